@@ -1,0 +1,38 @@
+"""What every test and doctest shares: quiet logs, small thread pools, a fresh state.
+
+It stands at the root, and not in tests/, because the doctests of keras_es need it too.
+"""
+
+import os
+
+# All of this is read once, when the libraries load: it comes before their import.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each worker gets one core; pools as large as the machine would fight for them.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras():
+    """Each test starts at layer name "dense", float32 and the same random state."""
+    keras.backend.clear_session(free_memory=False)
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def doctest_names(doctest_namespace):
+    """Gives doctests the names that every user of the package has imported."""
+    import keras_es
+
+    doctest_namespace.update(keras=keras, keras_es=keras_es, np=np, tf=tf)

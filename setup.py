@@ -1,0 +1,66 @@
+"""Packaging of keras_es; the configuration of the tools is in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version():
+    """Reads the version without importing the package, which needs TensorFlow."""
+    text = (ROOT / "keras_es" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError('keras_es/__init__.py has no line `__version__ = "..."`')
+    return match.group(1)
+
+
+setup(
+    name="keras_es",
+    version=read_version(),
+    description=(
+        "Sparse and non-differentiable training for Keras 3 on TensorFlow: masks "
+        "by evolution strategies, weights by gradient, in one fit"
+    ),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["keras_es", "keras_es.*"]),
+    package_data={"keras_es": ["py.typed"]},
+    zip_safe=False,
+    # Keras 3.10 and later need 3.11 or soon will; TensorFlow 2.17-2.19 have wheels
+    # up to Python 3.12, 2.20 and 2.21 up to 3.13, none has them for 3.14.
+    python_requires=">=3.11,<3.14",
+    install_requires=[
+        "tensorflow>=2.17,<2.22",
+        "keras>=3.10",
+        "tensorflow-datasets",
+        # Later ones need protobuf 6, which TensorFlow 2.17-2.19 exclude; their own
+        # metadata does not say so, and `tfds.load` is then missing at run time.
+        "tensorflow-metadata<1.18",
+        "absl-py",
+        "scikit-learn",
+        "matplotlib",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "pytest-xdist", "ruff>=0.6", "mypy>=1.11"],
+        # The native ops of the last tensorflow-io load on TensorFlow 2.16 and 2.17
+        # only, and it has no wheels for Python 3.13.
+        "audio": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
+        "bench": ["evosax", "jax", "pygad"],
+        "docs": ["mkdocs", "mkdocstrings[python]"],
+    },
+    keywords="keras tensorflow sparsity pruning evolution-strategies",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

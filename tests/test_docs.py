@@ -1,0 +1,42 @@
+"""Every Python block of the README and of docs/ is executed as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def python_blocks(page):
+    """Yields (line number of the first line, source) for each block of a page."""
+    text = page.read_text(encoding="utf-8")
+    for match in PYTHON_BLOCK.finditer(text):
+        yield text.count("\n", 0, match.start(1)) + 1, match.group(1)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    for line, source in python_blocks(page):
+        # Padding with empty lines makes a traceback point into the page itself.
+        code = compile("\n" * (line - 1) + source, str(page), "exec")
+        exec(code, namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_inside_the_repository_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text)
+    missing = [t for t in targets if not (page.parent / t).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("stage", ["main", "tests"])
+def test_readme_has_each_command_on_one_line(stage):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    pattern = rf"^<!-- ci: {stage} -->\n```bash\n([^\n]+)\n```$"
+    assert len(re.findall(pattern, text, re.MULTILINE)) == 1
