@@ -1,11 +1,14 @@
 """What every test and doctest shares: quiet logs, small thread pools, a fresh state.
 
 It stands at the root, and not in tests/, because the doctests of keras_es need it too.
+The libraries are imported inside the fixtures: the variables below are read when they
+load, and what TensorFlow prints then would otherwise end up below pytest's last line.
 """
 
 import os
 
-# All of this is read once, when the libraries load: it comes before their import.
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -16,15 +19,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import tensorflow as tf  # noqa: E402
-
 
 @pytest.fixture(autouse=True)
 def fresh_keras():
     """Each test starts at layer name "dense", float32 and the same random state."""
+    import keras
+
     keras.backend.clear_session(free_memory=False)
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)
@@ -33,6 +33,10 @@ def fresh_keras():
 @pytest.fixture(autouse=True)
 def doctest_names(doctest_namespace):
     """Gives doctests the names that every user of the package has imported."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
     import keras_es
 
     doctest_namespace.update(keras=keras, keras_es=keras_es, np=np, tf=tf)

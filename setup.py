@@ -50,7 +50,7 @@ setup(
         # only, and it has no wheels for Python 3.13.
         "audio": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
         "bench": ["evosax", "jax", "pygad"],
-        "docs": ["mkdocs", "mkdocstrings[python]"],
+        "docs": ["mkdocs"],
     },
     keywords="keras tensorflow sparsity pruning evolution-strategies",
     classifiers=[
