@@ -1,0 +1,24 @@
+"""Sparse and non-differentiable training for Keras 3 on TensorFlow."""
+
+from keras_es import layers, ops, optimizers, patterns
+from keras_es.conversion import masked_weights
+from keras_es.report import SparsityReport, sparsity_report
+from keras_es.sparsify import sparsify, strip_masks
+from keras_es.training import ESMixin, ESModel, ESSequential
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ESMixin",
+    "ESModel",
+    "ESSequential",
+    "SparsityReport",
+    "layers",
+    "masked_weights",
+    "ops",
+    "optimizers",
+    "patterns",
+    "sparsify",
+    "sparsity_report",
+    "strip_masks",
+]

@@ -1,0 +1,160 @@
+"""The only file that touches private names of Keras, each with what it is for."""
+
+import contextlib
+import threading
+
+import keras
+from keras.src.losses.loss import unscale_loss_for_distribution
+from keras.src.trainers.compile_utils import CompileLoss
+from keras.src.trainers.trainer import model_supports_jit
+
+__all__ = [
+    "CompileLoss",
+    "add_weights_to_built_layer",
+    "batch_spec",
+    "compute_loss",
+    "direct_sublayers",
+    "discard_weights",
+    "forward",
+    "forget_functions",
+    "innermost_optimizer",
+    "is_functional",
+    "local",
+    "loss_tracker",
+    "model_supports_jit",
+    "own_variables",
+    "record_slots",
+    "serialize_compile_config",
+    "unscale_loss_for_distribution",
+]
+
+# One value for each thread: MirroredStrategy traces its replicas in threads.
+local = threading.local()
+
+
+def direct_sublayers(layer):
+    """Return the layers that `layer` tracks itself, in the order of creation."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def own_variables(layer):
+    """Return the variables of the layer itself, not of its sublayers or seeds."""
+    return layer._trainable_variables + layer._non_trainable_variables
+
+
+@contextlib.contextmanager
+def add_weights_to_built_layer(layer):
+    """Let `add_weight` work on a layer whose state Keras has locked at build."""
+    locked = layer._tracker.locked
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        if locked:
+            layer._tracker.lock()
+
+
+def discard_weights(layer, variables):
+    """Make a layer forget some of its non-trainable weights."""
+    drop = {id(v) for v in variables}
+    with add_weights_to_built_layer(layer):
+        for variable in variables:
+            layer._untrack_variable(variable)
+    for name, value in list(vars(layer).items()):
+        if id(value) in drop:
+            object.__delattr__(layer, name)
+
+
+def is_functional(model):
+    """Tell whether a model was made from inputs and outputs."""
+    return isinstance(model, keras.src.models.functional.Functional)
+
+
+def forward(model, x, training):
+    """Call the model as Keras's own steps do."""
+    if model._call_has_training_arg:
+        return model(x, training=training)
+    return model(x)
+
+
+def compute_loss(model, x, y, y_pred, sample_weight):
+    """Return the total training loss, through `compute_loss` of the user if any."""
+    return model._compute_loss(
+        x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+    )
+
+
+def loss_tracker(model):
+    """Return the metric behind the `loss` of the history."""
+    return model._loss_tracker
+
+
+def serialize_compile_config(model):
+    """Return what `compile` was given, serialized."""
+    return model._compile_config.serialize()
+
+
+def forget_functions(model):
+    """Drop the compiled functions: the variables of the model have changed."""
+    model.train_function = None
+    model.test_function = None
+    model.predict_function = None
+
+
+def innermost_optimizer(optimizer):
+    """Unwrap loss scaling."""
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+def record_slots(optimizer, variables):
+    """Build an optimizer and return which of its variables belong to which weight.
+
+    Keras names slots after their weight but keeps no map; the one place where all
+    optimizers create them is `add_variable_from_reference`.
+
+    Args:
+        optimizer: Unbuilt Keras optimizer.
+        variables: Weights to build it with.
+
+    Returns:
+        Dict from id of the weight to the list of its slots.
+    """
+    slots = {}
+    inner = innermost_optimizer(optimizer)
+    original = inner.add_variable_from_reference
+
+    def recording(reference_variable, *args, **kwargs):
+        slot = original(reference_variable, *args, **kwargs)
+        slots.setdefault(id(reference_variable), []).append(slot)
+        return slot
+
+    # Not `inner.add_... = ...`: Keras would track the attribute as state.
+    object.__setattr__(inner, "add_variable_from_reference", recording)
+    try:
+        optimizer.build(variables)
+    finally:
+        object.__delattr__(inner, "add_variable_from_reference")
+    return slots
+
+
+def batch_spec(iterator):
+    """Return the structure of one replica's batch as tensor specs, or None.
+
+    The host builds a model from the first batch of the iterator, which reduces
+    PerReplica batches eagerly (and fails with several workers) and moves stateful
+    shuffles on. The specs say the same without touching the data.
+    """
+    dataset = getattr(iterator, "_distributed_dataset", None)
+    spec = getattr(dataset, "element_spec", None)
+    if spec is None:
+        return None
+    spec = keras.tree.map_structure(
+        lambda s: s._value_specs[0] if hasattr(s, "_value_specs") else s, spec
+    )
+    known = [
+        hasattr(s, "shape") and s.shape.rank is not None
+        for s in keras.tree.flatten(spec)
+    ]
+    return spec if all(known) else None

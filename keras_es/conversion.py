@@ -1,0 +1,154 @@
+"""Swapping layers for their masked twins and back, at any depth of a model."""
+
+import keras
+
+from keras_es import _compat, patterns
+from keras_es.layers import TWINS, MaskedLayer
+
+
+def walk(layer, path="", seen=None):
+    """Yield (path, layer) of all layers below `layer`, each once, parents first.
+
+    Paths are names joined by "/", relative to the model.
+    """
+    seen = set() if seen is None else seen
+    for child in _compat.direct_sublayers(layer):
+        if id(child) in seen:
+            continue
+        seen.add(id(child))
+        child_path = f"{path}/{child.name}" if path else child.name
+        yield child_path, child
+        yield from walk(child, child_path, seen)
+
+
+def masked_weights(model):
+    """Return the `MaskedWeight` of every masked weight of a model or layer.
+
+    Args:
+        model: A Keras model or layer.
+
+    Returns:
+        List of `MaskedWeight`, in the order of the layers.
+    """
+    layers = [layer for _, layer in walk(model)]
+    return [
+        m
+        for layer in [model, *layers]
+        if isinstance(layer, MaskedLayer)
+        for m in layer.masked_weights
+    ]
+
+
+def twin_of(layer):
+    """Return the masked class for a layer, None if it has none.
+
+    Only for the exact class: a subclass may do something else with its kernel.
+    """
+    return TWINS.get(type(layer))
+
+
+def swap_in(layer, sparsity, pattern, mask_seed):
+    """Turn a built plain layer into its masked twin, in place."""
+    layer.__class__ = twin_of(layer)
+    layer._configure_masks(sparsity, pattern, mask_seed)
+    if layer.built:
+        layer._build_masks()
+
+
+def swap_out(layer):
+    """Turn a masked layer into the plain one with zeros baked in, in place."""
+    layer._discard_masks()
+    layer.__class__ = type(layer).plain_class()
+
+
+def is_twin(layer):
+    """Tell whether a layer is a masked twin that `swap_out` can turn back."""
+    return type(layer) in TWINS.values()
+
+
+def mask_map(model):
+    """Return where masked layers sit and how they are masked, for a config.
+
+    Layers are known by their position in `walk`: names given by Keras inside a
+    composite differ between two builds of the same model, positions do not.
+    """
+    return [
+        {
+            "index": index,
+            "layer": type(layer).plain_class().__name__,
+            "masks": layer.mask_config(),
+        }
+        for index, (_, layer) in enumerate(walk(model))
+        if is_twin(layer)
+    ]
+
+
+def apply_mask_map(model, entries):
+    """Swap in what `mask_map` recorded; layers that are masked already stay.
+
+    Raises:
+        ValueError: If the model's layers are not those of the record.
+    """
+    layers = [layer for _, layer in walk(model)]
+    for entry in entries:
+        index = entry["index"]
+        layer = layers[index] if index < len(layers) else None
+        if is_twin(layer):
+            continue
+        if twin_of(layer) is None or type(layer).__name__ != entry["layer"]:
+            raise ValueError(
+                f"The saved model has a masked {entry['layer']} as layer {index}, "
+                "but its config builds another model. Check `get_config` of the "
+                f"model's class. Received: layer={layer!r}"
+            )
+        swap_in(
+            layer,
+            entry["masks"]["sparsity"],
+            {n: patterns.get(p) for n, p in entry["masks"]["pattern"].items()},
+            entry["masks"]["mask_seed"],
+        )
+
+
+def copy_weights(source, target):
+    """Copy all variables between two models of the same architecture.
+
+    Raises:
+        ValueError: If the two differ.
+    """
+    sources = [source, *(layer for _, layer in walk(source))]
+    targets = [target, *(layer for _, layer in walk(target))]
+    pairs = []
+    for a, b in zip(sources, targets, strict=True):
+        pairs += zip(_compat.own_variables(b), _compat.own_variables(a), strict=True)
+    for new, old in pairs:
+        new.assign(old.value)
+
+
+def clone(model):
+    """Return a copy of a model with its own layers and the same weights.
+
+    Functional and sequential models are copied layer by layer; a subclassed model
+    through its config.
+
+    Raises:
+        ValueError: If the model is not built.
+    """
+    if not model.built:
+        raise ValueError(
+            "The model has no weights yet. Build it first: give it an Input, call it "
+            f"on data or call `build`. Received: model={model.name!r}, not built"
+        )
+    scope = {type(layer).__name__: type(layer) for _, layer in walk(model)}
+    with keras.saving.custom_object_scope(scope):
+        if _is_layer_graph(model):
+            copy = keras.models.clone_model(model)
+        else:
+            copy = type(model).from_config(model.get_config())
+            if not copy.built:
+                copy.build_from_config(model.get_build_config())
+    copy_weights(model, copy)
+    return copy
+
+
+def _is_layer_graph(model):
+    return isinstance(model, keras.Sequential) or _compat.is_functional(model)

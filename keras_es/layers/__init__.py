@@ -1,0 +1,50 @@
+"""Masked twins of Keras layers."""
+
+from keras_es.layers.base import MaskedLayer, MaskedWeight
+from keras_es.layers.feedforward import (
+    MaskedConv1D,
+    MaskedConv2D,
+    MaskedDense,
+    MaskedDepthwiseConv2D,
+    MaskedEinsumDense,
+)
+from keras_es.layers.recurrent import (
+    MaskedGRU,
+    MaskedGRUCell,
+    MaskedLSTM,
+    MaskedLSTMCell,
+    MaskedSimpleRNN,
+    MaskedSimpleRNNCell,
+)
+
+TWINS = {
+    twin.plain_class(): twin
+    for twin in (
+        MaskedDense,
+        MaskedEinsumDense,
+        MaskedConv1D,
+        MaskedConv2D,
+        MaskedDepthwiseConv2D,
+        MaskedSimpleRNN,
+        MaskedGRU,
+        MaskedLSTM,
+    )
+}
+"""Plain Keras class -> its masked twin."""
+
+__all__ = [
+    "TWINS",
+    "MaskedConv1D",
+    "MaskedConv2D",
+    "MaskedDense",
+    "MaskedDepthwiseConv2D",
+    "MaskedEinsumDense",
+    "MaskedGRU",
+    "MaskedGRUCell",
+    "MaskedLSTM",
+    "MaskedLSTMCell",
+    "MaskedLayer",
+    "MaskedSimpleRNN",
+    "MaskedSimpleRNNCell",
+    "MaskedWeight",
+]

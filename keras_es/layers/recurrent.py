@@ -1,0 +1,102 @@
+"""Masked recurrent layers: kernel and recurrent kernel of the cell are masked."""
+
+import contextlib
+
+import keras
+
+from keras_es.layers.base import MaskedLayer, register
+
+
+class MaskedCell(MaskedLayer):
+    """Mixin of masked recurrent cells."""
+
+    masked_attributes = ("kernel", "recurrent_kernel")
+
+    @contextlib.contextmanager
+    def hold_effective_weights(self):
+        """Compute the effective weights once for all time steps of a layer call."""
+        self.__dict__["_held_weights"] = {
+            m.attribute: getattr(self, m.attribute) for m in self.masked_weights
+        }
+        try:
+            yield
+        finally:
+            del self.__dict__["_held_weights"]
+
+
+@register
+class MaskedSimpleRNNCell(MaskedCell, keras.layers.SimpleRNNCell):
+    """`keras.layers.SimpleRNNCell` with masked kernels."""
+
+
+@register
+class MaskedGRUCell(MaskedCell, keras.layers.GRUCell):
+    """`keras.layers.GRUCell` with masked kernels (inputs, 3 units), (units, 3 units)."""
+
+
+@register
+class MaskedLSTMCell(MaskedCell, keras.layers.LSTMCell):
+    """`keras.layers.LSTMCell` with masked kernels (inputs, 4 units), (units, 4 units)."""
+
+
+class MaskedRNN(MaskedLayer):
+    """Mixin of masked recurrent layers: the cell holds the masks.
+
+    cuDNN kernels are never asked for: they read the latent weights and switch XLA
+    off with no more than a warning.
+    """
+
+    masked_attributes = ()
+    cell_class = None
+
+    def _configure_masks(self, sparsity, pattern, mask_seed):
+        self.use_cudnn = False
+        self.cell.__class__ = self.cell_class
+        self.cell._configure_masks(sparsity, pattern, mask_seed)
+
+    def _build_masks(self):
+        # Keras binds `build` when a layer is made, so a cell that became masked
+        # afterwards does not build its masks by itself.
+        self.cell._build_masks()
+
+    def _discard_masks(self):
+        self.cell._discard_masks()
+        self.cell.__class__ = self.cell_class.plain_class()
+        self.use_cudnn = "auto"
+
+    def mask_config(self):
+        """Return the arguments that make the masks of the cell."""
+        return self.cell.mask_config()
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        """Build the plain layer, then masks and scores of the cell."""
+        super(MaskedLayer, self).build(sequences_shape, initial_state_shape)
+        self._build_masks()
+
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        """Run the plain layer on effective weights computed once."""
+        with self.cell.hold_effective_weights():
+            return super().call(
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
+
+
+@register
+class MaskedSimpleRNN(MaskedRNN, keras.layers.SimpleRNN):
+    """`keras.layers.SimpleRNN` whose cell has masked kernels."""
+
+    cell_class = MaskedSimpleRNNCell
+
+
+@register
+class MaskedGRU(MaskedRNN, keras.layers.GRU):
+    """`keras.layers.GRU` whose cell has masked kernels."""
+
+    cell_class = MaskedGRUCell
+
+
+@register
+class MaskedLSTM(MaskedRNN, keras.layers.LSTM):
+    """`keras.layers.LSTM` whose cell has masked kernels."""
+
+    cell_class = MaskedLSTMCell

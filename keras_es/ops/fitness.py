@@ -1,0 +1,156 @@
+"""Fitness shaping: from the losses of a population to utilities.
+
+Fitness is the loss: lower is better. Utilities are what the search gradient is
+weighted with: higher is better, they sum to zero. A shaping function has one
+signature, `(fitness [n]) -> utilities [n]`, and sees +inf for a member that failed.
+"""
+
+import keras
+from keras import ops
+
+
+def baseline(fitness, valid, antithetic_shared):
+    """Subtract what does not depend on the noise, and mark failed members +inf.
+
+    Members of an antithetic pair share their examples. Where different pairs see
+    different examples, the pair's mean is subtracted: it is the examples' doing.
+
+    Args:
+        fitness: [n] losses, members of a pair adjacent.
+        valid: [n] booleans, False for a member whose loss is not finite.
+        antithetic_shared: True if pairs saw different examples.
+
+    Returns:
+        [n] centred losses; +inf where not valid.
+    """
+    safe = ops.where(valid, fitness, 0.0)
+    weight = ops.cast(valid, fitness.dtype)
+    if antithetic_shared:
+        safe_pairs = ops.reshape(safe, (-1, 2))
+        counts = ops.sum(ops.reshape(weight, (-1, 2)), axis=1, keepdims=True)
+        mean = ops.sum(safe_pairs, axis=1, keepdims=True) / ops.maximum(counts, 1.0)
+        centred = ops.reshape(safe_pairs - mean, (-1,))
+    else:
+        centred = safe - ops.sum(safe) / ops.maximum(ops.sum(weight), 1.0)
+    return ops.where(valid, centred, float("inf"))
+
+
+def _spread_over_ties(fitness, table):
+    """Give rank r the entry table[r]; equal losses share the mean of their entries."""
+    n = fitness.shape[0]
+    row, column = ops.expand_dims(fitness, 1), ops.expand_dims(fitness, 0)
+    better = ops.sum(ops.cast(column < row, "int32"), axis=1)
+    equal = ops.sum(ops.cast(ops.equal(column, row), "int32"), axis=1)
+    total = ops.concatenate([ops.zeros((1,)), ops.cumsum(table)])
+    ends = ops.take(total, ops.minimum(better + equal, n))
+    return (ends - ops.take(total, better)) / ops.cast(equal, "float32")
+
+
+def centered_rank(fitness):
+    """Ranks spread evenly over [-1/2, 1/2], the best member gets 1/2.
+
+    u_k = 1/2 - (k - 1)/(n - 1), k the rank from the best.
+
+    Args:
+        fitness: [n] losses, lower is better; +inf ranks worst.
+
+    Returns:
+        [n] utilities.
+
+    References:
+        Salimans et al. 2017, arXiv 1703.03864.
+    """
+    n = fitness.shape[0]
+    table = 0.5 - ops.arange(n, dtype="float32") / max(n - 1, 1)
+    return _spread_over_ties(fitness, table)
+
+
+def nes(fitness):
+    """Logarithmic utilities of natural evolution strategies.
+
+    u_k = max(0, ln(n/2 + 1) - ln k) / sum_j max(0, ln(n/2 + 1) - ln j) - 1/n.
+
+    Args:
+        fitness: [n] losses, lower is better; +inf ranks worst.
+
+    Returns:
+        [n] utilities that sum to zero.
+
+    References:
+        Schaul, Glasmachers, Schmidhuber 2011, section 3.
+    """
+    n = fitness.shape[0]
+    ranks = ops.arange(1, n + 1, dtype="float32")
+    raw = ops.maximum(0.0, ops.log(n / 2.0 + 1.0) - ops.log(ranks))
+    return _spread_over_ties(fitness, raw / ops.sum(raw) - 1.0 / n)
+
+
+def best_only(fitness):
+    """All weight to the best member: u_1 = 1 - 1/n, others -1/n (PBIL)."""
+    n = fitness.shape[0]
+    table = ops.cast(ops.equal(ops.arange(n), 0), "float32") - 1.0 / n
+    return _spread_over_ties(fitness, table)
+
+
+def _finite(fitness):
+    """Replace +inf by the worst finite loss (0 if there is none)."""
+    finite = ops.isfinite(fitness)
+    worst = ops.max(ops.where(finite, fitness, -float("inf")))
+    worst = ops.where(ops.isfinite(worst), worst, 0.0)
+    return ops.where(finite, fitness, worst)
+
+
+def standardize(fitness):
+    """u = -(f - mean f)/std f; 0 for a population of equal losses."""
+    fitness = _finite(fitness)
+    centred = fitness - ops.mean(fitness)
+    std = ops.sqrt(ops.mean(ops.square(centred)))
+    return -centred / ops.where(std > 0, std, 1.0)
+
+
+def raw(fitness):
+    """u = -(f - mean f): unbiased for the gradient of the loss itself."""
+    fitness = _finite(fitness)
+    return ops.mean(fitness) - fitness
+
+
+SHAPINGS = {
+    "centered_rank": centered_rank,
+    "nes": nes,
+    "best_only": best_only,
+    "standardize": standardize,
+    "raw": raw,
+}
+
+
+def get(identifier):
+    """Return a shaping function by name, or the function that was given.
+
+    Args:
+        identifier: One of "centered_rank", "nes", "best_only", "standardize",
+            "raw", a function `fitness [n] -> utilities [n]`, or a serialized one.
+
+    Returns:
+        The function.
+
+    Raises:
+        ValueError: If the name is not known.
+    """
+    if callable(identifier):
+        return identifier
+    if isinstance(identifier, dict):
+        return keras.saving.deserialize_keras_object(identifier)
+    if identifier in SHAPINGS:
+        return SHAPINGS[identifier]
+    raise ValueError(
+        f"`fitness_shaping` must be one of {sorted(SHAPINGS)} or a function "
+        f"fitness -> utilities. Received: fitness_shaping={identifier!r}"
+    )
+
+
+def serialize(shaping):
+    """Return the name of a built-in shaping function, else its Keras config."""
+    for name, function in SHAPINGS.items():
+        if function is shaping:
+            return name
+    return keras.saving.serialize_keras_object(shaping)

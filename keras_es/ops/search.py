@@ -1,0 +1,133 @@
+"""Search gradients and the updates of search distributions.
+
+All are estimates of the gradient of the expected fitness (a loss, lower is better)
+with respect to the parameters of the distribution; to descend, subtract them.
+"""
+
+import math
+
+from keras import ops
+
+
+def gaussian(weighted_noise, population_size, sigma):
+    """Search gradient of a Gaussian: -(1/n) sum_k u_k eps_k / sigma.
+
+    For x = mu + sigma*eps, grad_mu E f = E[f(x) eps]/sigma; utilities u stand for -f.
+
+    Args:
+        weighted_noise: sum_k u_k eps_k, any shape.
+        population_size: n.
+        sigma: Scalar or tensor of that shape, > 0.
+
+    Returns:
+        Tensor of the shape of the noise.
+
+    References:
+        Salimans et al. 2017, arXiv 1703.03864, section 2.
+    """
+    return -weighted_noise / (population_size * sigma)
+
+
+def antithetic_bernoulli(first, second, probabilities):
+    """Score of an antithetic pair of Bernoulli samples, for one difference of f.
+
+    For m+ = [u < p], m- = [1 - u < p] and theta the logit of p,
+
+        grad_theta E f = E[(f(m+) - f(m-))/2 * (m+ - m-) * max(p, 1 - p)],
+
+    exactly, for each coordinate: what both samples have in common cancels.
+
+    Args:
+        first: m+, zeros and ones as floats.
+        second: m-, of the same shape.
+        probabilities: p of the same shape.
+
+    Returns:
+        (m+ - m-) * max(p, 1 - p) / 2, to be multiplied with f(m+) - f(m-).
+
+    References:
+        Dong, Mnih, Tucker 2020, DisARM, arXiv 2006.10680.
+    """
+    return 0.5 * (first - second) * ops.maximum(probabilities, 1.0 - probabilities)
+
+
+def guided_part(guidance, probabilities):
+    """The analytic half of the guided estimator: s * p * (1 - p).
+
+    With any s, b that do not depend on the member's own sample,
+    grad_theta E f = E[(f - b - s.(m - p))(m - p)] + s p (1 - p).
+
+    Args:
+        guidance: s, a guess of dL/dm.
+        probabilities: p of the same shape.
+
+    Returns:
+        Tensor of the same shape.
+    """
+    return guidance * probabilities * (1.0 - probabilities)
+
+
+def snes_learning_rate(dimension):
+    """eta_sigma = (3 + ln d) / (5 sqrt d).
+
+    Example:
+
+    >>> round(snes_learning_rate(100), 4)
+    0.1521
+    """
+    return (3.0 + math.log(dimension)) / (5.0 * math.sqrt(dimension))
+
+
+def snes_mean_update(mean, std, weighted_noise, learning_rate):
+    """mu + eta_mu * std * sum_k u_k z_k.
+
+    Args:
+        mean: Tensor mu.
+        std: Tensor sigma of the same shape.
+        weighted_noise: sum_k u_k z_k of the same shape.
+        learning_rate: eta_mu, 1 in the original.
+
+    Returns:
+        The new mean.
+
+    References:
+        Schaul, Glasmachers, Schmidhuber 2011, algorithm 1.
+    """
+    return mean + learning_rate * std * weighted_noise
+
+
+def snes_std_update(std, weighted_square, learning_rate):
+    """sigma * exp(eta_sigma/2 * sum_k u_k (z_k**2 - 1)).
+
+    Args:
+        std: Tensor sigma.
+        weighted_square: sum_k u_k (z_k**2 - 1) of the same shape.
+        learning_rate: eta_sigma, `snes_learning_rate(d)` in the original.
+
+    Returns:
+        The new standard deviations.
+    """
+    return std * ops.exp(0.5 * learning_rate * weighted_square)
+
+
+def calibrate_shift(scores, temperature, shift, count, iterations=1):
+    """Newton steps on tau so that sum sigmoid((s - tau)/T) comes to `count`.
+
+    tau <- tau + (sum p - count) / (sum p (1 - p) / T); each step is kept to 4T.
+
+    Args:
+        scores: Tensor s.
+        temperature: T > 0.
+        shift: Scalar tau to start from.
+        count: Expected number of ones, 0 < count < d.
+        iterations: Number of Newton steps.
+
+    Returns:
+        Scalar tau.
+    """
+    for _ in range(iterations):
+        p = ops.sigmoid((scores - shift) / temperature)
+        slope = ops.sum(p * (1.0 - p)) / temperature
+        step = (ops.sum(p) - count) / ops.maximum(slope, 1e-12)
+        shift = shift + ops.clip(step, -4.0 * temperature, 4.0 * temperature)
+    return shift

@@ -1,0 +1,133 @@
+"""Exact selection of the k largest values, ties broken by index.
+
+The threshold is found by bisecting the 32 bits of the float, which needs neither a
+sort nor an index list: 32 passes of compare-and-count. This file needs TensorFlow
+for the bit cast and the compiled loop.
+"""
+
+import tensorflow as tf
+
+
+def ordered_keys(values):
+    """Map float32 to int32 so that the integers are ordered as the floats are.
+
+    Args:
+        values: float32 tensor without NaN, any shape.
+
+    Returns:
+        int32 tensor of the same shape; -0.0 and +0.0 get the same key.
+    """
+    values = tf.where(tf.equal(values, 0.0), 0.0, values)
+    bits = tf.bitcast(values, tf.int32)
+    return tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, 0x7FFFFFFF), bits)
+
+
+def _count(condition):
+    return tf.reduce_sum(tf.cast(condition, tf.int32))
+
+
+def _bisect(count_at_least, k, low, bits):
+    """Return the largest t = low + sum of powers of two with count(t) >= k."""
+
+    def body(bit, threshold):
+        candidate = threshold + tf.bitwise.left_shift(1, bit)
+        enough = count_at_least(candidate) >= k
+        return bit - 1, tf.where(enough, candidate, threshold)
+
+    _, threshold = tf.while_loop(
+        lambda bit, _: bit >= 0, body, (tf.constant(bits - 1), low)
+    )
+    return threshold
+
+
+def _first_of_ties(ties, needed):
+    """Keep the first `needed` true entries of a boolean vector."""
+    size = ties.shape[0]
+    reverse = tf.range(size - 1, -1, -1, dtype=tf.int32)
+    # Largest reversed index r such that at least `needed` ties lie at or before it.
+    cutoff = _bisect(
+        lambda r: _count(tf.logical_and(ties, reverse >= r)),
+        needed,
+        tf.constant(0),
+        max(1, (size - 1).bit_length()),
+    )
+    return tf.logical_and(ties, reverse >= cutoff)
+
+
+@tf.function(jit_compile=True, autograph=False, reduce_retracing=False)
+def _top_k_mask(values, k):
+    keys = ordered_keys(values)
+    threshold = _bisect(
+        lambda t: _count(keys >= t), k, tf.constant(tf.int32.min), bits=32
+    )
+    above = keys > threshold
+    ties = tf.equal(keys, threshold)
+    needed = k - _count(above)
+    chosen = tf.cond(
+        tf.equal(_count(ties), needed),
+        lambda: ties,
+        lambda: _first_of_ties(ties, needed),
+    )
+    return tf.logical_or(above, chosen)
+
+
+def top_k_mask(scores, k):
+    """Mark the k largest scores, exactly k of them.
+
+    m_i = 1 if s_i is among the k largest; of equal scores those with the smaller
+    index win, so that the number of ones is k whatever the ties.
+
+    Args:
+        scores: float32 tensor without NaN, any static shape with d elements.
+        k: Integer or int32 scalar tensor in [0, d].
+
+    Returns:
+        Boolean tensor of the shape of `scores` with exactly k true entries.
+
+    Example:
+
+    >>> top_k_mask(tf.constant([1.0, 3.0, 3.0, 3.0]), 2).numpy().tolist()
+    [False, True, True, False]
+    """
+    size = scores.shape.num_elements()
+    if isinstance(k, int):
+        if not 0 <= k <= size:
+            raise ValueError(
+                f"`k` must be in [0, {size}], the number of scores. Received: k={k}"
+            )
+        if k == 0:
+            return tf.zeros(scores.shape, tf.bool)
+        if k == size:
+            return tf.ones(scores.shape, tf.bool)
+    flat = tf.reshape(tf.cast(scores, tf.float32), [size])
+    return tf.reshape(_top_k_mask(flat, tf.cast(k, tf.int32)), scores.shape)
+
+
+def top_n_in_groups(scores, n, axis):
+    """Mark the n largest scores along one short axis, ties broken by index.
+
+    rank_i = #{j : s_j > s_i or (s_j = s_i and j < i)}, m_i = [rank_i < n].
+
+    Args:
+        scores: float32 tensor; `axis` has m elements, compared all with all (m**2).
+        n: Integer in [0, m].
+        axis: Integer, the axis of the group.
+
+    Returns:
+        Boolean tensor of the same shape with n true entries in each group.
+
+    Example:
+
+    >>> top_n_in_groups(tf.constant([1.0, 5.0, 5.0, 0.0]), 1, 0).numpy().tolist()
+    [False, True, False, False]
+    """
+    members = tf.unstack(scores, axis=axis)
+    ranks = []
+    for i, own in enumerate(members):
+        ahead = [
+            tf.cast(other >= own if j < i else other > own, tf.int32)
+            for j, other in enumerate(members)
+            if j != i
+        ]
+        ranks.append(tf.add_n(ahead) if ahead else tf.zeros_like(own, tf.int32))
+    return tf.stack([rank < n for rank in ranks], axis=axis)

@@ -1,0 +1,337 @@
+"""`MaskOptimizer`: a Keras optimizer of the weights that also owns the masks."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_es import _compat
+from keras_es.distribution import assign_all
+
+_INNER_ONLY = (
+    "weight_decay",
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+    "learning_rate",
+)
+
+
+class MaskOptimizer(keras.optimizers.Optimizer):
+    """Train weights with `inner_optimizer` and move masks in the same step.
+
+    One training step of `ESModel`, with this object's part in it:
+
+    1. `member_masks(pair)`: the unit masks of the members of one pair, from
+       (seed, generation, pair). Nothing is stored.
+    2. the model is evaluated with each; losses and gradients come back.
+    3. `search_gradient(fitness, valid, guidance)`: what the losses say of the masks.
+    4. `update_weights`: the inner optimizer, never on weights that no member used.
+    5. `update_masks(search_gradient, ok)`: scores move, the deployed mask follows.
+
+    To write a method, override the class attributes and hooks below. This one keeps
+    the best of two random changes of the mask:
+
+    ```python
+    class HillClimb(keras_es.optimizers.EvolutionStrategy):
+        def search_gradient(self, fitness, valid, guidance):
+            better = fitness[0] < fitness[1]
+            sign = keras.ops.where(better, 1.0, -1.0)
+            return [-sign * noise for noise in self.noise(0)]
+    ```
+
+    Args:
+        inner_optimizer: Keras optimizer, its name or its config; it trains the
+            differentiable weights. Clipping, weight decay, EMA, schedules and loss
+            scaling are set there. `gradient_accumulation_steps` is refused: a
+            weight would be accumulated under one mask and applied under another.
+        seed: Integer. Noise is a function of (seed, generation, member).
+        name: Name of the optimizer.
+
+    Raises:
+        ValueError: If the inner optimizer cannot be used, or if an argument belongs
+            to it.
+    """
+
+    population_size = 1
+    """Members evaluated in one step; 1 is the deployed mask itself."""
+
+    batch_mode = "full"
+    """"split": members share the batch out; "full": each sees all of it."""
+
+    fitness = None
+    """None for the model's loss, or a function (y, y_pred) -> per-example values."""
+
+    needs_guidance = False
+    """Whether `search_gradient` wants dL/dm at every unit."""
+
+    def __init__(self, inner_optimizer, *, seed=0, name=None, **kwargs):
+        for key in kwargs:
+            hint = (
+                f"Set it on the inner optimizer: "
+                f'{type(self).__name__}(keras.optimizers.Adam({key}=...)).'
+                if key in _INNER_ONLY
+                else f"See help(keras_es.optimizers.{type(self).__name__})."
+            )
+            raise ValueError(
+                f"{type(self).__name__} has no argument `{key}`. {hint} "
+                f"Received: {key}={kwargs[key]!r}"
+            )
+        super().__init__(learning_rate=0.0, name=name)
+        self.inner_optimizer = _check_inner(inner_optimizer)
+        self.seed = _check_integer("seed", seed)
+        self.masked_weights = []
+        self._slots = {}
+
+    # Hooks of a method.
+
+    def build_search(self):
+        """Create the state of the search, for `self.masked_weights`."""
+
+    def member_masks(self, pair):
+        """Return the masks of the members of one pair.
+
+        Args:
+            pair: Index of the pair, int32 scalar tensor.
+
+        Returns:
+            List with one entry for each member of the pair (two, or one if
+            `population_size` is 1), each the list of boolean unit masks of
+            `self.masked_weights`; None stands for the deployed mask.
+        """
+        return [[None for _ in self.masked_weights]]
+
+    def search_gradient(self, fitness, valid, guidance):
+        """Return what `update_masks` needs, a list of tensors (pure).
+
+        Args:
+            fitness: [population_size] losses, lower is better.
+            valid: [population_size] booleans, False where not finite.
+            guidance: List of mean dL/dm for each unit, or None.
+        """
+        return []
+
+    def update_masks(self, search_gradient, ok):
+        """Move scores and search distribution.
+
+        Args:
+            search_gradient: What the hook of that name returned.
+            ok: Boolean scalar; if False nothing may change.
+
+        Returns:
+            List of new score tensors, or None if scores did not move.
+        """
+        return None
+
+    # Common work.
+
+    @property
+    def pairs(self):
+        """Number of antithetic pairs."""
+        return max(1, self.population_size // 2)
+
+    @property
+    def members_per_pair(self):
+        """2, or 1 for a method without a population."""
+        return min(2, self.population_size)
+
+    def build(self, variables):
+        """Create the inner optimizer's state and that of the search."""
+        variables = list(variables)
+        self.masked_weights = [
+            v.masked_weight for v in variables if hasattr(v, "masked_weight")
+        ]
+        for name in ("generation", "nonfinite_members", "skipped_steps"):
+            counter = self.add_variable(
+                (), dtype="int64", name=name, aggregation="only_first_replica"
+            )
+            self.__dict__[name] = counter
+        self._slots = _compat.record_slots(self.inner_optimizer, variables)
+        self.build_search()
+        super().build(variables)
+
+    def update_weights(self, gradients, variables, active, ok):
+        """Apply the inner optimizer where it may act.
+
+        A weight that no member of this step used keeps its value and its slots to
+        the bit, so stale momentum cannot move it while it is masked out.
+
+        Args:
+            gradients: Gradient of each variable, or None.
+            variables: The trainable variables.
+            active: Dict from id of a masked kernel to the boolean union of masks.
+            ok: Boolean scalar; if False nothing changes.
+        """
+        allowed = {}
+        for variable in variables:
+            mask = active.get(id(variable))
+            if mask is not None:
+                mask = tf.logical_and(mask, ok)
+                allowed[id(variable)] = mask
+                for slot in self._slots.get(id(variable), ()):
+                    allowed[id(slot)] = mask
+        guarded_apply(self.inner_optimizer, gradients, variables, allowed, ok)
+
+    def finish_step(self, new_scores, valid, ok):
+        """Deploy the masks of the new scores and count.
+
+        Returns:
+            Dict of logs: sparsity, mask_flip_ratio, nonfinite_members, skipped_steps.
+        """
+        flipped, assignments = 0, []
+        if new_scores is not None:
+            for masked, scores in zip(self.masked_weights, new_scores):
+                scores = ops.where(ok, scores, masked.mask_scores.value)
+                mask = masked.expand(masked.decode(scores))
+                changed = tf.not_equal(mask, masked.kernel_mask.value)
+                flipped += tf.reduce_sum(tf.cast(changed, tf.float32))
+                assignments.append((masked.mask_scores, scores))
+                assignments.append((masked.kernel_mask, mask))
+        failed = tf.reduce_sum(tf.cast(tf.logical_not(valid), tf.int64))
+        nonfinite = self.nonfinite_members.value + failed
+        skipped = self.skipped_steps.value + tf.cast(tf.logical_not(ok), tf.int64)
+        assignments += [
+            (self.generation, self.generation.value + 1),
+            (self.nonfinite_members, nonfinite),
+            (self.skipped_steps, skipped),
+        ]
+        assign_all(assignments)
+        size = sum(m.size for m in self.masked_weights) or 1
+        nnz = sum(m.nnz for m in self.masked_weights)
+        return {
+            "sparsity": tf.constant(1.0 - nnz / size if self.masked_weights else 0.0),
+            "mask_flip_ratio": tf.cast(flipped, tf.float32) / size,
+            "nonfinite_members": tf.cast(nonfinite, tf.float32),
+            "skipped_steps": tf.cast(skipped, tf.float32),
+        }
+
+    # The contract of Keras optimizers.
+
+    @property
+    def variables(self):
+        """Own variables, then those of the inner optimizer."""
+        return self._variables + self.inner_optimizer.variables
+
+    @property
+    def learning_rate(self):
+        """Learning rate of the inner optimizer."""
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self.inner_optimizer.learning_rate = value
+
+    @property
+    def iterations(self):
+        """Steps of the inner optimizer."""
+        return self.inner_optimizer.iterations
+
+    def scale_inner_loss(self):
+        """Put loss scaling around the inner optimizer, once (mixed_float16)."""
+        if not isinstance(self.inner_optimizer, keras.optimizers.LossScaleOptimizer):
+            self.inner_optimizer = keras.optimizers.LossScaleOptimizer(
+                self.inner_optimizer
+            )
+
+    def scale_loss(self, loss):
+        """Scale the loss as the inner optimizer wants it (float16)."""
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        """Let the inner optimizer overwrite weights by their moving average (EMA)."""
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def apply(self, grads, trainable_variables=None):
+        """Refuse: masks can only move in a step that evaluates members."""
+        raise RuntimeError(
+            f"{type(self).__name__} moves masks within the train step of an "
+            "`ESModel`; plain gradients are not enough. Make the model with "
+            "`keras_es.sparsify(model, ...)`, or derive its class from "
+            "`keras_es.ESMixin` before `keras.Model`. "
+            f"Received: optimizer={self.name!r} used outside such a model"
+        )
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        return {
+            "inner_optimizer": keras.saving.serialize_keras_object(
+                self.inner_optimizer
+            ),
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Make the optimizer from `get_config()`."""
+        config = dict(config)
+        config["inner_optimizer"] = keras.saving.deserialize_keras_object(
+            config["inner_optimizer"], custom_objects=custom_objects
+        )
+        return cls(**config)
+
+
+def guarded_apply(optimizer, gradients, variables, allowed, ok):
+    """Run `optimizer.apply`, then put back what it was not allowed to change.
+
+    Args:
+        optimizer: Built Keras optimizer.
+        gradients: List of gradients, None where there is none.
+        variables: List of variables.
+        allowed: Dict from id of a variable (weight or slot) to a boolean tensor of
+            its shape; variables without an entry use `ok`.
+        ok: Boolean scalar.
+    """
+    state = list(variables) + list(optimizer.variables)
+    before = [tf.identity(v.value) for v in state]
+    known = [(g, v) for g, v in zip(gradients, variables) if g is not None]
+    if not known:
+        return
+    optimizer.apply([g for g, _ in known], [v for _, v in known])
+    assign_all(
+        [
+            (v, tf.where(allowed.get(id(v), ok), v.value, old))
+            for v, old in zip(state, before)
+        ]
+    )
+
+
+def _check_integer(name, value, minimum=None):
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or (minimum is not None and value < minimum):
+        bound = "" if minimum is None else f" of at least {minimum}"
+        raise ValueError(
+            f"`{name}` must be an integer{bound}. Received: {name}={value!r}"
+        )
+    return value
+
+
+def _check_inner(inner_optimizer):
+    if inner_optimizer is None:
+        raise ValueError(
+            "`inner_optimizer` must be a Keras optimizer, its name or its config, "
+            'such as "adam": it trains the weights. Received: inner_optimizer=None'
+        )
+    optimizer = keras.optimizers.get(inner_optimizer)
+    if isinstance(optimizer, MaskOptimizer):
+        raise ValueError(
+            "`inner_optimizer` must be an optimizer of weights, not of masks. "
+            f"Received: inner_optimizer={optimizer.name!r}"
+        )
+    if _compat.innermost_optimizer(optimizer).gradient_accumulation_steps:
+        raise ValueError(
+            "`gradient_accumulation_steps` cannot be used with moving masks: gradients "
+            "gathered under one mask would be applied under another. Use a larger "
+            "batch instead. Received: gradient_accumulation_steps="
+            f"{_compat.innermost_optimizer(optimizer).gradient_accumulation_steps}"
+        )
+    return optimizer
+
+
+def register(cls):
+    """Register an optimizer with Keras under the package's name."""
+    return keras.saving.register_keras_serializable(package="keras_es")(cls)

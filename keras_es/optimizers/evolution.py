@@ -1,0 +1,187 @@
+"""What evolution strategies share: population, noise and fitness shaping."""
+
+import keras
+from keras import ops
+
+from keras_es.ops import fitness as shaping
+from keras_es.ops import noise
+from keras_es.optimizers.base import MaskOptimizer, _check_integer
+
+BATCH_MODES = ("split", "full")
+
+
+class EvolutionStrategy(MaskOptimizer):
+    """Base of evolution strategies over mask scores.
+
+    A member is scores + noise, decoded: Gaussian noise and exact top-k unless
+    `member_masks` says otherwise. Members come in antithetic pairs +eps, -eps.
+
+    Args:
+        inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
+        population_size: Even integer n >= 2, members in one step.
+        batch_mode: "split" (default): each of the n/2 pairs gets B/n examples of
+            the batch of B, both members of a pair the same ones, so a step costs
+            the forward and backward passes of one ordinary step; which half of the
+            batch is used is drawn for each step. "full": each member sees all B
+            examples, at n times the cost.
+        fitness: None for the model's loss, or a function (y, y_pred) -> per-example
+            values (lower is better) that need not be differentiable. Weights are
+            always trained on the model's loss.
+        fitness_shaping: Name or function, see `keras_es.ops.fitness`.
+        sigma: Scale of the noise, in units of the initial scores (standard normal),
+            or a `keras.optimizers.schedules.LearningRateSchedule` of the generation.
+        seed: Integer seed of the noise.
+        name: Name of the optimizer.
+    """
+
+    def __init__(
+        self,
+        inner_optimizer,
+        population_size=8,
+        batch_mode="split",
+        fitness=None,
+        fitness_shaping="centered_rank",
+        sigma=0.5,
+        *,
+        seed=0,
+        name=None,
+        **kwargs,
+    ):
+        super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
+        _check_integer("population_size", population_size, minimum=2)
+        if population_size % 2:
+            raise ValueError(
+                "`population_size` must be even: members are antithetic pairs. "
+                f"Received: population_size={population_size}"
+            )
+        if batch_mode not in BATCH_MODES:
+            raise ValueError(
+                f"`batch_mode` must be one of {BATCH_MODES}. "
+                f"Received: batch_mode={batch_mode!r}"
+            )
+        self.population_size = population_size
+        self.batch_mode = batch_mode
+        self.fitness = _get_function(fitness)
+        self.fitness_shaping = shaping.get(fitness_shaping)
+        self.sigma = check_schedule("sigma", sigma)
+
+    def current(self, value):
+        """Return a hyperparameter now: a number, or a schedule of the generation."""
+        if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+            return ops.cast(value(self.generation.value), "float32")
+        return value
+
+    def noise(self, pair):
+        """Return the standard normal noise of one pair, one tensor for each weight."""
+        return [
+            noise.normal(
+                tuple(m.mask_scores.shape),
+                noise.counter_seed(key, self.generation.value, pair),
+            )
+            for m, key in zip(self.masked_weights, self.stream_keys())
+        ]
+
+    def stream_keys(self):
+        """Return the key of each weight's noise stream."""
+        return [
+            noise.stream_key(self.seed, f"{i}") for i in range(len(self.masked_weights))
+        ]
+
+    def scales(self):
+        """Return the scale of the noise of each weight: sigma for all."""
+        sigma = self.current(self.sigma)
+        return [sigma for _ in self.masked_weights]
+
+    def member_masks(self, pair):
+        """Decode scores + scale * noise and scores - scale * noise."""
+        drawn, scales = self.noise(pair), self.scales()
+        return [
+            [
+                m.decode(m.mask_scores.value + sign * s * e)
+                for m, s, e in zip(self.masked_weights, scales, drawn)
+            ]
+            for sign in (1.0, -1.0)
+        ]
+
+    def utilities(self, fitness, valid):
+        """Shape the fitness; members that failed are worst, all zero if all failed."""
+        centred = shaping.baseline(fitness, valid, self.batch_mode == "split")
+        utilities = self.fitness_shaping(centred)
+        return ops.where(ops.any(valid), utilities, ops.zeros_like(utilities))
+
+    def sum_over_pairs(self, term):
+        """Return sum over pairs of `term(pair)`, a list of tensors, in a loop.
+
+        Noise is drawn again for each pair, so memory does not grow with them.
+        """
+        if self.pairs == 1:
+            return term(0)
+
+        def body(pair, *sums):
+            return (pair + 1, *(a + b for a, b in zip(sums, term(pair))))
+
+        first = term(0)
+        sums = ops.while_loop(
+            lambda pair, *_: pair < self.pairs, body, (ops.cast(1, "int32"), *first)
+        )
+        return list(sums[1:])
+
+    def signed_noise_sums(self, utilities):
+        """Return sum_k u_k eps_k for each weight (a pair's noises are +-eps)."""
+        differences = utilities[0::2] - utilities[1::2]
+        return self.sum_over_pairs(
+            lambda pair: [differences[pair] * e for e in self.noise(pair)]
+        )
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "population_size": self.population_size,
+            "batch_mode": self.batch_mode,
+            "fitness": _serialize_function(self.fitness),
+            "fitness_shaping": shaping.serialize(self.fitness_shaping),
+            "sigma": serialize_schedule(self.sigma),
+        }
+
+
+def check_schedule(name, value, allow_zero=True):
+    """Return a non-negative float or a schedule.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(value, dict):
+        value = keras.saving.deserialize_keras_object(value)
+    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+        return value
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or value < 0 or (value == 0 and not allow_zero):
+        bound = "of at least 0" if allow_zero else "above 0"
+        raise ValueError(
+            f"`{name}` must be a number {bound} or a LearningRateSchedule. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+def serialize_schedule(value):
+    """Return a float as it is, a schedule as its Keras config."""
+    if isinstance(value, float):
+        return value
+    return keras.saving.serialize_keras_object(value)
+
+
+def _get_function(fitness):
+    if isinstance(fitness, (dict, str)):
+        fitness = keras.losses.get(fitness)
+    if fitness is not None and not callable(fitness):
+        raise ValueError(
+            "`fitness` must be None (the model's loss), the name of a Keras loss or "
+            f"a function (y, y_pred) -> per-example values. Received: {fitness!r}"
+        )
+    return fitness
+
+
+def _serialize_function(fitness):
+    return None if fitness is None else keras.losses.serialize(fitness)

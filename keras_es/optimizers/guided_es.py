@@ -1,0 +1,165 @@
+"""Evolution of Bernoulli masks with the backward pass as control variate."""
+
+from keras import ops
+
+from keras_es.ops import search
+from keras_es.distribution import assign_all
+from keras_es.optimizers.base import register
+from keras_es.optimizers.evolution import check_schedule
+from keras_es.optimizers.score_gradient import BernoulliStrategy
+
+
+@register
+class GuidedES(BernoulliStrategy):
+    """Losses and the mask gradient of the backward pass, combined without bias.
+
+    The backward pass that trains the weights also gives s = dL/dm = g * w at every
+    unit, active or not. With a running mean s of the steps before (so that it does
+    not depend on the members of this step) and antithetic pairs d = m+ - m-,
+
+        grad E f = s p (1 - p) + c E[(f+ - f- - s.d)/2 * d * max(p, 1 - p)],
+
+    all over T. For c = 1 this is unbiased; c = 0 is the smoothed straight-through
+    estimate. The losses' part has a variance that grows with the number of units
+    still undecided, D = sum p (1 - p), so by default
+
+        c = n H / (n H + D),  H = 1 / (1 - guidance_momentum):
+
+    near 1 for hundreds of units, near 0 for hundreds of thousands.
+
+    Args:
+        inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
+        population_size: Even integer, members in one step.
+        batch_mode: "split" or "full" (see `EvolutionStrategy`).
+        fitness: None or a function (see `EvolutionStrategy`); shaping is not
+            applied, for s is in the units of the loss.
+        sigma: Temperature T > 0 or a schedule.
+        correction: "auto" for c as above, or a number in [0, 1].
+        guidance_momentum: Decay of the running mean of s, in [0, 1).
+        score_optimizer: Keras optimizer of the scores; None for Adam at 0.01.
+        seed: Integer seed of the noise.
+        name: Name of the optimizer.
+
+    Example:
+
+    >>> GuidedES("adam", correction=1.0).correction
+    1.0
+
+    References:
+        Gu et al. 2016, MuProp, arXiv 1511.05176; Maheswaranathan et al. 2018,
+        Guided evolutionary strategies, arXiv 1806.10230; Dong, Mnih, Tucker 2020,
+        arXiv 2006.10680.
+    """
+
+    needs_guidance = True
+
+    def __init__(
+        self,
+        inner_optimizer,
+        population_size=2,
+        batch_mode="split",
+        fitness=None,
+        sigma=0.3,
+        correction="auto",
+        guidance_momentum=0.9,
+        score_optimizer=None,
+        *,
+        seed=0,
+        name=None,
+        **kwargs,
+    ):
+        super().__init__(
+            inner_optimizer, population_size, batch_mode, fitness, "raw", sigma,
+            score_optimizer=score_optimizer, seed=seed, name=name, **kwargs,
+        )  # fmt: skip
+        if correction != "auto":
+            correction = check_schedule("correction", correction)
+            if not correction <= 1.0:
+                raise ValueError(
+                    '`correction` must be "auto" or a number in [0, 1]. '
+                    f"Received: correction={correction}"
+                )
+        if not 0.0 <= guidance_momentum < 1.0:
+            raise ValueError(
+                "`guidance_momentum` must be a number in [0, 1). "
+                f"Received: guidance_momentum={guidance_momentum}"
+            )
+        self.correction = correction
+        self.guidance_momentum = float(guidance_momentum)
+
+    def build_search(self):
+        """Create the running mean of s for each weight."""
+        super().build_search()
+        self._guidance = [
+            self.add_variable(
+                tuple(m.mask_scores.shape),
+                dtype="float32",
+                name=f"guidance_{i}",
+                aggregation="only_first_replica",
+            )
+            for i, m in enumerate(self.masked_weights)
+        ]
+
+    def correction_weight(self, probabilities):
+        """Return c for one weight."""
+        if self.correction != "auto":
+            return self.correction
+        budget = self.population_size / (1.0 - self.guidance_momentum)
+        undecided = ops.sum(probabilities * (1.0 - probabilities))
+        return budget / (budget + undecided)
+
+    def search_gradient(self, fitness, valid, guidance):
+        """Return the estimate for each weight, then the new s for each weight."""
+        probabilities = self.probabilities()
+        old = [g.value for g in self._guidance]
+        both = ops.all(ops.reshape(valid, (-1, 2)), axis=1)
+        losses = ops.where(valid, fitness, 0.0)
+        differences = ops.where(both, losses[0::2] - losses[1::2], 0.0)
+        kept = ops.cast(both, "float32")
+
+        def term(pair):
+            samples = self.pair_samples(pair)
+            predicted = sum(
+                ops.sum(s * (a - b)) for s, (a, b) in zip(old, samples)
+            )  # fmt: skip
+            residual = differences[pair] - predicted * kept[pair]
+            return [
+                residual * search.antithetic_bernoulli(a, b, p)
+                for (a, b), p in zip(samples, probabilities)
+            ]
+
+        corrections = self.sum_over_pairs(term)
+        scale = 1.0 / self.temperature()
+        count = ops.maximum(ops.sum(kept), 1.0)
+        gradient = [
+            scale
+            * (
+                search.guided_part(s, p)
+                + self.correction_weight(p) * correction / count
+            )
+            for s, p, correction in zip(old, probabilities, corrections)
+        ]
+        momentum = self.guidance_momentum
+        new = [momentum * s + (1.0 - momentum) * g for s, g in zip(old, guidance)]
+        return gradient + new
+
+    def update_masks(self, search_gradient, ok):
+        """Descend, and keep the running mean of s."""
+        count = len(self.masked_weights)
+        assign_all(
+            [
+                (variable, ops.where(ok, new, variable.value))
+                for variable, new in zip(self._guidance, search_gradient[count:])
+            ]
+        )
+        return super().update_masks(search_gradient[:count], ok)
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        config = super().get_config()
+        del config["fitness_shaping"]
+        return {
+            **config,
+            "correction": self.correction,
+            "guidance_momentum": self.guidance_momentum,
+        }

@@ -1,0 +1,149 @@
+"""Strategies that hand a search gradient to an ordinary Keras optimizer of scores."""
+
+import keras
+from keras import ops
+
+from keras_es import _compat
+from keras_es.distribution import assign_all
+from keras_es.ops import noise, search
+from keras_es.optimizers.base import guarded_apply
+from keras_es.optimizers.evolution import EvolutionStrategy
+
+
+class ScoreGradientStrategy(EvolutionStrategy):
+    """Base of strategies whose scores are moved by `score_optimizer`.
+
+    Args:
+        score_optimizer: Keras optimizer of the mask scores, its name or config; None
+            for Adam at `default_score_learning_rate`.
+        **kwargs: See `EvolutionStrategy`.
+    """
+
+    default_score_learning_rate = 0.01
+
+    def __init__(self, inner_optimizer, *args, score_optimizer=None, **kwargs):
+        super().__init__(inner_optimizer, *args, **kwargs)
+        if score_optimizer is None:
+            score_optimizer = keras.optimizers.Adam(self.default_score_learning_rate)
+        self.score_optimizer = keras.optimizers.get(score_optimizer)
+        if self.score_optimizer is self.inner_optimizer:
+            raise ValueError(
+                "`score_optimizer` must be another object than `inner_optimizer`: "
+                "each holds the state of its own variables. "
+                f"Received: score_optimizer={self.score_optimizer.name!r} for both"
+            )
+
+    def build_search(self):
+        """Build the optimizer of the scores."""
+        if self.masked_weights:
+            scores = [m.mask_scores for m in self.masked_weights]
+            _compat.record_slots(self.score_optimizer, scores)
+
+    @property
+    def variables(self):
+        """Own variables, the inner optimizer's, then the score optimizer's."""
+        return super().variables + self.score_optimizer.variables
+
+    def update_masks(self, search_gradient, ok):
+        """Descend the search gradient with the score optimizer."""
+        if not self.masked_weights:
+            return None
+        scores = [m.mask_scores for m in self.masked_weights]
+        guarded_apply(self.score_optimizer, search_gradient, scores, {}, ok)
+        return [s.value for s in scores]
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        optimizer = keras.saving.serialize_keras_object(self.score_optimizer)
+        return {**super().get_config(), "score_optimizer": optimizer}
+
+
+class BernoulliStrategy(ScoreGradientStrategy):
+    """Base of strategies with independent Bernoulli masks.
+
+    p = sigmoid((scores - tau)/T); tau is calibrated so that the expected number of
+    active units is that of the deployed mask, which is the exact top-k of the scores.
+    `sigma` is the temperature T.
+    """
+
+    def build_search(self):
+        """Create tau for each weight, calibrated to the first scores."""
+        super().build_search()
+        self._shifts = [
+            self.add_variable(
+                (),
+                initializer=_FirstShift(self, masked),
+                dtype="float32",
+                name=f"shift_{i}",
+                aggregation="only_first_replica",
+            )
+            for i, masked in enumerate(self.masked_weights)
+        ]
+
+    def temperature(self):
+        """Return T, kept above 1e-4."""
+        return ops.maximum(ops.cast(self.current(self.sigma), "float32"), 1e-4)
+
+    def probabilities(self):
+        """Return p of every unit, for each weight."""
+        temperature = self.temperature()
+        return [
+            ops.sigmoid((m.mask_scores.value - shift.value) / temperature)
+            for m, shift in zip(self.masked_weights, self._shifts)
+        ]
+
+    def uniforms(self, pair):
+        """Return uniform noise of one pair for each weight."""
+        return [
+            noise.uniform(
+                tuple(m.mask_scores.shape),
+                noise.counter_seed(key, self.generation.value, pair),
+            )
+            for m, key in zip(self.masked_weights, self.stream_keys())
+        ]
+
+    def member_masks(self, pair):
+        """Return m+ = [u < p] and m- = [1 - u < p], both Bernoulli(p)."""
+        drawn = list(zip(self.uniforms(pair), self.probabilities()))
+        return [[u < p for u, p in drawn], [1.0 - u < p for u, p in drawn]]
+
+    def pair_samples(self, pair):
+        """Return the two samples of a pair as floats, for each weight."""
+        first, second = self.member_masks(pair)
+        return [
+            (ops.cast(a, "float32"), ops.cast(b, "float32"))
+            for a, b in zip(first, second)
+        ]
+
+    def update_masks(self, search_gradient, ok):
+        """Descend, then calibrate tau to the new scores."""
+        scores = super().update_masks(search_gradient, ok)
+        if scores is None:
+            return None
+        temperature = self.temperature()
+        shifts = []
+        for masked, shift, value in zip(self.masked_weights, self._shifts, scores):
+            new = search.calibrate_shift(
+                value, temperature, shift.value, masked.unit_count, iterations=2
+            )
+            shifts.append((shift, ops.where(ok, new, shift.value)))
+        assign_all(shifts)
+        return scores
+
+
+class _FirstShift:
+    """Initializer of tau: Newton steps from the scores as the layer made them."""
+
+    def __init__(self, strategy, masked):
+        self.strategy, self.masked = strategy, masked
+
+    def __call__(self, shape, dtype=None):
+        sigma = self.strategy.sigma
+        start = sigma if isinstance(sigma, float) else sigma(0)
+        return search.calibrate_shift(
+            self.masked.mask_scores.value,
+            ops.maximum(ops.cast(start, "float32"), 1e-4),
+            ops.zeros(()),
+            self.masked.unit_count,
+            iterations=40,
+        )

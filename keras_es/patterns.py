@@ -1,0 +1,256 @@
+"""Patterns: which weights share one score, and how scores become a mask.
+
+A kernel is seen as a matrix with rows = inputs (flattened) and columns = outputs
+(flattened). A pattern divides the matrix into units, each with one score.
+"""
+
+import dataclasses
+
+import keras
+from keras import ops
+
+from keras_es.ops import selection
+
+
+def register(cls):
+    """Register a frozen pattern with Keras, so that it saves by its fields."""
+    return keras.saving.register_keras_serializable(package="keras_es")(cls)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+    """Base class of patterns.
+
+    Override `units_shape`, `expand` and `reduce`; a pattern that does not choose the
+    best k of all units overrides `decode` and `unit_count` as well (see `NByM`).
+    """
+
+    def units_shape(self, matrix_shape):
+        """Return the shape of the scores for a kernel matrix (rows, columns).
+
+        Raises:
+            ValueError: If the pattern does not divide the matrix.
+        """
+        raise NotImplementedError
+
+    def expand(self, units, matrix_shape):
+        """Spread values of units [units_shape] over the matrix (rows, columns)."""
+        raise NotImplementedError
+
+    def reduce(self, matrix):
+        """Sum a matrix (rows, columns) over each unit; the adjoint of `expand`."""
+        raise NotImplementedError
+
+    def unit_count(self, sparsity, matrix_shape):
+        """Return the number of active units: round((1 - sparsity) * units), >= 1."""
+        shape = self.units_shape(matrix_shape)
+        total = 1
+        for size in shape:
+            total *= size
+        return max(1, round((1.0 - sparsity) * total))
+
+    def decode(self, scores, count):
+        """Turn scores [units_shape] into booleans with exactly `count` true."""
+        return selection.top_k_mask(scores, count)
+
+    def get_config(self):
+        """Return the fields."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        """Make the pattern from its fields."""
+        return cls(**config)
+
+    def _refuse(self, matrix_shape, need):
+        raise ValueError(
+            f"The pattern {self} needs {need}; the kernel seen as a matrix has shape "
+            f"{tuple(matrix_shape)} (inputs, outputs). Choose another pattern for "
+            f"this layer or exclude it. Received: pattern={self}"
+        )
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Unstructured(Pattern):
+    """Every weight has its own score.
+
+    Example:
+
+    >>> Unstructured().units_shape((784, 300))
+    (784, 300)
+    """
+
+    def units_shape(self, matrix_shape):
+        """Return the matrix shape itself."""
+        return tuple(matrix_shape)
+
+    def expand(self, units, matrix_shape):
+        """Return `units`: each is one weight."""
+        return units
+
+    def reduce(self, matrix):
+        """Return `matrix`: each weight is one unit."""
+        return matrix
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Block(Pattern):
+    """Blocks of `rows` x `cols` weights live or die together.
+
+    Args:
+        rows: Positive integer that divides the number of inputs.
+        cols: Positive integer that divides the number of outputs.
+
+    Example:
+
+    >>> Block(16, 1).units_shape((784, 300))
+    (49, 300)
+    """
+
+    rows: int
+    cols: int
+
+    def __post_init__(self):
+        """Check the sizes."""
+        for name in ("rows", "cols"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(
+                    f"`{name}` of Block must be a positive integer. "
+                    f"Received: {name}={value!r}"
+                )
+
+    def units_shape(self, matrix_shape):
+        """Return (rows / block rows, columns / block columns)."""
+        height, width = matrix_shape
+        if height % self.rows or width % self.cols:
+            self._refuse(
+                matrix_shape,
+                f"inputs divisible by {self.rows} and outputs divisible by {self.cols}",
+            )
+        return (height // self.rows, width // self.cols)
+
+    def expand(self, units, matrix_shape):
+        """Repeat each unit over its block."""
+        height, width = self.units_shape(matrix_shape)
+        units = ops.broadcast_to(
+            ops.reshape(units, (height, 1, width, 1)),
+            (height, self.rows, width, self.cols),
+        )
+        return ops.reshape(units, tuple(matrix_shape))
+
+    def reduce(self, matrix):
+        """Sum over each block."""
+        height, width = self.units_shape(matrix.shape)
+        blocks = ops.reshape(matrix, (height, self.rows, width, self.cols))
+        return ops.sum(blocks, axis=(1, 3))
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Channel(Pattern):
+    """A whole output (a column: a unit, a filter, a depthwise filter) is one unit.
+
+    Example:
+
+    >>> Channel().units_shape((25, 16))
+    (16,)
+    """
+
+    def units_shape(self, matrix_shape):
+        """Return (outputs,)."""
+        return (matrix_shape[1],)
+
+    def expand(self, units, matrix_shape):
+        """Repeat each unit over its column."""
+        return ops.broadcast_to(ops.expand_dims(units, 0), tuple(matrix_shape))
+
+    def reduce(self, matrix):
+        """Sum over each column."""
+        return ops.sum(matrix, axis=0)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class NByM(Pattern):
+    """Exactly n non-zeros in each group of m consecutive inputs of an output.
+
+    The sparsity is 1 - n/m, given by the pattern alone.
+
+    Args:
+        n: Integer, 1 <= n <= m.
+        m: Integer that divides the number of inputs, at most 32.
+
+    Example:
+
+    >>> NByM(2, 4).unit_count(0.5, (8, 3))
+    12
+    """
+
+    n: int
+    m: int
+
+    def __post_init__(self):
+        """Check the sizes."""
+        fine = all(isinstance(v, int) for v in (self.n, self.m))
+        if not fine or not 1 <= self.n <= self.m <= 32:
+            raise ValueError(
+                "NByM needs integers 1 <= n <= m <= 32. "
+                f"Received: n={self.n!r}, m={self.m!r}"
+            )
+
+    @property
+    def sparsity(self):
+        """1 - n/m."""
+        return 1.0 - self.n / self.m
+
+    def units_shape(self, matrix_shape):
+        """Return the matrix shape: each weight has a score."""
+        if matrix_shape[0] % self.m:
+            self._refuse(matrix_shape, f"inputs divisible by m={self.m}")
+        return tuple(matrix_shape)
+
+    def expand(self, units, matrix_shape):
+        """Return `units`: each is one weight."""
+        return units
+
+    def reduce(self, matrix):
+        """Return `matrix`: each weight is one unit."""
+        return matrix
+
+    def unit_count(self, sparsity, matrix_shape):
+        """Return n/m of all weights; `sparsity` must say the same."""
+        height, width = self.units_shape(matrix_shape)
+        if abs(sparsity - self.sparsity) > 1e-6:
+            raise ValueError(
+                f"{self} fixes the sparsity at 1 - n/m = {self.sparsity:g}; leave "
+                f"`sparsity` out or give that. Received: sparsity={sparsity}"
+            )
+        return height * width * self.n // self.m
+
+    def decode(self, scores, count):
+        """Mark the n best of each group; `count` follows from n and m."""
+        height, width = scores.shape
+        groups = ops.reshape(scores, (height // self.m, self.m, width))
+        chosen = selection.top_n_in_groups(groups, self.n, axis=1)
+        return ops.reshape(chosen, (height, width))
+
+
+def get(identifier):
+    """Return a pattern: None is Unstructured(), a config is deserialized.
+
+    Raises:
+        ValueError: If it is not a pattern.
+    """
+    if identifier is None:
+        return Unstructured()
+    if isinstance(identifier, dict):
+        identifier = keras.saving.deserialize_keras_object(identifier)
+    if isinstance(identifier, Pattern):
+        return identifier
+    raise ValueError(
+        "`pattern` must be a keras_es.patterns.Pattern such as Unstructured() or "
+        f"Block(16, 1). Received: pattern={identifier!r}"
+    )

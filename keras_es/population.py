@@ -1,0 +1,285 @@
+"""Evaluation of all members of a step: losses, gradients, and what the model updates.
+
+A member is a set of variable overrides: each latent kernel is mapped to
+`kernel * sampled mask`, and the model is called in a `keras.StatelessScope`. Layers
+know nothing of it.
+"""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from keras_es import _compat
+from keras_es.layers.base import effective_weights
+from keras_es.ops import noise
+
+
+@dataclasses.dataclass
+class Evaluation:
+    """What a population said.
+
+    Attributes:
+        fitness: [n] fitness of the members (lower is better).
+        valid: [n] booleans, whether loss and fitness are finite.
+        gradients: Mean gradient over valid members, for each trainable variable.
+        guidance: Mean dL/dm of each unit, for each masked weight, or None.
+        active: Dict from id of a latent kernel to the union of the valid members'
+            masks, boolean of the kernel's shape.
+        state: List of (variable, new value): moving statistics, seeds, metrics.
+    """
+
+    fitness: object
+    valid: object
+    gradients: list
+    guidance: list | None
+    active: dict
+    state: list
+
+
+class Population:
+    """Evaluates the members of one step on one batch.
+
+    Args:
+        model: Compiled `ESModel` whose optimizer is a built `MaskOptimizer`.
+        x: Inputs, any structure of tensors with a leading batch axis.
+        y: Targets, or None.
+        sample_weight: Weights, or None.
+    """
+
+    def __init__(self, model, x, y, sample_weight):
+        self.model, self.optimizer = model, model.optimizer
+        self.batch = (x, y, sample_weight)
+        first = next(i for i in keras.tree.flatten(x) if i is not None)
+        self.batch_size = tf.shape(first)[0]
+        self.variables = list(model.trainable_variables)
+        self.values = {id(v): tf.convert_to_tensor(v.value) for v in self.variables}
+        self.masked = self.optimizer.masked_weights
+        self.metrics = list(model.metrics_variables)
+        self.touched = self._touched_variables()
+
+    def evaluate(self):
+        """Evaluate all members and return an `Evaluation`."""
+        sums = self._pair(0, self._zero_sums())
+        if self.optimizer.pairs > 1:
+            sums = tf.while_loop(
+                lambda pair, _: pair < self.optimizer.pairs,
+                lambda pair, sums: (pair + 1, self._pair(pair, sums)),
+                (tf.constant(1), sums),
+                maximum_iterations=self.optimizer.pairs - 1,
+            )[1]
+        return self._finish(sums)
+
+    # Sums over members, a dict of tensors that a loop can carry.
+
+    def _zero_sums(self):
+        n = self.optimizer.population_size
+        zeros = [tf.zeros_like(self.values[id(v)]) for v in self.variables]
+        sums = {
+            "fitness": tf.zeros([n]),
+            "valid": tf.zeros([n], tf.bool),
+            "gradients": zeros,
+            "active": [tf.zeros(m.shape, tf.bool) for m in self.masked],
+            "metrics": [tf.convert_to_tensor(v.value) for v in self.metrics],
+            "touched": [self._zero_update(v) for v in self.touched],
+        }
+        if self.optimizer.needs_guidance:
+            sums["guidance"] = [tf.zeros(m.mask_scores.shape) for m in self.masked]
+        return sums
+
+    @staticmethod
+    def _zero_update(variable):
+        value = tf.convert_to_tensor(variable.value)
+        return tf.zeros_like(value) if value.dtype.is_floating else value
+
+    def _pair(self, pair, sums):
+        pair = tf.convert_to_tensor(pair)
+        batch = self._share(pair)
+        for sign, masks in enumerate(self.optimizer.member_masks(pair)):
+            member = pair * self.optimizer.members_per_pair + sign
+            sums = self._member(member, pair, masks, batch, sums)
+        return sums
+
+    def _share(self, pair):
+        """Return the examples of a pair.
+
+        In split mode there are B/n examples for each of the n/2 pairs, starting at a
+        place that is drawn for each step, so that all of the data is seen whatever
+        its order. Shares wrap around, so a small last batch still serves every pair.
+        """
+        if self.optimizer.batch_mode == "full" or self.optimizer.population_size == 1:
+            return self.batch
+        share = tf.maximum(self.batch_size // self.optimizer.population_size, 1)
+        key = noise.stream_key(self.optimizer.seed, "batch share")
+        seed = noise.counter_seed(key, self.optimizer.generation.value, 0)
+        start = noise.uniform((), seed) * tf.cast(self.batch_size, tf.float32)
+        start = tf.cast(start, tf.int32) + pair * share
+        rows = (start + tf.range(share)) % self.batch_size
+        return keras.tree.map_structure(
+            lambda t: None if t is None else tf.gather(t, rows), self.batch
+        )
+
+    def _member(self, member, pair, masks, batch, sums):
+        effective = self._effective_values(masks)
+        seen, carried = self._state_mapping(pair, sums)
+        mapping = [(v, effective[id(v)]) for v in self.variables] + seen + carried
+        scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            watched = [effective[id(v)] for v in self.variables]
+            tape.watch(watched)
+            with scope, effective_weights():
+                loss, fitness, scaled = self._losses(*batch)
+        gradients = tape.gradient(scaled, watched)
+        valid = tf.logical_and(tf.math.is_finite(loss), tf.math.is_finite(fitness))
+        return self._add(sums, member, pair, fitness, valid, gradients, masks, scope)
+
+    def _effective_values(self, masks):
+        effective = dict(self.values)
+        for masked, units in zip(self.masked, masks):
+            latent = self.values[id(masked.kernel)]
+            mask = self._full_mask(masked, units)
+            effective[id(masked.kernel)] = tf.where(mask, latent, tf.zeros_like(latent))
+        return effective
+
+    @staticmethod
+    def _full_mask(masked, units):
+        if units is None:
+            return tf.convert_to_tensor(masked.kernel_mask.value)
+        return masked.expand(units)
+
+    def _state_mapping(self, pair, sums):
+        """Give each pair its own dropout noise, and metrics their running state."""
+        seen = []
+        for variable in self.touched:
+            value = tf.convert_to_tensor(variable.value)
+            if not value.dtype.is_floating and value.shape == (2,):
+                # A seed state (seed, counter): both members of a pair share it, and
+                # pair 0 has that of plain Keras.
+                shift = tf.stack([tf.cast(pair, value.dtype) * 1000003, 0])
+                seen.append((variable, value + tf.cast(shift, value.dtype)))
+        return seen, list(zip(self.metrics, sums["metrics"]))
+
+    def _losses(self, x, y, sample_weight):
+        model = self.model
+        y_pred = _compat.forward(model, x, training=True)
+        loss = _compat.compute_loss(model, x, y, y_pred, sample_weight)
+        plain = _compat.unscale_loss_for_distribution(loss)
+        count = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
+        _compat.loss_tracker(model).update_state(plain, sample_weight=count)
+        model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        fitness = plain
+        if self.optimizer.fitness is not None:
+            fitness = _mean_fitness(self.optimizer.fitness, y, y_pred, sample_weight)
+        scaled = self.optimizer.scale_loss(loss)
+        return tf.cast(plain, tf.float32), tf.cast(fitness, tf.float32), scaled
+
+    def _add(self, sums, member, pair, fitness, valid, gradients, masks, scope):
+        here = tf.equal(tf.range(self.optimizer.population_size), member)
+        sums = dict(sums)
+        sums["fitness"] = tf.where(here, fitness, sums["fitness"])
+        sums["valid"] = tf.where(here, valid, sums["valid"])
+        by_id = dict(zip(map(id, self.variables), gradients))
+        self._missing = {id(v) for v in self.variables if by_id[id(v)] is None}
+        by_id = {
+            i: tf.zeros_like(self.values[i]) if g is None else tf.convert_to_tensor(g)
+            for i, g in by_id.items()
+        }
+        allowed = {id(v): valid for v in self.variables}
+        active, guidance = [], []
+        for i, (masked, units) in enumerate(zip(self.masked, masks)):
+            key = id(masked.kernel)
+            mask = tf.logical_and(self._full_mask(masked, units), valid)
+            allowed[key] = mask
+            active.append(tf.logical_or(sums["active"][i], mask))
+            if self.optimizer.needs_guidance:
+                unit = masked.reduce(by_id[key] * self.values[key])
+                unit = tf.where(valid, tf.cast(unit, tf.float32), 0.0)
+                guidance.append(sums["guidance"][i] + unit)
+        sums["active"] = active
+        if self.optimizer.needs_guidance:
+            sums["guidance"] = guidance
+        sums["gradients"] = [
+            total + tf.where(allowed[id(v)], by_id[id(v)], tf.zeros_like(total))
+            for v, total in zip(self.variables, sums["gradients"])
+        ]
+        sums["metrics"] = [
+            tf.where(valid, tf.cast(scope.get_current_value(v), old.dtype), old)
+            for v, old in zip(self.metrics, sums["metrics"])
+        ]
+        sums["touched"] = [
+            self._add_update(v, scope, old, valid, tf.equal(pair, 0))
+            for v, old in zip(self.touched, sums["touched"])
+        ]
+        return sums
+
+    @staticmethod
+    def _add_update(variable, scope, old, valid, first_pair):
+        new = scope.get_current_value(variable)
+        if new is None:
+            return old
+        new = tf.cast(new, old.dtype)
+        if old.dtype.is_floating:
+            change = new - tf.convert_to_tensor(variable.value)
+            return old + tf.where(valid, change, tf.zeros_like(change))
+        return tf.where(first_pair, new, old)
+
+    def _finish(self, sums):
+        count = tf.reduce_sum(tf.cast(sums["valid"], tf.float32))
+        count = tf.maximum(count, 1.0)
+        ok = tf.reduce_any(sums["valid"])
+        gradients = [
+            None if id(v) in self._missing else g / tf.cast(count, g.dtype)
+            for v, g in zip(self.variables, sums["gradients"])
+        ]
+        guidance = None
+        if self.optimizer.needs_guidance:
+            scale = tf.cast(self.optimizer.scale_loss(1.0), tf.float32) * count
+            guidance = [g / scale for g in sums["guidance"]]
+        state = list(zip(self.metrics, sums["metrics"]))
+        for variable, update in zip(self.touched, sums["touched"]):
+            old = tf.convert_to_tensor(variable.value)
+            if update.dtype.is_floating:
+                update = old + update / tf.cast(count, update.dtype)
+            state.append((variable, tf.where(ok, update, old)))
+        active = dict(zip((id(m.kernel) for m in self.masked), sums["active"]))
+        return Evaluation(
+            sums["fitness"], sums["valid"], gradients, guidance, active, state
+        )
+
+    def _touched_variables(self):
+        """Return the non-trainable variables that a training call updates.
+
+        Found by a trace on the side, which runs nothing: a model may hold large
+        frozen weights, and a loop should not carry them.
+        """
+        mask_state = {id(v) for m in self.masked for v in (m.kernel_mask, m.mask_scores)}
+        candidates = [
+            v for v in self.model.non_trainable_variables if id(v) not in mask_state
+        ]
+        if not candidates or tf.executing_eagerly():
+            return candidates
+        updated = []
+
+        def probe():
+            scope = keras.StatelessScope(collect_losses=True)
+            with scope, effective_weights():
+                _compat.forward(self.model, self.batch[0], training=True)
+            updated.extend(
+                v for v in candidates if scope.get_current_value(v) is not None
+            )
+
+        tf.function(probe, autograph=False).get_concrete_function()
+        return updated
+
+
+def _mean_fitness(function, y, y_pred, sample_weight):
+    """Return the weighted mean of a per-example fitness."""
+    values = tf.cast(tf.convert_to_tensor(function(y, y_pred)), tf.float32)
+    if sample_weight is None or values.shape.rank == 0:
+        return tf.reduce_mean(values)
+    weight = tf.cast(tf.convert_to_tensor(sample_weight), tf.float32)
+    weight = tf.reshape(
+        weight, tf.concat([tf.shape(weight)[:1], tf.ones_like(tf.shape(values)[1:])], 0)
+    )
+    # Keras divides a weighted loss by the number of examples, not by the weights.
+    return tf.reduce_mean(values * weight)
