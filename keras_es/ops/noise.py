@@ -1,15 +1,19 @@
 """Stateless noise: a pure function of (seed, stream, generation, pair).
 
 This file needs TensorFlow: `keras.random` does not let the algorithm be named, and
-the default one is two orders of magnitude slower under XLA on CPU. Philox is named
-everywhere, so the numbers do not depend on the device.
+the default one is two orders of magnitude slower under XLA on CPU. Philox is given
+its key and counter here: the public functions scramble a seed into them in one way
+under XLA and in another without, and a member drawn inside a compiled function could
+not be drawn again outside.
 """
 
 import hashlib
+import math
 
 import tensorflow as tf
 
-ALGORITHM = "philox"
+PHILOX = 1
+"""The number of the algorithm in `tf.raw_ops`."""
 
 
 def stream_key(seed, stream):
@@ -49,11 +53,35 @@ def counter_seed(key, generation, pair):
     return tf.stack([tf.constant(key, tf.int64), position])
 
 
-def normal(shape, seed):
-    """Draw standard normal noise, float32 of the given static shape."""
-    return tf.random.stateless_normal(shape, seed=seed, alg=ALGORITHM)
+def _bits(shape, seed):
+    """Return 32 random bits each, uint32 of the given shape."""
+    key, position = tf.unstack(tf.bitcast(seed, tf.uint64))
+    # The low word of the counter counts the numbers of one draw.
+    counter = tf.stack([tf.zeros_like(position), position])
+    return tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=shape, key=key[None], counter=counter, alg=PHILOX, dtype=tf.uint32
+    )
 
 
 def uniform(shape, seed):
-    """Draw uniform noise in [0, 1), float32 of the given static shape."""
-    return tf.random.stateless_uniform(shape, seed=seed, alg=ALGORITHM)
+    """Draw uniform noise in [0, 1), float32 of the given static shape.
+
+    The numbers are the same to the bit with XLA and without: multiples of 2**-24.
+    """
+    bits = tf.bitwise.right_shift(_bits(shape, seed), 8)
+    return tf.cast(tf.cast(bits, tf.int32), tf.float32) * 2.0**-24
+
+
+def normal(shape, seed):
+    """Draw standard normal noise, float32 of the given static shape.
+
+    Of two uniforms u, v in (0, 1], sqrt(-2 ln u) (cos 2 pi v, sin 2 pi v).
+
+    References:
+        Box, Muller 1958, A note on the generation of random normal deviates.
+    """
+    size = math.prod(shape)
+    first, second = tf.unstack(1.0 - uniform((2, (size + 1) // 2), seed))
+    radius, angle = tf.sqrt(-2.0 * tf.math.log(first)), 2.0 * math.pi * second
+    pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
+    return tf.reshape(pairs[:size], shape)

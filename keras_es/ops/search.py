@@ -17,15 +17,19 @@ def gaussian(weighted_noise, population_size, sigma):
     Args:
         weighted_noise: sum_k u_k eps_k, any shape.
         population_size: n.
-        sigma: Scalar or tensor of that shape, > 0.
+        sigma: Scalar or tensor of that shape, >= 0.
 
     Returns:
-        Tensor of the shape of the noise.
+        Tensor of the shape of the noise; 0 where sigma is 0, for members that are
+        equal say nothing.
 
     References:
         Salimans et al. 2017, arXiv 1703.03864, section 2.
     """
-    return -weighted_noise / (population_size * sigma)
+    # A schedule may end at 0, and 0/0 would make the scores NaN for good.
+    safe = ops.where(sigma > 0, sigma, 1.0)
+    gradient = -weighted_noise / (population_size * safe)
+    return ops.where(sigma > 0, gradient, ops.zeros_like(gradient))
 
 
 def antithetic_bernoulli(first, second, probabilities):

@@ -1,0 +1,70 @@
+"""Small models and data that tests of optimizers share."""
+
+import keras
+import numpy as np
+
+import keras_es
+
+INPUTS, HIDDEN, EXAMPLES = 12, 8, 32
+
+
+def data(seed=0, examples=EXAMPLES):
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(examples, INPUTS)).astype("float32")
+    y = (x @ random.normal(size=(INPUTS, 1)) > 0).astype("float32")
+    return x, y
+
+
+def make_model(sparsity=0.5, pattern=None, layers=()):
+    """A masked two-layer network with the same weights and masks at each call."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((INPUTS,)),
+            keras.layers.Dense(HIDDEN, activation="tanh", name="hidden"),
+            *layers,
+            keras.layers.Dense(1, activation="sigmoid", name="out"),
+        ]
+    )
+    sparse = keras_es.sparsify(
+        model, sparsity, pattern=pattern, exclude=["out"], seed=1
+    )
+    return sparse
+
+
+def compiled(optimizer, model=None, **kwargs):
+    model = make_model() if model is None else model
+    kwargs = {"loss": "binary_crossentropy", "jit_compile": False} | kwargs
+    model.compile(optimizer=optimizer, **kwargs)
+    return model
+
+
+def fit(model, epochs=1, xy=None, **kwargs):
+    x, y = data() if xy is None else xy
+    kwargs = {"batch_size": 16, "shuffle": False, "verbose": 0} | kwargs
+    return model.fit(x, y, epochs=epochs, **kwargs)
+
+
+def bound(optimizer, units=6, sparsity=0.5, seed=0):
+    """Bind an optimizer to a model whose one masked weight has that many units."""
+    keras.utils.set_random_seed(seed)
+    layer = keras_es.layers.MaskedDense(1, sparsity=sparsity, use_bias=False)
+    model = keras_es.ESSequential([keras.Input((units,)), layer])
+    optimizer.build(model.trainable_variables)
+    return model
+
+
+def weights_of(model):
+    """All variables of model and optimizer as arrays, by path."""
+    values = {v.path: np.array(v) for v in model.variables}
+    own = {
+        f"{i}:{v.path}": np.array(v) for i, v in enumerate(model.optimizer.variables)
+    }
+    return values | own
+
+
+def assert_same(first, second):
+    """Two results of `weights_of` are equal to the bit."""
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
