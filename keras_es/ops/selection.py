@@ -2,8 +2,12 @@
 
 The threshold is found by bisecting the 32 bits of the float, which needs neither a
 sort nor an index list: 32 passes of compare-and-count. This file needs TensorFlow
-for the bit cast and the compiled loop.
+for the bit cast and the loop, which is traced once for each size and compiled by XLA
+where the step around it is. Compiling it by itself would save a third of the time
+of a run and cost 0.7 s for each size: half a minute in a MobileNet.
 """
+
+import functools
 
 import tensorflow as tf
 
@@ -54,8 +58,8 @@ def _first_of_ties(ties, needed):
     return tf.logical_and(ties, reverse >= cutoff)
 
 
-@tf.function(jit_compile=True, autograph=False, reduce_retracing=False)
 def _top_k_mask(values, k):
+    """Mark exactly k of a float32 vector; k is an int32 scalar."""
     keys = ordered_keys(values)
     threshold = _bisect(
         lambda t: _count(keys >= t), k, tf.constant(tf.int32.min), bits=32
@@ -69,6 +73,18 @@ def _top_k_mask(values, k):
         lambda: _first_of_ties(ties, needed),
     )
     return tf.logical_or(above, chosen)
+
+
+@functools.cache
+def _traced_top_k_mask(size):
+    """Return `_top_k_mask` as a graph function of vectors of one size.
+
+    A model has many kernels of few sizes and each is decoded for each member. (A
+    `tf.function` that is called with many shapes would log warnings of retracing.)
+    """
+    function = tf.function(_top_k_mask, autograph=False)
+    values = tf.TensorSpec([size], tf.float32)
+    return function.get_concrete_function(values, tf.TensorSpec([], tf.int32))
 
 
 def top_k_mask(scores, k):
@@ -100,7 +116,8 @@ def top_k_mask(scores, k):
         if k == size:
             return tf.ones(scores.shape, tf.bool)
     flat = tf.reshape(tf.cast(scores, tf.float32), [size])
-    return tf.reshape(_top_k_mask(flat, tf.cast(k, tf.int32)), scores.shape)
+    select = _top_k_mask if tf.executing_eagerly() else _traced_top_k_mask(size)
+    return tf.reshape(select(flat, tf.cast(k, tf.int32)), scores.shape)
 
 
 def top_n_in_groups(scores, n, axis):
