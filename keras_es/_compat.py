@@ -120,12 +120,28 @@ def record_slots(optimizer, variables):
 
     Returns:
         Dict from id of the weight to the list of its slots.
+
+    Raises:
+        ValueError: If the optimizer is built: its slots can no longer be told apart.
     """
     slots = {}
     inner = innermost_optimizer(optimizer)
+    if inner.built:
+        raise ValueError(
+            f"The optimizer {inner.name!r} already holds the state of other weights, "
+            "from another `compile`. Give a new one: "
+            f"{type(inner).__name__}.from_config(optimizer.get_config()). "
+            f"Received: a built optimizer of {len(inner.variables)} variables"
+        )
     original = inner.add_variable_from_reference
 
     def recording(reference_variable, *args, **kwargs):
+        if kwargs.get("name") == "average":
+            # Keras starts moving averages (EMA) from 0 and sets them in the first
+            # step, in which the average of a masked-out weight may not move.
+            kwargs["initializer"] = lambda shape, dtype: keras.ops.cast(
+                reference_variable, dtype
+            )
         slot = original(reference_variable, *args, **kwargs)
         slots.setdefault(id(reference_variable), []).append(slot)
         return slot

@@ -33,15 +33,20 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     4. `update_weights`: the inner optimizer, never on weights that no member used.
     5. `update_masks(search_gradient, ok)`: scores move, the deployed mask follows.
 
-    To write a method, override the class attributes and hooks below. This one keeps
-    the best of two random changes of the mask:
+    To write a method, override the class attributes and hooks below. This one moves
+    towards the better of the first two members:
 
     ```python
     class HillClimb(keras_es.optimizers.EvolutionStrategy):
         def search_gradient(self, fitness, valid, guidance):
-            better = fitness[0] < fitness[1]
-            sign = keras.ops.where(better, 1.0, -1.0)
-            return [-sign * noise for noise in self.noise(0)]
+            sign = keras.ops.where(fitness[0] < fitness[1], -1.0, 1.0)
+            return [sign * noise for noise in self.noise(0)]
+
+        def update_masks(self, search_gradient, ok):
+            return [
+                masked.mask_scores.value - 0.1 * gradient
+                for masked, gradient in zip(self.masked_weights, search_gradient)
+            ]
     ```
 
     Args:
@@ -141,6 +146,8 @@ class MaskOptimizer(keras.optimizers.Optimizer):
 
     def build(self, variables):
         """Create the inner optimizer's state and that of the search."""
+        if self.built:
+            return
         variables = list(variables)
         self.masked_weights = [
             v.masked_weight for v in variables if hasattr(v, "masked_weight")

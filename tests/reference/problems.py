@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 import keras_es
+from keras_es.optimizers import OPTIMIZERS
 
 INPUTS, HIDDEN, EXAMPLES = 12, 8, 32
 
@@ -54,17 +55,25 @@ def bound(optimizer, units=6, sparsity=0.5, seed=0):
     return model
 
 
+def make(method, /, inner="adam", **kwargs):
+    """Make the optimizer of that name; `Static` takes no population."""
+    if method == "static":
+        kwargs = {k: v for k, v in kwargs.items() if k in ("seed", "name")}
+    elif "population_size" not in kwargs:
+        kwargs["population_size"] = 4
+    return OPTIMIZERS[method](inner, **kwargs)
+
+
 def weights_of(model):
     """All variables of model and optimizer as arrays, by path."""
     values = {v.path: np.array(v) for v in model.variables}
-    own = {
-        f"{i}:{v.path}": np.array(v) for i, v in enumerate(model.optimizer.variables)
-    }
-    return values | own
+    for i, variable in enumerate(model.optimizer.variables):
+        values[f"{i}:{variable.path}"] = np.array(variable)
+    return values
 
 
 def assert_same(first, second):
     """Two results of `weights_of` are equal to the bit."""
-    assert first.keys() == second.keys()
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    assert list(first.values()) and len(first) == len(second)
+    for (name, a), b in zip(first.items(), second.values()):
+        np.testing.assert_array_equal(a, b, err_msg=name)
