@@ -10,7 +10,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from keras_es import _compat
+from keras_es import _compat, conversion
 from keras_es.layers.base import effective_weights
 from keras_es.ops import noise
 
@@ -45,6 +45,9 @@ class Population:
         x: Inputs, any structure of tensors with a leading batch axis.
         y: Targets, or None.
         sample_weight: Weights, or None.
+
+    Raises:
+        ValueError: If a layer was frozen after `compile`.
     """
 
     def __init__(self, model, x, y, sample_weight):
@@ -55,6 +58,7 @@ class Population:
         self.variables = list(model.trainable_variables)
         self.values = {id(v): tf.convert_to_tensor(v.value) for v in self.variables}
         self.masked = self.optimizer.masked_weights
+        self.frozen = self._frozen_values()
         self.metrics = list(model.metrics_variables)
         self.touched = self._touched_variables()
 
@@ -87,10 +91,13 @@ class Population:
             sums["guidance"] = [tf.zeros(m.mask_scores.shape) for m in self.masked]
         return sums
 
-    @staticmethod
-    def _zero_update(variable):
+    def _averaged(self, value):
+        """Whether members' updates are averaged; one alone is taken to the bit."""
+        return value.dtype.is_floating and self.optimizer.population_size > 1
+
+    def _zero_update(self, variable):
         value = tf.convert_to_tensor(variable.value)
-        return tf.zeros_like(value) if value.dtype.is_floating else value
+        return tf.zeros_like(value) if self._averaged(value) else value
 
     def _pair(self, pair, sums):
         pair = tf.convert_to_tensor(pair)
@@ -122,7 +129,8 @@ class Population:
     def _member(self, member, pair, masks, batch, sums):
         effective = self._effective_values(masks)
         seen, carried = self._state_mapping(pair, sums)
-        mapping = [(v, effective[id(v)]) for v in self.variables] + seen + carried
+        mapping = [(v, effective[id(v)]) for v in self.variables]
+        mapping += self.frozen + seen + carried
         scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             watched = [effective[id(v)] for v in self.variables]
@@ -140,6 +148,25 @@ class Population:
             mask = self._full_mask(masked, units)
             effective[id(masked.kernel)] = tf.where(mask, latent, tf.zeros_like(latent))
         return effective
+
+    def _frozen_values(self):
+        """Return (kernel, effective value) of the masked weights that do not train.
+
+        In the scope of a member layers do not apply their masks themselves.
+        """
+        moving = {id(m.kernel) for m in self.masked}
+        frozen = [m for m in self.masked if id(m.kernel) not in self.values]
+        if frozen:
+            raise ValueError(
+                "Layers were frozen after the model was compiled. Call `compile` "
+                "again after a change of `trainable`. Received: trainable=False for "
+                f"{[m.name for m in frozen]}"
+            )
+        return [
+            (m.kernel, m.effective_value())
+            for m in conversion.masked_weights(self.model)
+            if id(m.kernel) not in moving
+        ]
 
     @staticmethod
     def _full_mask(masked, units):
@@ -193,7 +220,9 @@ class Population:
             active.append(tf.logical_or(sums["active"][i], mask))
             if self.optimizer.needs_guidance:
                 unit = masked.reduce(by_id[key] * self.values[key])
-                unit = tf.where(valid, tf.cast(unit, tf.float32), 0.0)
+                # A float16 gradient may overflow while the loss is finite.
+                known = tf.logical_and(valid, tf.math.is_finite(unit))
+                unit = tf.where(known, tf.cast(unit, tf.float32), 0.0)
                 guidance.append(sums["guidance"][i] + unit)
         sums["active"] = active
         if self.optimizer.needs_guidance:
@@ -212,13 +241,12 @@ class Population:
         ]
         return sums
 
-    @staticmethod
-    def _add_update(variable, scope, old, valid, first_pair):
+    def _add_update(self, variable, scope, old, valid, first_pair):
         new = scope.get_current_value(variable)
         if new is None:
             return old
         new = tf.cast(new, old.dtype)
-        if old.dtype.is_floating:
+        if self._averaged(old):
             change = new - tf.convert_to_tensor(variable.value)
             return old + tf.where(valid, change, tf.zeros_like(change))
         return tf.where(first_pair, new, old)
@@ -238,7 +266,7 @@ class Population:
         state = list(zip(self.metrics, sums["metrics"]))
         for variable, update in zip(self.touched, sums["touched"]):
             old = tf.convert_to_tensor(variable.value)
-            if update.dtype.is_floating:
+            if self._averaged(update):
                 update = old + update / tf.cast(count, update.dtype)
             state.append((variable, tf.where(ok, update, old)))
         active = dict(zip((id(m.kernel) for m in self.masked), sums["active"]))
@@ -252,7 +280,9 @@ class Population:
         Found by a trace on the side, which runs nothing: a model may hold large
         frozen weights, and a loop should not carry them.
         """
-        mask_state = {id(v) for m in self.masked for v in (m.kernel_mask, m.mask_scores)}
+        mask_state = {
+            id(v) for m in self.masked for v in (m.kernel_mask, m.mask_scores)
+        }
         candidates = [
             v for v in self.model.non_trainable_variables if id(v) not in mask_state
         ]
