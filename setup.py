@@ -37,6 +37,9 @@ setup(
         "tensorflow>=2.17,<2.22",
         "keras>=3.10",
         "tensorflow-datasets",
+        # tensorflow-datasets imports it on every Python when it prepares a data set,
+        # and requires it below 3.9 only.
+        "importlib_resources",
         # Later ones need protobuf 6, which TensorFlow 2.17-2.19 exclude; their own
         # metadata does not say so, and `tfds.load` is then missing at run time.
         "tensorflow-metadata<1.18",
