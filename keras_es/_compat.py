@@ -24,6 +24,7 @@ __all__ = [
     "model_supports_jit",
     "own_variables",
     "record_slots",
+    "seed_states",
     "serialize_compile_config",
     "unscale_loss_for_distribution",
 ]
@@ -40,6 +41,11 @@ def direct_sublayers(layer):
 def own_variables(layer):
     """Return the variables of the layer itself, not of its sublayers or seeds."""
     return layer._trainable_variables + layer._non_trainable_variables
+
+
+def seed_states(layer):
+    """Return the states of the random generators of the layer itself."""
+    return [generator.state for generator in layer._seed_generators]
 
 
 @contextlib.contextmanager

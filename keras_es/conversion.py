@@ -39,6 +39,12 @@ def masked_weights(model):
     ]
 
 
+def seed_states(model):
+    """Return the states of the random generators (Dropout's, say) of all layers."""
+    layers = [model, *(layer for _, layer in walk(model))]
+    return [state for layer in layers for state in _compat.seed_states(layer)]
+
+
 def twin_of(layer):
     """Return the masked class for a layer, None if it has none.
 

@@ -8,6 +8,8 @@ from keras_es.distribution import assign_all
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.population import Population
 
+_SEED = "random_state_"
+
 
 class ESMixin:
     """Put before `keras.Model` to train masks by a `MaskOptimizer` through `fit`.
@@ -173,6 +175,26 @@ class ESMixin:
         super().build_from_config(config)
         if masks:
             conversion.apply_mask_map(self, masks)
+
+    def save_own_variables(self, store):
+        """Save the model's own variables and the states of all random generators.
+
+        Keras leaves those of Dropout and the like out of its files; training would
+        go on with other noise.
+        """
+        super().save_own_variables(store)
+        for i, state in enumerate(conversion.seed_states(self)):
+            store[f"{_SEED}{i}"] = state.numpy()
+
+    def load_own_variables(self, store):
+        """Load what `save_own_variables` saved."""
+        saved = {key: store[key] for key in store.keys()}
+        for i, state in enumerate(conversion.seed_states(self)):
+            # A file of a model that is not an `ESModel` has none: noise begins anew.
+            value = saved.pop(f"{_SEED}{i}", None)
+            if value is not None:
+                state.assign(value)
+        super().load_own_variables(saved)
 
 
 def population_logs(fitness, valid):
