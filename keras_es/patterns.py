@@ -194,7 +194,8 @@ class NByM(Pattern):
 
     def __post_init__(self):
         """Check the sizes."""
-        fine = all(isinstance(v, int) for v in (self.n, self.m))
+        sizes = (self.n, self.m)
+        fine = all(isinstance(v, int) and not isinstance(v, bool) for v in sizes)
         if not fine or not 1 <= self.n <= self.m <= 32:
             raise ValueError(
                 "NByM needs integers 1 <= n <= m <= 32. "

@@ -19,7 +19,8 @@ def ordered_keys(values):
         values: float32 tensor without NaN, any shape.
 
     Returns:
-        int32 tensor of the same shape; -0.0 and +0.0 get the same key.
+        int32 tensor of the same shape; -0.0 and +0.0 get the same key (and subnormal
+        numbers theirs, where the processor flushes them to zero).
     """
     values = tf.where(tf.equal(values, 0.0), 0.0, values)
     bits = tf.bitcast(values, tf.int32)

@@ -1,0 +1,88 @@
+"""How sparsity is divided: against a NumPy reference, and what is refused."""
+
+import numpy as np
+import pytest
+
+from keras_es import allocation
+
+SHAPES = {
+    "conv/kernel": (3, 3, 16, 32),
+    "hidden/kernel": (784, 300),
+    "small/kernel": (10, 10),
+    "out/kernel": (300, 10),
+}
+LAYERS = {path: path.split("/")[0] for path in SHAPES}
+
+
+def reference_erk(shapes, sparsity):
+    """Raise the factor until the non-zeros are right, each density capped at 1."""
+    sizes = np.array([np.prod(s) for s in shapes], "float64")
+    raw = np.array([np.sum(s) / np.prod(s) for s in shapes])
+    low, high = 0.0, 1.0 / raw.min()
+    for _ in range(200):
+        factor = (low + high) / 2
+        enough = (
+            np.sum(sizes * np.minimum(1, factor * raw)) > (1 - sparsity) * sizes.sum()
+        )
+        low, high = (low, factor) if enough else (factor, high)
+    return 1 - np.minimum(1, factor * raw)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.5, 0.9, 0.98])
+def test_erk_is_that_of_the_reference(sparsity):
+    found = allocation.erk(SHAPES, sparsity)
+    expected = reference_erk(list(SHAPES.values()), sparsity)
+    np.testing.assert_allclose(list(found.values()), expected, atol=1e-9)
+
+
+def test_erk_over_random_models():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        shapes = {
+            f"{i}": tuple(int(n) for n in rng.integers(1, 200, rng.choice([2, 4])))
+            for i in range(rng.integers(1, 9))
+        }
+        sparsity = float(rng.uniform(0, 0.99))
+        found = allocation.erk(shapes, sparsity)
+        sizes = [np.prod(s, dtype="float64") for s in shapes.values()]
+        kept = np.sum([n * (1 - s) for n, s in zip(sizes, found.values())])
+        np.testing.assert_allclose(kept, (1 - sparsity) * np.sum(sizes), rtol=1e-9)
+        assert all(0.0 <= s < 1.0 for s in found.values())
+
+
+def test_uniform_gives_all_the_same():
+    assert set(allocation.uniform(SHAPES, 0.7).values()) == {0.7}
+
+
+def test_the_last_matching_rule_wins():
+    rules = {".*": 0.5, "hidden": 0.9, "out/kernel": 0.1}
+    found = allocation.allocate(rules, SHAPES, None, LAYERS)
+    assert list(found.values()) == [0.5, 0.9, 0.5, 0.1]
+
+
+def test_what_no_rule_names_gets_the_sparsity_or_stays_dense():
+    given = allocation.allocate({"hidden": 0.9}, SHAPES, 0.3, LAYERS)
+    assert given["out/kernel"] == 0.3
+    left = allocation.allocate({"hidden": 0.9}, SHAPES, None, LAYERS)
+    assert left["out/kernel"] is None
+
+
+def test_paths_with_special_characters_match_as_they_are():
+    assert allocation.matches("a(b", "a(b")
+    assert not allocation.matches("a(b", "ab")
+    assert not allocation.matches("hid", "hidden")
+    assert allocation.matches("hid.*", "hidden")
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ("er", r"one of \['erk', 'uniform'\] or a dict.*Received: allocation='er'"),
+        ({"hiden": 0.5}, r"names no layer.*'hidden'.*Received: 'hiden'"),
+        ({"hidden": 1.0}, r"`sparsity` of 'hidden' must be a number in \[0, 1\)"),
+        ({"hidden": None}, r"`sparsity` of 'hidden' must be a number in \[0, 1\)"),
+    ],
+)
+def test_bad_allocations_are_refused(rules, message):
+    with pytest.raises(ValueError, match=message):
+        allocation.allocate(rules, SHAPES, 0.5, LAYERS)
