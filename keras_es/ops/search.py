@@ -55,20 +55,35 @@ def antithetic_bernoulli(first, second, probabilities):
     return 0.5 * (first - second) * ops.maximum(probabilities, 1.0 - probabilities)
 
 
-def guided_part(guidance, probabilities):
-    """The analytic half of the guided estimator: s * p * (1 - p).
+def guided_natural(guidance, correction, probabilities, budget):
+    """Natural gradient of Bernoulli logits: s + w * correction.
 
-    With any s, b that do not depend on the member's own sample,
-    grad_theta E f = E[(f - b - s.(m - p))(m - p)] + s p (1 - p).
+    The Fisher information of a logit is p (1 - p). With any s that does not depend on
+    the samples, grad_theta E f = s p (1 - p) + correction, where `correction` is the
+    score-function estimate of what s leaves unexplained. Divided by p (1 - p):
+
+        s + correction / (p (1 - p))                          unbiased,
+        s + correction * N / (N p (1 - p) + sum p (1 - p))     shrunk.
+
+    The first has a variance that grows with the number of undecided units and with
+    1/p; the second weighs it by what N evaluations can tell. N -> inf gives the first.
 
     Args:
         guidance: s, a guess of dL/dm.
+        correction: Score-function estimate of the same shape.
         probabilities: p of the same shape.
+        budget: N, evaluations that are averaged, or None for no shrinking.
 
     Returns:
         Tensor of the same shape.
+
+    References:
+        Amari 1998, Natural gradient works efficiently in learning.
     """
-    return guidance * probabilities * (1.0 - probabilities)
+    fisher = probabilities * (1.0 - probabilities)
+    if budget is None:
+        return guidance + correction / ops.maximum(fisher, 1e-12)
+    return guidance + correction * budget / (budget * fisher + ops.sum(fisher))
 
 
 def snes_learning_rate(dimension):
@@ -114,21 +129,29 @@ def snes_std_update(std, weighted_square, learning_rate):
     return std * ops.exp(0.5 * learning_rate * weighted_square)
 
 
-def calibrate_shift(scores, temperature, shift, count, iterations=1):
+def calibrate_shift(scores, temperature, starts, count, iterations=2):
     """Newton steps on tau so that sum sigmoid((s - tau)/T) comes to `count`.
 
-    tau <- tau + (sum p - count) / (sum p (1 - p) / T); each step is kept to 4T.
+    tau <- tau + (sum p - count) / (sum p (1 - p) / T), from the start whose sum is
+    nearest to `count`; each step is kept to 4T.
 
     Args:
         scores: Tensor s.
         temperature: T > 0.
-        shift: Scalar tau to start from.
+        starts: Sequence of scalars tau to choose the start from.
         count: Expected number of ones, 0 < count < d.
         iterations: Number of Newton steps.
 
     Returns:
         Scalar tau.
     """
+
+    def excess(shift):
+        return ops.sum(ops.sigmoid((scores - shift) / temperature)) - count
+
+    starts = ops.stack(list(starts))
+    gaps = ops.stack([ops.abs(excess(starts[i])) for i in range(starts.shape[0])])
+    shift = ops.take(starts, ops.argmin(gaps))
     for _ in range(iterations):
         p = ops.sigmoid((scores - shift) / temperature)
         slope = ops.sum(p * (1.0 - p)) / temperature

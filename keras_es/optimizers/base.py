@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_es import _compat
-from keras_es.distribution import assign_all
+from keras_es.distribution import assign_all, replica_index
 
 _INNER_ONLY = (
     "weight_decay",
@@ -78,7 +78,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         for key in kwargs:
             hint = (
                 f"Set it on the inner optimizer: "
-                f'{type(self).__name__}(keras.optimizers.Adam({key}=...)).'
+                f"{type(self).__name__}(keras.optimizers.Adam({key}=...))."
                 if key in _INNER_ONLY
                 else f"See help(keras_es.optimizers.{type(self).__name__})."
             )
@@ -90,7 +90,8 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         self.inner_optimizer = _check_inner(inner_optimizer)
         self.seed = _check_integer("seed", seed)
         self.masked_weights = []
-        self._slots = {}
+        # Straight into __dict__: TensorFlow would track it, and cannot export its keys.
+        self.__dict__["_slots"] = {}
 
     # Hooks of a method.
 
@@ -132,6 +133,9 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         """
         return None
 
+    def masks_decoded(self, scores, units):
+        """Follow the new scores and the deployed unit masks, for each weight."""
+
     # Common work.
 
     @property
@@ -143,6 +147,10 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     def members_per_pair(self):
         """2, or 1 for a method without a population."""
         return min(2, self.population_size)
+
+    def global_pair(self, pair):
+        """Return the index of a pair among those of all replicas, for its noise."""
+        return pair + replica_index() * self.pairs
 
     def build(self, variables):
         """Create the inner optimizer's state and that of the search."""
@@ -157,7 +165,8 @@ class MaskOptimizer(keras.optimizers.Optimizer):
                 (), dtype="int64", name=name, aggregation="only_first_replica"
             )
             self.__dict__[name] = counter
-        self._slots = _compat.record_slots(self.inner_optimizer, variables)
+        slots = _compat.record_slots(self.inner_optimizer, variables)
+        self.__dict__["_slots"] = slots
         self.build_search()
         super().build(variables)
 
@@ -191,9 +200,14 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         """
         flipped, assignments = 0, []
         if new_scores is not None:
-            for masked, scores in zip(self.masked_weights, new_scores):
-                scores = ops.where(ok, scores, masked.mask_scores.value)
-                mask = masked.expand(masked.decode(scores))
+            new_scores = [
+                ops.where(ok, scores, masked.mask_scores.value)
+                for masked, scores in zip(self.masked_weights, new_scores)
+            ]
+            units = [m.decode(s) for m, s in zip(self.masked_weights, new_scores)]
+            self.masks_decoded(new_scores, units)
+            for masked, scores, chosen in zip(self.masked_weights, new_scores, units):
+                mask = masked.expand(chosen)
                 changed = tf.not_equal(mask, masked.kernel_mask.value)
                 flipped += tf.reduce_sum(tf.cast(changed, tf.float32))
                 assignments.append((masked.mask_scores, scores))

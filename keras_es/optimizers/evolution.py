@@ -76,7 +76,7 @@ class EvolutionStrategy(MaskOptimizer):
         return [
             noise.normal(
                 tuple(m.mask_scores.shape),
-                noise.counter_seed(key, self.generation.value, pair),
+                noise.counter_seed(key, self.generation.value, self.global_pair(pair)),
             )
             for m, key in zip(self.masked_weights, self.stream_keys())
         ]

@@ -11,21 +11,26 @@ from keras_es.optimizers.score_gradient import BernoulliStrategy
 
 @register
 class GuidedES(BernoulliStrategy):
-    """Losses and the mask gradient of the backward pass, combined without bias.
+    """Natural evolution of Bernoulli masks with the backward pass as control variate.
 
     The backward pass that trains the weights also gives s = dL/dm = g * w at every
     unit, active or not. With a running mean s of the steps before (so that it does
-    not depend on the members of this step) and antithetic pairs d = m+ - m-,
+    not depend on the members of this step) and antithetic pairs d = m+ - m-, the
+    gradient with respect to the logits theta = (scores - tau)/T is
 
-        grad E f = s p (1 - p) + c E[(f+ - f- - s.d)/2 * d * max(p, 1 - p)],
+        grad E f = s p (1 - p) + E[(f+ - f- - s.d)/2 * d * max(p, 1 - p)]
 
-    all over T. For c = 1 this is unbiased; c = 0 is the smoothed straight-through
-    estimate. The losses' part has a variance that grows with the number of units
-    still undecided, D = sum p (1 - p), so by default
+    without bias, and the natural gradient, which moves the scores, is this over the
+    Fisher information p (1 - p):
 
-        c = n H / (n H + D),  H = 1 / (1 - guidance_momentum):
+        s + c E[...] / (p (1 - p)).
 
-    near 1 for hundreds of units, near 0 for hundreds of thousands.
+    The first term alone (c = 0) is the straight-through estimate. The second corrects
+    it by losses; its variance grows with the number of undecided units
+    D = sum p (1 - p) and with 1/p, so by default it is shrunk to what the averaged
+    evaluations N = population_size / (1 - guidance_momentum) can tell,
+
+        s + N E[...] / (N p (1 - p) + D).
 
     Args:
         inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
@@ -34,7 +39,7 @@ class GuidedES(BernoulliStrategy):
         fitness: None or a function (see `EvolutionStrategy`); shaping is not
             applied, for s is in the units of the loss.
         sigma: Temperature T > 0 or a schedule.
-        correction: "auto" for c as above, or a number in [0, 1].
+        correction: "auto" for the shrunk correction, or c in [0, 1]; c = 1 is unbiased.
         guidance_momentum: Decay of the running mean of s, in [0, 1).
         score_optimizer: Keras optimizer of the scores; None for Adam at 0.01.
         seed: Integer seed of the noise.
@@ -100,13 +105,11 @@ class GuidedES(BernoulliStrategy):
             for i, m in enumerate(self.masked_weights)
         ]
 
-    def correction_weight(self, probabilities):
-        """Return c for one weight."""
+    def budget(self):
+        """Return the number of evaluations that are averaged, None for all weight."""
         if self.correction != "auto":
-            return self.correction
-        budget = self.population_size / (1.0 - self.guidance_momentum)
-        undecided = ops.sum(probabilities * (1.0 - probabilities))
-        return budget / (budget + undecided)
+            return None
+        return self.population_size / (1.0 - self.guidance_momentum)
 
     def search_gradient(self, fitness, valid, guidance):
         """Return the estimate for each weight, then the new s for each weight."""
@@ -128,16 +131,12 @@ class GuidedES(BernoulliStrategy):
                 for (a, b), p in zip(samples, probabilities)
             ]
 
-        corrections = self.sum_over_pairs(term)
-        scale = 1.0 / self.temperature()
-        count = ops.maximum(ops.sum(kept), 1.0)
+        # A number is the weight of the unshrunk correction, 1 for no bias.
+        weight = 1.0 if self.correction == "auto" else self.correction
+        weight = weight / ops.maximum(ops.sum(kept), 1.0)
         gradient = [
-            scale
-            * (
-                search.guided_part(s, p)
-                + self.correction_weight(p) * correction / count
-            )
-            for s, p, correction in zip(old, probabilities, corrections)
+            search.guided_natural(s, weight * correction, p, self.budget())
+            for s, correction, p in zip(old, self.sum_over_pairs(term), probabilities)
         ]
         momentum = self.guidance_momentum
         new = [momentum * s + (1.0 - momentum) * g for s, g in zip(old, guidance)]

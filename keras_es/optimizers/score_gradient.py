@@ -115,20 +115,21 @@ class BernoulliStrategy(ScoreGradientStrategy):
             for a, b in zip(first, second)
         ]
 
-    def update_masks(self, search_gradient, ok):
-        """Descend, then calibrate tau to the new scores."""
-        scores = super().update_masks(search_gradient, ok)
-        if scores is None:
-            return None
+    def masks_decoded(self, scores, units):
+        """Calibrate tau to the new scores."""
         temperature = self.temperature()
         shifts = []
-        for masked, shift, value in zip(self.masked_weights, self._shifts, scores):
+        for masked, shift, value, chosen in zip(
+            self.masked_weights, self._shifts, scores, units
+        ):
+            # Scores may have moved by many temperatures. The smallest score of the
+            # deployed mask is the answer at T = 0 and a safe place to start from.
+            threshold = ops.min(ops.where(chosen, value, float("inf")))
             new = search.calibrate_shift(
-                value, temperature, shift.value, masked.unit_count, iterations=2
+                value, temperature, [shift.value, threshold], masked.unit_count
             )
-            shifts.append((shift, ops.where(ok, new, shift.value)))
+            shifts.append((shift, new))
         assign_all(shifts)
-        return scores
 
 
 class _FirstShift:
@@ -143,7 +144,7 @@ class _FirstShift:
         return search.calibrate_shift(
             self.masked.mask_scores.value,
             ops.maximum(ops.cast(start, "float32"), 1e-4),
-            ops.zeros(()),
+            [ops.zeros(())],
             self.masked.unit_count,
             iterations=40,
         )

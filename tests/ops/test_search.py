@@ -81,25 +81,44 @@ def test_antithetic_bernoulli_does_not_see_a_constant():
     assert np.all(paired.var(axis=0) < 0.1 * single.var(axis=0))
 
 
-def test_guided_part_is_the_gradient_of_a_linear_loss():
+def test_guided_natural_of_a_linear_loss_is_its_slope():
     random = np.random.default_rng(0)
-    p, slope = random.uniform(size=5), random.normal(size=5)
-    losses = numpy_es.all_masks(5) @ slope
+    p, slope = random.uniform(0.1, 0.9, size=5), random.normal(size=5)
+    truth = numpy_es.bernoulli_gradient(numpy_es.all_masks(5) @ slope, p)
+    # Without guidance the correction carries all of the gradient, with it nothing.
+    for budget in (None, 1e9):
+        found = search.guided_natural(np.zeros(5), truth, p, budget)
+        np.testing.assert_allclose(found, slope, rtol=1e-5)
     np.testing.assert_allclose(
-        search.guided_part(slope, p), numpy_es.bernoulli_gradient(losses, p), rtol=1e-6
+        search.guided_natural(slope, np.zeros(5), p, None), slope, rtol=1e-6
     )
+
+
+def test_guided_natural_shrinks_with_the_number_of_undecided_units():
+    few, many = np.full(40, 0.5, "float32"), np.full(40_000, 0.5, "float32")
+    for p, undecided in ((few, 10.0), (many, 10_000.0)):
+        weight = np.array(search.guided_natural(0 * p, np.ones_like(p), p, 40.0))
+        np.testing.assert_allclose(weight, 40 / (40 * 0.25 + undecided), rtol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 10, 99])
 @pytest.mark.parametrize("temperature", [0.05, 1.0])
 def test_calibration_finds_the_expected_count(count, temperature):
     scores = np.random.default_rng(0).normal(size=100).astype("float32")
-    shift = search.calibrate_shift(scores, temperature, 0.0, count, iterations=60)
+    shift = search.calibrate_shift(scores, temperature, [0.0], count, iterations=60)
     p = 1 / (1 + np.exp(-(scores - float(shift)) / temperature))
     np.testing.assert_allclose(p.sum(), count, rtol=1e-3)
 
 
+def test_calibration_starts_from_the_nearest():
+    scores = np.arange(100, dtype="float32")
+    # From 0 alone, two Newton steps of at most 4T would not arrive.
+    shift = search.calibrate_shift(scores, 0.5, [0.0, 90.0], 10)
+    logits = np.clip((scores - float(shift)) / 0.5, -50, 50)
+    np.testing.assert_allclose((1 / (1 + np.exp(-logits))).sum(), 10, atol=0.01)
+
+
 def test_calibration_of_a_dense_weight_stays_finite():
     scores, shift = np.zeros(10, "float32"), 0.0
-    shift = search.calibrate_shift(scores, 0.5, shift, 10, iterations=500)
+    shift = search.calibrate_shift(scores, 0.5, [shift], 10, iterations=500)
     assert np.isfinite(float(shift)) and float(shift) < -5
