@@ -66,9 +66,9 @@ def make(method, /, inner="adam", **kwargs):
 
 def weights_of(model):
     """All variables of model and optimizer as arrays, by path."""
-    values = {v.path: np.array(v) for v in model.variables}
+    values = {v.path: v.numpy() for v in model.variables}
     for i, variable in enumerate(model.optimizer.variables):
-        values[f"{i}:{variable.path}"] = np.array(variable)
+        values[f"{i}:{variable.path}"] = variable.numpy()
     return values
 
 
