@@ -48,9 +48,13 @@ def seed_states(model):
 def twin_of(layer):
     """Return the masked class for a layer, None if it has none.
 
-    Only for the exact class: a subclass may do something else with its kernel.
+    Only for the exact class: a subclass may do something else with its kernel, as do
+    LoRA and quantization.
     """
-    return TWINS.get(type(layer))
+    altered = getattr(layer, "lora_enabled", False) or getattr(
+        layer, "quantization_mode", None
+    )
+    return None if altered else TWINS.get(type(layer))
 
 
 def swap_in(layer, sparsity, pattern, mask_seed):
@@ -100,6 +104,10 @@ def apply_mask_map(model, entries):
         index = entry["index"]
         layer = layers[index] if index < len(layers) else None
         if is_twin(layer):
+            if layer.built:
+                # Keras binds `build` when a layer is made: one that was swapped
+                # before it was built has no masks yet.
+                layer._build_masks()
             continue
         if twin_of(layer) is None or type(layer).__name__ != entry["layer"]:
             raise ValueError(
@@ -152,8 +160,18 @@ def clone(model):
             copy = type(model).from_config(model.get_config())
             if not copy.built:
                 copy.build_from_config(model.get_build_config())
+                copy.built = True  # as Keras does after it
+                copy.built = True  # as Keras does when it loads a model
     copy_weights(model, copy)
+    _copy_names(model, copy)
     return copy
+
+
+def _copy_names(source, target):
+    """Give layers in composites the names they have in the source, not new ones."""
+    for (_, old), (_, new) in zip(walk(source), walk(target), strict=True):
+        if not isinstance(new, keras.layers.InputLayer):
+            new.name = old.name
 
 
 def _is_layer_graph(model):

@@ -1,7 +1,51 @@
-"""Assigning values under `tf.distribute`: every replica's copy gets the same value."""
+"""What replicas of a `tf.distribute` strategy tell each other, and how they assign.
+
+Without a strategy, or with one replica, every function here returns its input.
+"""
 
 import keras
 import tensorflow as tf
+
+
+def replica_count():
+    """Return the number of replicas, 1 without a strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def replica_index():
+    """Return the index of the replica that runs, an int32 scalar."""
+    if replica_count() == 1:
+        return tf.constant(0)
+    context = tf.distribute.get_replica_context()
+    return tf.cast(context.replica_id_in_sync_group, tf.int32)
+
+
+def mean_over_replicas(tensors):
+    """Return the mean of each tensor of a list over the replicas."""
+    return _all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
+
+
+def any_over_replicas(tensors):
+    """Return, for each boolean tensor of a list, where it is true on any replica."""
+    if replica_count() == 1:
+        return list(tensors)
+    # Not integers: strategies reduce int32 on the host, apart from everything else.
+    counts = [tf.cast(t, tf.float32) for t in tensors]
+    return [c > 0.0 for c in _all_reduce(tf.distribute.ReduceOp.SUM, counts)]
+
+
+def gather_replicas(tensor):
+    """Return the tensors of all replicas, joined along the first axis."""
+    if replica_count() == 1:
+        return tensor
+    return tf.distribute.get_replica_context().all_gather(tensor, axis=0)
+
+
+def _all_reduce(how, tensors):
+    tensors = list(tensors)
+    if replica_count() == 1 or not tensors:
+        return tensors
+    return list(tf.distribute.get_replica_context().all_reduce(how, tensors))
 
 
 def assign_all(pairs):
@@ -14,6 +58,8 @@ def assign_all(pairs):
     pairs = [
         (v.value if isinstance(v, keras.Variable) else v, value) for v, value in pairs
     ]
+    if not pairs:
+        return
     if not tf.distribute.has_strategy():
         for variable, value in pairs:
             variable.assign(value)

@@ -10,7 +10,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from keras_es import _compat, conversion
+from keras_es import _compat, conversion, distribution
 from keras_es.layers.base import effective_weights
 from keras_es.ops import noise
 
@@ -26,7 +26,9 @@ class Evaluation:
         guidance: Mean dL/dm of each unit, for each masked weight, or None.
         active: Dict from id of a latent kernel to the union of the valid members'
             masks, boolean of the kernel's shape.
-        state: List of (variable, new value): moving statistics, seeds, metrics.
+        state: List of (variable, new value): moving statistics and seeds.
+        metrics: List of (variable, new value) of the metrics, whose variables hold
+            the part of each replica.
     """
 
     fitness: object
@@ -35,6 +37,27 @@ class Evaluation:
     guidance: list | None
     active: dict
     state: list
+    metrics: list
+
+    def over_replicas(self):
+        """Return what all replicas found together; each keeps its gradients."""
+        if distribution.replica_count() == 1:
+            return self
+        members = tf.stack([self.fitness, tf.cast(self.valid, tf.float32)], axis=1)
+        members = distribution.gather_replicas(members)
+        active = distribution.any_over_replicas(self.active.values())
+        values = [value for _, value in self.state]
+        means = iter(
+            distribution.mean_over_replicas(v for v in values if v.dtype.is_floating)
+        )
+        values = [next(means) if v.dtype.is_floating else v for v in values]
+        return dataclasses.replace(
+            self,
+            fitness=members[:, 0],
+            valid=members[:, 1] > 0.0,
+            active=dict(zip(self.active, active)),
+            state=[(variable, v) for (variable, _), v in zip(self.state, values)],
+        )
 
 
 class Population:
@@ -182,9 +205,12 @@ class Population:
             if not value.dtype.is_floating and value.shape == (2,):
                 # A seed state (seed, counter): both members of a pair share it, and
                 # pair 0 has that of plain Keras.
-                shift = tf.stack([tf.cast(pair, value.dtype) * 1000003, 0])
-                seen.append((variable, value + tf.cast(shift, value.dtype)))
+                seen.append((variable, value + self._seed_shift(pair, value.dtype)))
         return seen, list(zip(self.metrics, sums["metrics"]))
+
+    def _seed_shift(self, pair, dtype):
+        shift = tf.cast(self.optimizer.global_pair(pair), dtype) * 1000003
+        return tf.stack([shift, tf.zeros_like(shift)])
 
     def _losses(self, x, y, sample_weight):
         model = self.model
@@ -236,12 +262,12 @@ class Population:
             for v, old in zip(self.metrics, sums["metrics"])
         ]
         sums["touched"] = [
-            self._add_update(v, scope, old, valid, tf.equal(pair, 0))
+            self._add_update(v, scope, old, valid, pair)
             for v, old in zip(self.touched, sums["touched"])
         ]
         return sums
 
-    def _add_update(self, variable, scope, old, valid, first_pair):
+    def _add_update(self, variable, scope, old, valid, pair):
         new = scope.get_current_value(variable)
         if new is None:
             return old
@@ -249,7 +275,9 @@ class Population:
         if self._averaged(old):
             change = new - tf.convert_to_tensor(variable.value)
             return old + tf.where(valid, change, tf.zeros_like(change))
-        return tf.where(first_pair, new, old)
+        if not new.dtype.is_floating and new.shape == (2,):
+            new = new - self._seed_shift(pair, new.dtype)
+        return tf.where(tf.equal(pair, 0), new, old)
 
     def _finish(self, sums):
         count = tf.reduce_sum(tf.cast(sums["valid"], tf.float32))
@@ -262,8 +290,11 @@ class Population:
         guidance = None
         if self.optimizer.needs_guidance:
             scale = tf.cast(self.optimizer.scale_loss(1.0), tf.float32) * count
+            # Keras shares the loss out over the replicas.
+            scale = scale / distribution.replica_count()
             guidance = [g / scale for g in sums["guidance"]]
-        state = list(zip(self.metrics, sums["metrics"]))
+        metrics = list(zip(self.metrics, sums["metrics"]))
+        state = []
         for variable, update in zip(self.touched, sums["touched"]):
             old = tf.convert_to_tensor(variable.value)
             if self._averaged(update):
@@ -271,7 +302,7 @@ class Population:
             state.append((variable, tf.where(ok, update, old)))
         active = dict(zip((id(m.kernel) for m in self.masked), sums["active"]))
         return Evaluation(
-            sums["fitness"], sums["valid"], gradients, guidance, active, state
+            sums["fitness"], sums["valid"], gradients, guidance, active, state, metrics
         )
 
     def _touched_variables(self):

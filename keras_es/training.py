@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_es import _compat, conversion
-from keras_es.distribution import assign_all
+from keras_es.distribution import assign_all, mean_over_replicas
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.population import Population
 
@@ -97,6 +97,16 @@ class ESMixin:
             auto_scale_loss=auto_scale_loss,
         )
 
+    def get_compile_config(self):
+        """Return what `compile` was given.
+
+        Builds the optimizer's state: `compile_from_config` does so as well, and a
+        file must hold what is then loaded.
+        """
+        if isinstance(getattr(self, "optimizer", None), MaskOptimizer) and self.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().get_compile_config()
+
     def compile_from_config(self, config):
         """Compile from a saved config, and build the optimizer's state."""
         config = keras.saving.deserialize_keras_object(config)
@@ -112,15 +122,20 @@ class ESMixin:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         population = Population(self, x, y, sample_weight)
         result = population.evaluate()
-        ok = tf.reduce_any(result.valid)
-        search_gradient = optimizer.search_gradient(
-            result.fitness, result.valid, result.guidance
+        # Each replica searches with its own members; the mean of their estimates
+        # moves the masks of all.
+        search_gradient = mean_over_replicas(
+            optimizer.search_gradient(result.fitness, result.valid, result.guidance)
         )
+        result = result.over_replicas()
+        ok = tf.reduce_any(result.valid)
         optimizer.update_weights(
             result.gradients, population.variables, result.active, ok
         )
         new_scores = optimizer.update_masks(search_gradient, ok)
         assign_all(result.state)
+        for variable, value in result.metrics:
+            variable.assign(value)
         logs = optimizer.finish_step(new_scores, result.valid, ok)
         return {
             **self.get_metrics_result(),
@@ -152,11 +167,14 @@ class ESMixin:
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Make the model from its config and swap masked layers in again."""
+        """Make the model from its config and swap masked layers in again.
+
+        A subclassed model has no weights yet; `build_from_config` swaps them there.
+        """
         config = dict(config)
         masks = config.pop("mask_map", None)
         model = super().from_config(config, custom_objects=custom_objects)
-        if masks:
+        if masks and model.built:
             conversion.apply_mask_map(model, masks)
         return model
 

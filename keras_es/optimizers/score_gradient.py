@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_es import _compat
-from keras_es.distribution import assign_all
+from keras_es.distribution import assign_all, replica_count
 from keras_es.ops import noise, search
 from keras_es.optimizers.base import guarded_apply
 from keras_es.optimizers.evolution import EvolutionStrategy
@@ -49,7 +49,9 @@ class ScoreGradientStrategy(EvolutionStrategy):
         if not self.masked_weights:
             return None
         scores = [m.mask_scores for m in self.masked_weights]
-        guarded_apply(self.score_optimizer, search_gradient, scores, {}, ok)
+        # Keras sums gradients over replicas; this one is their mean already.
+        parts = [g / replica_count() for g in search_gradient]
+        guarded_apply(self.score_optimizer, parts, scores, {}, ok)
         return [s.value for s in scores]
 
     def get_config(self):
@@ -97,7 +99,7 @@ class BernoulliStrategy(ScoreGradientStrategy):
         return [
             noise.uniform(
                 tuple(m.mask_scores.shape),
-                noise.counter_seed(key, self.generation.value, pair),
+                noise.counter_seed(key, self.generation.value, self.global_pair(pair)),
             )
             for m, key in zip(self.masked_weights, self.stream_keys())
         ]
