@@ -161,7 +161,6 @@ def clone(model):
             if not copy.built:
                 copy.build_from_config(model.get_build_config())
                 copy.built = True  # as Keras does after it
-                copy.built = True  # as Keras does when it loads a model
     copy_weights(model, copy)
     _copy_names(model, copy)
     return copy

@@ -157,6 +157,9 @@ def _plan(model, sparsity, pattern, how, exclude):
     fixed = {w: p.sparsity for w, p in chosen.items() if hasattr(p, "sparsity")}
     if sparsity is not None:
         sparsity = check_sparsity(sparsity, "the model")
+        if fixed and not isinstance(pattern, dict):
+            # One pattern for all and a sparsity: the pattern refuses another one.
+            fixed = dict.fromkeys(fixed, sparsity)
     elif not isinstance(how, dict) and set(fixed) != set(weights):
         raise ValueError(
             "`sparsity` must be a number in [0, 1): the share of zeros of the masked "

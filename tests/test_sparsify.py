@@ -1,0 +1,282 @@
+"""`sparsify` on models of every kind: what is masked, what is kept, what is refused."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_es
+from keras_es import allocation
+from keras_es.conversion import walk
+from keras_es.patterns import Block, Channel, NByM, Unstructured
+from tests import architectures
+from tests.architectures import MASKED, fill, inputs
+
+every_model = pytest.mark.parametrize("make", MASKED, ids=lambda f: f.__name__)
+
+
+def assert_equal(a, b):
+    keras.tree.map_structure(np.testing.assert_array_equal, a, b)
+
+
+def outputs(model, x):
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(x))
+
+
+def paths(model):
+    kept = [
+        p for p, layer in walk(model) if not isinstance(layer, keras.layers.InputLayer)
+    ]
+    return kept
+
+
+@every_model
+def test_all_that_can_be_masked_is(make):
+    sparse = keras_es.sparsify(make(), 0.75)
+    assert isinstance(sparse, keras_es.ESMixin)
+    masked = keras_es.masked_weights(sparse)
+    assert len(masked) == MASKED[make]
+    for m in masked:
+        assert m.nnz == round(0.25 * m.size) == m.kernel_mask.numpy().sum()
+
+
+@every_model
+def test_weights_are_carried_over_and_the_model_is_left_alone(make):
+    model = fill(make())
+    x = inputs(model)
+    before, y = [w.numpy() for w in model.weights], outputs(model, x)
+    classes = [type(layer) for _, layer in walk(model)]
+    sparse = keras_es.sparsify(model, 0.0)
+    assert_equal(outputs(sparse, x), y)
+    fill(sparse, seed=5)
+    for old, new in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(new.numpy(), old)
+    assert [type(layer) for _, layer in walk(model)] == classes
+    assert paths(sparse) == paths(model)
+
+
+@every_model
+def test_the_same_seed_gives_the_same_masks(make):
+    def masks(seed):
+        sparse = keras_es.sparsify(make(), 0.5, seed=seed)
+        return [m.kernel_mask.numpy() for m in keras_es.masked_weights(sparse)]
+
+    first = masks(3)
+    for a, b in zip(first, masks(3)):
+        np.testing.assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(first, masks(4)))
+
+
+@every_model
+def test_saved_and_loaded(make, tmp_path):
+    sparse = fill(keras_es.sparsify(make(), 0.75))
+    x = inputs(sparse)
+    sparse.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(again) is type(sparse)
+    assert_equal(outputs(again, x), outputs(sparse, x))
+    for new, old in zip(again.weights, sparse.weights, strict=True):
+        np.testing.assert_array_equal(new.numpy(), old.numpy())
+
+
+@every_model
+def test_trains_and_keeps_its_sparsity(make):
+    sparse = keras_es.sparsify(make(), 0.75)
+    x = inputs(sparse)
+    y = keras.tree.map_structure(np.zeros_like, outputs(sparse, x))
+    optimizer = keras_es.optimizers.SNES("sgd", population_size=2, sigma=2.0)
+    sparse.compile(optimizer=optimizer, loss="mse", jit_compile=False)
+    logs = sparse.fit(x, y, batch_size=4, verbose=0).history
+    assert np.isfinite(logs["loss"]).all()
+    assert logs["mask_flip_ratio"][0] > 0
+    for m in keras_es.masked_weights(sparse):
+        assert m.kernel_mask.numpy().sum() == round(0.25 * m.size)
+
+
+def named():
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16, name="one"),
+            keras.layers.Dense(16, name="two"),
+            keras.layers.Dense(4, name="out"),
+        ]
+    )
+
+
+def sparsities(model):
+    return {
+        row["layer"]: row["sparsity"] for row in keras_es.sparsity_report(model).rows
+    }
+
+
+def test_excluded_layers_stay_plain():
+    for exclude in (["out"], ["ou."], ["out/kernel"]):
+        sparse = keras_es.sparsify(named(), 0.5, exclude=exclude)
+        assert sparsities(sparse) == {"one": 0.5, "two": 0.5}
+        assert type(sparse.get_layer("out")) is keras.layers.Dense
+
+
+def test_layers_in_composites_are_named_by_the_paths_of_the_given_model():
+    model = architectures.composite()
+    path = next(p for p, _ in walk(model) if p.startswith("first/"))
+    sparse = keras_es.sparsify(model, 0.5, exclude=[path])
+    assert len(keras_es.masked_weights(sparse)) == 4
+    dense = keras_es.sparsity_report(sparse).dense
+    assert [d["layer"] for d in dense] == [path]
+
+
+def test_one_kernel_of_a_recurrent_layer_may_be_left_alone():
+    model = keras.Sequential([keras.Input((5, 8)), keras.layers.GRU(4, name="gru")])
+    sparse = keras_es.sparsify(model, 0.5, exclude=["gru/recurrent_kernel"])
+    found = {m.attribute: m.nnz / m.size for m in keras_es.masked_weights(sparse)}
+    assert found["kernel"] == 0.5
+    assert found.get("recurrent_kernel", 1.0) == 1.0
+
+
+def test_patterns_by_rule():
+    pattern = {"one": Block(4, 4), ".*/kernel": Channel(), "out": NByM(1, 4)}
+    sparse = keras_es.sparsify(named(), 0.75, pattern=pattern)
+    found = {m.layer.name: m.pattern for m in keras_es.masked_weights(sparse)}
+    assert found == {"one": Channel(), "two": Channel(), "out": NByM(1, 4)}
+    sparse = keras_es.sparsify(named(), 0.75, pattern={"one": Block(4, 4)})
+    found = {m.layer.name: m.pattern for m in keras_es.masked_weights(sparse)}
+    assert found == {"one": Block(4, 4), "two": Unstructured(), "out": Unstructured()}
+
+
+def test_n_by_m_needs_no_sparsity():
+    sparse = keras_es.sparsify(named(), pattern=NByM(2, 4))
+    assert set(sparsities(sparse).values()) == {0.5}
+
+
+def test_allocation_by_rule_leaves_the_rest_dense():
+    sparse = keras_es.sparsify(named(), allocation={"one": 0.75, "tw.": 0.5})
+    assert sparsities(sparse) == {"one": 0.75, "two": 0.5}
+    sparse = keras_es.sparsify(named(), 0.25, allocation={"one": 0.75})
+    assert sparsities(sparse) == {"one": 0.75, "two": 0.25, "out": 0.25}
+
+
+def test_erk_allocation_is_that_of_the_shapes():
+    sparse = keras_es.sparsify(named(), 0.8, allocation="erk")
+    shapes = {m.layer.name: m.shape for m in keras_es.masked_weights(sparse)}
+    wanted = allocation.erk(shapes, 0.8)
+    for m in keras_es.masked_weights(sparse):
+        assert m.nnz == max(1, round((1 - wanted[m.layer.name]) * m.size))
+
+
+def test_magnitude_keeps_the_largest_weights():
+    model = fill(named())
+    for pattern in (Unstructured(), Block(2, 2), Channel()):
+        sparse = keras_es.sparsify(
+            model, 0.75, pattern=pattern, initial_mask="magnitude"
+        )
+        for m in keras_es.masked_weights(sparse):
+            size = m.reduce(keras.ops.abs(m.kernel)).numpy()
+            kept = m.decode(m.mask_scores.value).numpy()
+            assert size[kept].min() >= size[~kept].max()
+            assert kept.sum() == round(0.25 * kept.size)
+            np.testing.assert_array_equal(m.expand(kept), m.kernel_mask.numpy())
+            # Scores have the scale of random ones.
+            assert abs(m.mask_scores.numpy().mean()) < 0.1
+
+
+def test_magnitude_scores_are_the_first_ones_after_load(tmp_path):
+    sparse = keras_es.sparsify(fill(named()), 0.75, initial_mask="magnitude")
+    sparse.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for a, b in zip(keras_es.masked_weights(again), keras_es.masked_weights(sparse)):
+        np.testing.assert_array_equal(a.mask_scores.numpy(), b.mask_scores.numpy())
+
+
+def test_sparsify_twice_keeps_the_first_masks():
+    once = keras_es.sparsify(named(), 0.75, exclude=["out"])
+    twice = keras_es.sparsify(once, 0.5)
+    assert sparsities(twice) == {"one": 0.75, "two": 0.75, "out": 0.5}
+    for a, b in zip(keras_es.masked_weights(once), keras_es.masked_weights(twice)):
+        np.testing.assert_array_equal(a.kernel_mask.numpy(), b.kernel_mask.numpy())
+
+
+def test_frozen_layers_stay_frozen():
+    model = named()
+    model.get_layer("one").trainable = False
+    sparse = keras_es.sparsify(model, 0.5)
+    assert not sparse.get_layer("one").trainable
+    assert len(sparse.trainable_variables) == 4
+
+
+def test_subclasses_and_adapted_layers_have_no_twin():
+    class Mine(keras.layers.Dense):
+        pass
+
+    model = keras.Sequential(
+        [keras.Input((8,)), Mine(8, name="mine"), keras.layers.Dense(8, name="lora")]
+    )
+    model.get_layer("lora").enable_lora(2)
+    x = inputs(model)
+    fill(model)
+    sparse = keras_es.sparsify(model, 0.5)
+    assert sparsities(sparse) == {}
+    assert [d["layer"] for d in keras_es.sparsity_report(sparse).dense] == [
+        "mine",
+        "lora",
+    ]
+    assert_equal(outputs(sparse, x), outputs(model, x))
+
+
+class NotMixed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.out = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.out(x)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: keras_es.sparsify(keras.Sequential([keras.layers.Dense(2)]), 0.5),
+            "Build it first.*not built",
+        ),
+        (lambda: keras_es.sparsify(NotMixed(), 0.5), "derive from keras_es.ESMixin"),
+        (
+            lambda: keras_es.sparsify(keras.layers.Dense(2), 0.5),
+            "must be a keras.Model",
+        ),
+        (lambda: keras_es.sparsify(named()), r"`sparsity` must be a number.*None"),
+        (lambda: keras_es.sparsify(named(), 1.0), r"\[0, 1\).*sparsity=1.0"),
+        (lambda: keras_es.sparsify(named(), -1), r"\[0, 1\).*sparsity=-1"),
+        (lambda: keras_es.sparsify(named(), 0.5, exclude="out"), "list.*'out'"),
+        (
+            lambda: keras_es.sparsify(named(), 0.5, exclude=["output"]),
+            r"`exclude` names no layer.*\['one', 'out', 'two'\].*Received: 'output'",
+        ),
+        (
+            lambda: keras_es.sparsify(named(), 0.5, pattern={"thre": Channel()}),
+            "`pattern` names no layer.*Received: 'thre'",
+        ),
+        (
+            lambda: keras_es.sparsify(named(), 0.5, allocation={"thre": 0.5}),
+            "`allocation` names no layer.*Received: 'thre'",
+        ),
+        (
+            lambda: keras_es.sparsify(named(), 0.5, allocation="er"),
+            "`allocation` must be one of.*'er'",
+        ),
+        (
+            lambda: keras_es.sparsify(named(), 0.5, initial_mask="large"),
+            "`initial_mask` must be one of.*'large'",
+        ),
+        (
+            lambda: keras_es.sparsify(named(), 0.5, pattern=Block(16, 1)),
+            r"Layer 'sequential.*/one', weight 'kernel' of shape \(8, 16\).*Block\(rows=16, cols=1\)",
+        ),
+        (
+            lambda: keras_es.sparsify(named(), 0.9, pattern=NByM(2, 4)),
+            "fixes the sparsity at 1 - n/m = 0.5.*sparsity=0.9",
+        ),
+    ],
+)
+def test_bad_calls_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
