@@ -3,7 +3,7 @@
 import keras
 
 from keras_es import _compat, patterns
-from keras_es.layers import TWINS, MaskedLayer
+from keras_es.layers import CELLS, TWINS, MaskedLayer
 
 
 def walk(layer, path="", seen=None):
@@ -65,14 +65,25 @@ def swap_in(layer, sparsity, pattern, mask_seed):
         layer._build_masks()
 
 
-def swap_out(layer):
-    """Turn a masked layer into the plain one with zeros baked in, in place."""
+def swap_out(layer, path):
+    """Turn a masked layer into the plain one with zeros baked in, in place.
+
+    Raises:
+        ValueError: If the layer's class is the user's own.
+    """
+    if not is_twin(layer) and type(layer) not in CELLS:
+        raise ValueError(
+            f"Layer {path!r} is of a class derived from a masked layer: there is no "
+            "plain class that does the same. Put a layer of keras_es.layers into a "
+            "composite layer instead of deriving from it. "
+            f"Received: layer of class {type(layer).__name__}"
+        )
     layer._discard_masks()
     layer.__class__ = type(layer).plain_class()
 
 
 def is_twin(layer):
-    """Tell whether a layer is a masked twin that `swap_out` can turn back."""
+    """Tell whether a layer is a masked twin that `sparsify` can swap in."""
     return type(layer) in TWINS.values()
 
 
@@ -156,11 +167,14 @@ def clone(model):
     with keras.saving.custom_object_scope(scope):
         if _is_layer_graph(model):
             copy = keras.models.clone_model(model)
+            # Keras clones composites from their configs, which know of no masks.
+            apply_mask_map(copy, mask_map(model))
         else:
             copy = type(model).from_config(model.get_config())
             if not copy.built:
                 copy.build_from_config(model.get_build_config())
                 copy.built = True  # as Keras does after it
+            _compat.copy_called(model, copy)
     copy_weights(model, copy)
     _copy_names(model, copy)
     return copy

@@ -5,59 +5,13 @@ A member is a set of variable overrides: each latent kernel is mapped to
 know nothing of it.
 """
 
-import dataclasses
-
 import keras
 import tensorflow as tf
 
 from keras_es import _compat, conversion, distribution
+from keras_es.evaluation import Evaluation
 from keras_es.layers.base import effective_weights
 from keras_es.ops import noise
-
-
-@dataclasses.dataclass
-class Evaluation:
-    """What a population said.
-
-    Attributes:
-        fitness: [n] fitness of the members (lower is better).
-        valid: [n] booleans, whether loss and fitness are finite.
-        gradients: Mean gradient over valid members, for each trainable variable.
-        guidance: Mean dL/dm of each unit, for each masked weight, or None.
-        active: Dict from id of a latent kernel to the union of the valid members'
-            masks, boolean of the kernel's shape.
-        state: List of (variable, new value): moving statistics and seeds.
-        metrics: List of (variable, new value) of the metrics, whose variables hold
-            the part of each replica.
-    """
-
-    fitness: object
-    valid: object
-    gradients: list
-    guidance: list | None
-    active: dict
-    state: list
-    metrics: list
-
-    def over_replicas(self):
-        """Return what all replicas found together; each keeps its gradients."""
-        if distribution.replica_count() == 1:
-            return self
-        members = tf.stack([self.fitness, tf.cast(self.valid, tf.float32)], axis=1)
-        members = distribution.gather_replicas(members)
-        active = distribution.any_over_replicas(self.active.values())
-        values = [value for _, value in self.state]
-        means = iter(
-            distribution.mean_over_replicas(v for v in values if v.dtype.is_floating)
-        )
-        values = [next(means) if v.dtype.is_floating else v for v in values]
-        return dataclasses.replace(
-            self,
-            fitness=members[:, 0],
-            valid=members[:, 1] > 0.0,
-            active=dict(zip(self.active, active)),
-            state=[(variable, v) for (variable, _), v in zip(self.state, values)],
-        )
 
 
 class Population:
@@ -85,8 +39,22 @@ class Population:
         self.metrics = list(model.metrics_variables)
         self.touched = self._touched_variables()
 
-    def evaluate(self):
-        """Evaluate all members and return an `Evaluation`."""
+    def evaluate(self, jit_compile=False):
+        """Evaluate all members and return an `Evaluation`.
+
+        Args:
+            jit_compile: Whether to compile this part by itself with XLA.
+        """
+        sums_of_members = self._sums_of_members
+        if jit_compile:
+            sums_of_members = tf.function(
+                sums_of_members, autograph=False, jit_compile=True
+            )
+        return self._finish(sums_of_members())
+
+    # Sums over members, a dict of tensors that a loop can carry.
+
+    def _sums_of_members(self):
         sums = self._pair(0, self._zero_sums())
         if self.optimizer.pairs > 1:
             sums = tf.while_loop(
@@ -95,9 +63,7 @@ class Population:
                 (tf.constant(1), sums),
                 maximum_iterations=self.optimizer.pairs - 1,
             )[1]
-        return self._finish(sums)
-
-    # Sums over members, a dict of tensors that a loop can carry.
+        return sums
 
     def _zero_sums(self):
         n = self.optimizer.population_size

@@ -85,6 +85,10 @@ class ESMixin:
             auto_scale_loss = False
         if jit_compile == "auto":
             jit_compile = not run_eagerly and xla_wins(self)
+        # Keras cannot compile the step of several replicas, whose collectives XLA does
+        # not know; what each replica does with its members it can.
+        replicated = self.distribute_strategy.num_replicas_in_sync > 1
+        self._jit_compile_members = bool(jit_compile) and replicated
         super().compile(
             optimizer=optimizer,
             loss=loss,
@@ -93,7 +97,7 @@ class ESMixin:
             weighted_metrics=weighted_metrics,
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
-            jit_compile=jit_compile,
+            jit_compile=bool(jit_compile) and not replicated,
             auto_scale_loss=auto_scale_loss,
         )
 
@@ -121,7 +125,7 @@ class ESMixin:
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         population = Population(self, x, y, sample_weight)
-        result = population.evaluate()
+        result = population.evaluate(jit_compile=self._jit_compile_members)
         # Each replica searches with its own members; the mean of their estimates
         # moves the masks of all.
         search_gradient = mean_over_replicas(
