@@ -13,6 +13,7 @@ __all__ = [
     "add_weights_to_built_layer",
     "batch_spec",
     "compute_loss",
+    "copy_called",
     "direct_sublayers",
     "discard_weights",
     "forward",
@@ -25,6 +26,7 @@ __all__ = [
     "own_variables",
     "record_slots",
     "seed_states",
+    "track_in_checkpoints",
     "serialize_compile_config",
     "unscale_loss_for_distribution",
 ]
@@ -60,15 +62,26 @@ def add_weights_to_built_layer(layer):
             layer._tracker.lock()
 
 
+def track_in_checkpoints(layer, variable):
+    """Let `tf.train.Checkpoint` find a weight that is no attribute of its layer."""
+    layer._track_trackable(variable, variable.name, overwrite=True)
+
+
 def discard_weights(layer, variables):
     """Make a layer forget some of its non-trainable weights."""
     drop = {id(v) for v in variables}
     with add_weights_to_built_layer(layer):
         for variable in variables:
             layer._untrack_variable(variable)
+            layer._delete_tracking(variable.name)
     for name, value in list(vars(layer).items()):
         if id(value) in drop:
             object.__delattr__(layer, name)
+
+
+def copy_called(source, target):
+    """Let a copy be exported if its source can be: Keras asks whether it was called."""
+    target._called = source._called
 
 
 def is_functional(model):

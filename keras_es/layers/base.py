@@ -270,6 +270,8 @@ class MaskedLayer:
                 autocast=False,
                 aggregation="only_first_replica",
             )
+        for variable in (scores, kernel_mask):
+            _compat.track_in_checkpoints(self, variable)
         masked = MaskedWeight(
             self, name, latent, kernel_mask, scores, pattern, sparsity,
             (rows, columns), count,
@@ -290,7 +292,12 @@ class MaskedLayer:
             del masked.kernel.masked_weight
         drop = [v for m in self.masked_weights for v in (m.kernel_mask, m.mask_scores)]
         _compat.discard_weights(self, drop)
-        for name in ("mask_patterns", "mask_sparsities", "mask_seed", "_masked_weights"):
+        for name in (
+            "mask_patterns",
+            "mask_sparsities",
+            "mask_seed",
+            "_masked_weights",
+        ):
             self.__dict__.pop(name, None)
 
     def mask_config(self):
@@ -375,9 +382,7 @@ def _masked_property(name):
     def get(self):
         latent = self.latent(name)
         if latent is None:
-            raise AttributeError(
-                f"You must build the layer before accessing `{name}`."
-            )
+            raise AttributeError(f"You must build the layer before accessing `{name}`.")
         for masked in self.masked_weights:
             if masked.attribute == name:
                 held = self.__dict__.get("_held_weights") or {}
