@@ -49,7 +49,7 @@ class Look(keras.callbacks.Callback):
         self.check(stripped.predict(self.x, verbose=0))
 
 
-@pytest.mark.parametrize("method", OPTIMIZERS)
+@pytest.mark.parametrize("method", ["snes", "guided_es"])
 def test_during_fit(method, tmp_path):
     x, y = data()
     optimizer = OPTIMIZERS[method](sgd())
@@ -78,5 +78,7 @@ def test_export_after_fit(tmp_path):
     model = compiled(sparse_mlp())
     model.fit(x, y, batch_size=8, verbose=0)
     model.export(tmp_path / "exported", verbose=False)
-    served = tf.saved_model.load(tmp_path / "exported").serve(x)
-    np.testing.assert_allclose(served, output_by_scores(model, x), 1e-4, 1e-5)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(
+        exported.serve(x), output_by_scores(model, x), 1e-4, 1e-5
+    )

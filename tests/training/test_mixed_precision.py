@@ -55,7 +55,7 @@ def test_scale_outside_is_refused(float16):
         compiled(sparse_mlp(), LossScale(SNES(sgd())))
 
 
-@pytest.mark.parametrize("method", OPTIMIZERS)
+@pytest.mark.parametrize("method", ["snes", "guided_es", "static"])
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_scale_drops_on_overflow_and_the_search_stays_finite(method, float16):
     scaled = LossScale(sgd(), initial_scale=2.0**40)
