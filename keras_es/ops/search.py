@@ -86,15 +86,30 @@ def guided_natural(guidance, correction, probabilities, budget):
     return guidance + correction * budget / (budget * fisher + ops.sum(fisher))
 
 
-def snes_learning_rate(dimension):
+def snes_std_learning_rate(dimension):
     """eta_sigma = (3 + ln d) / (5 sqrt d).
 
     Example:
 
-    >>> round(snes_learning_rate(100), 4)
+    >>> round(snes_std_learning_rate(100), 4)
     0.1521
     """
     return (3.0 + math.log(dimension)) / (5.0 * math.sqrt(dimension))
+
+
+def snes_mean_learning_rate(dimension):
+    """eta_mu = min(1, 4 / sqrt d).
+
+    The paper has 1. With n members in d >> n dimensions nearly all of a step is
+    random; eta_mu * sqrt d is its length in standard deviations, kept to 4 here, that
+    of the paper at d = 16.
+
+    Example:
+
+    >>> snes_mean_learning_rate(400)
+    0.2
+    """
+    return min(1.0, 4.0 / math.sqrt(dimension))
 
 
 def snes_mean_update(mean, std, weighted_noise, learning_rate):
@@ -121,7 +136,7 @@ def snes_std_update(std, weighted_square, learning_rate):
     Args:
         std: Tensor sigma.
         weighted_square: sum_k u_k (z_k**2 - 1) of the same shape.
-        learning_rate: eta_sigma, `snes_learning_rate(d)` in the original.
+        learning_rate: eta_sigma, `snes_std_learning_rate(d)` in the original.
 
     Returns:
         The new standard deviations.

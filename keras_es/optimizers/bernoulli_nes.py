@@ -24,7 +24,7 @@ class BernoulliNES(BernoulliStrategy):
         fitness: None or a function (see `EvolutionStrategy`).
         fitness_shaping: Name or function; "raw" makes the estimate unbiased.
         sigma: Temperature T > 0 or a schedule.
-        score_optimizer: Keras optimizer of the scores; None for Adam at 0.01.
+        score_optimizer: Keras optimizer of the scores; None for Adam at 0.003.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
 

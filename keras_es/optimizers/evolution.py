@@ -41,7 +41,7 @@ class EvolutionStrategy(MaskOptimizer):
         batch_mode="split",
         fitness=None,
         fitness_shaping="centered_rank",
-        sigma=0.5,
+        sigma=0.3,
         *,
         seed=0,
         name=None,

@@ -2,8 +2,8 @@
 
 from keras import ops
 
-from keras_es.ops import search
 from keras_es.distribution import assign_all
+from keras_es.ops import search
 from keras_es.optimizers.base import register
 from keras_es.optimizers.evolution import check_schedule
 from keras_es.optimizers.score_gradient import BernoulliStrategy
@@ -41,7 +41,8 @@ class GuidedES(BernoulliStrategy):
         sigma: Temperature T > 0 or a schedule.
         correction: "auto" for the shrunk correction, or c in [0, 1]; c = 1 is unbiased.
         guidance_momentum: Decay of the running mean of s, in [0, 1).
-        score_optimizer: Keras optimizer of the scores; None for Adam at 0.01.
+        score_optimizer: Keras optimizer of the scores; None for Adam at 0.03.
+            A decay to 0 over the run (`CosineDecay(0.1, steps)`) lets masks settle.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
 
@@ -57,6 +58,7 @@ class GuidedES(BernoulliStrategy):
     """
 
     needs_guidance = True
+    default_score_learning_rate = 0.03
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class GuidedES(BernoulliStrategy):
         population_size=2,
         batch_mode="split",
         fitness=None,
-        sigma=0.3,
+        sigma=0.1,
         correction="auto",
         guidance_momentum=0.9,
         score_optimizer=None,

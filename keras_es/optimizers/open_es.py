@@ -18,7 +18,7 @@ class OpenES(ScoreGradientStrategy):
         fitness: None or a function (see `EvolutionStrategy`).
         fitness_shaping: Name or function; "centered_rank" in the paper.
         sigma: Scale of the noise or a schedule.
-        score_optimizer: Keras optimizer of the scores; None for Adam at 0.01.
+        score_optimizer: Keras optimizer of the scores; None for Adam at 0.003.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
 

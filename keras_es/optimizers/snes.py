@@ -29,7 +29,8 @@ class SNES(EvolutionStrategy):
         fitness: None or a function (see `EvolutionStrategy`).
         fitness_shaping: Name or function; "nes" in the paper.
         sigma: Initial std of every score, in units of the initial scores.
-        mean_learning_rate: eta_mu > 0 or a schedule; 1 in the paper.
+        mean_learning_rate: eta_mu or a schedule, None for min(1, 4/sqrt d) with d the
+            number of units of the weight; 1 in the paper, where d is small.
         std_learning_rate: eta_sigma, None for (3 + ln d)/(5 sqrt d) with d the
             number of units of the weight, as in the paper; 0 holds the std.
         seed: Integer seed of the noise.
@@ -52,8 +53,8 @@ class SNES(EvolutionStrategy):
         batch_mode="split",
         fitness=None,
         fitness_shaping="nes",
-        sigma=0.5,
-        mean_learning_rate=1.0,
+        sigma=0.3,
+        mean_learning_rate=None,
         std_learning_rate=None,
         *,
         seed=0,
@@ -69,12 +70,8 @@ class SNES(EvolutionStrategy):
                 "`sigma` of SNES is the initial std, which then adapts itself: it "
                 f"must be a number above 0. Received: sigma={sigma!r}"
             )
-        self.mean_learning_rate = check_schedule(
-            "mean_learning_rate", mean_learning_rate
-        )
-        if std_learning_rate is not None:
-            std_learning_rate = check_schedule("std_learning_rate", std_learning_rate)
-        self.std_learning_rate = std_learning_rate
+        self.mean_learning_rate = _optional("mean_learning_rate", mean_learning_rate)
+        self.std_learning_rate = _optional("std_learning_rate", std_learning_rate)
 
     def build_search(self):
         """Create one std for each score."""
@@ -110,27 +107,37 @@ class SNES(EvolutionStrategy):
         """Apply the two updates of the paper."""
         count = len(self.masked_weights)
         means, squares = search_gradient[:count], search_gradient[count:]
-        eta_mean = self.current(self.mean_learning_rate)
         scores, stds = [], []
         for masked, std, mean, square in zip(
             self.masked_weights, self._stds, means, squares
         ):
-            eta_std = self.std_learning_rate
-            if eta_std is None:
-                eta_std = search.snes_learning_rate(masked.units)
+            eta_mean, eta_std = self._learning_rates(masked.units)
             value = masked.mask_scores.value
             scores.append(search.snes_mean_update(value, std.value, mean, eta_mean))
-            new_std = search.snes_std_update(std.value, square, self.current(eta_std))
+            new_std = search.snes_std_update(std.value, square, eta_std)
             stds.append((std, ops.where(ok, new_std, std.value)))
         assign_all(stds)
         return scores
 
+    def _learning_rates(self, dimension):
+        eta_mean, eta_std = self.mean_learning_rate, self.std_learning_rate
+        if eta_mean is None:
+            eta_mean = search.snes_mean_learning_rate(dimension)
+        if eta_std is None:
+            eta_std = search.snes_std_learning_rate(dimension)
+        return self.current(eta_mean), self.current(eta_std)
+
     def get_config(self):
         """Return the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "mean_learning_rate": serialize_schedule(self.mean_learning_rate),
-            "std_learning_rate": None
-            if self.std_learning_rate is None
-            else serialize_schedule(self.std_learning_rate),
+        rates = {
+            name: value if value is None else serialize_schedule(value)
+            for name, value in (
+                ("mean_learning_rate", self.mean_learning_rate),
+                ("std_learning_rate", self.std_learning_rate),
+            )
         }
+        return {**super().get_config(), **rates}
+
+
+def _optional(name, value):
+    return None if value is None else check_schedule(name, value)

@@ -39,7 +39,7 @@ def test_snes_updates_equal_the_paper():
     noise, losses = random.normal(size=(6, 10)), random.normal(size=6)
     utilities = numpy_es.nes(losses)
     new_mean = search.snes_mean_update(mean, std, utilities @ noise, 0.7)
-    eta = search.snes_learning_rate(10)
+    eta = search.snes_std_learning_rate(10)
     new_std = search.snes_std_update(std, utilities @ (noise**2 - 1), eta)
     expected = numpy_es.snes(mean, std, noise, losses, eta_mean=0.7)
     np.testing.assert_allclose(new_mean, expected[0], rtol=1e-6)
