@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_es import _compat, allocation, conversion, patterns
-from keras_es.layers.base import check_sparsity, refresh_mask
+from keras_es.layers.base import MaskedLayer, check_sparsity, refresh_mask
 from keras_es.training import ESMixin, ESModel, ESSequential
 
 INITIAL_MASKS = ("random", "magnitude")
@@ -85,6 +85,10 @@ def strip_masks(model):
     Returns:
         The plain model, not compiled.
 
+    Raises:
+        ValueError: If the model is not built, or a layer's class is derived from a
+            masked one, so that no plain class does the same.
+
     Example:
 
     >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
@@ -92,9 +96,9 @@ def strip_masks(model):
     'Dense'
     """
     copy = conversion.clone(model)
-    for _, layer in list(conversion.walk(copy)):
-        if conversion.is_twin(layer):
-            conversion.swap_out(layer)
+    for path, layer in list(conversion.walk(copy)):
+        if isinstance(layer, MaskedLayer):
+            conversion.swap_out(layer, path)
     if type(copy) is ESSequential:
         return _rebuild(copy, keras.Sequential)
     if type(copy) is ESModel:

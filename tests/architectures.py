@@ -149,7 +149,7 @@ MASKED = {
 
 
 def fill(model, seed=1):
-    """Set all weights, so that none is zero by chance and statistics are not 0 and 1."""
+    """Set all weights: none is zero by chance, statistics are not 0 and 1."""
     rng = np.random.default_rng(seed)
     for variable in [*model.trainable_variables, *model.non_trainable_variables]:
         if variable.dtype == "float32":

@@ -269,7 +269,7 @@ class NotMixed(keras.Model):
         ),
         (
             lambda: keras_es.sparsify(named(), 0.5, pattern=Block(16, 1)),
-            r"Layer 'sequential.*/one', weight 'kernel' of shape \(8, 16\).*Block\(rows=16, cols=1\)",
+            r"/one', weight 'kernel' of shape \(8, 16\).*Block\(rows=16, cols=1\)",
         ),
         (
             lambda: keras_es.sparsify(named(), 0.9, pattern=NByM(2, 4)),

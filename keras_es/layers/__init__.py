@@ -32,7 +32,11 @@ TWINS = {
 }
 """Plain Keras class -> its masked twin."""
 
+CELLS = (MaskedSimpleRNNCell, MaskedGRUCell, MaskedLSTMCell)
+"""Masked cells: swapped in with their layer, or used by hand in `keras.layers.RNN`."""
+
 __all__ = [
+    "CELLS",
     "TWINS",
     "MaskedConv1D",
     "MaskedConv2D",

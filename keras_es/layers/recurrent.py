@@ -31,12 +31,12 @@ class MaskedSimpleRNNCell(MaskedCell, keras.layers.SimpleRNNCell):
 
 @register
 class MaskedGRUCell(MaskedCell, keras.layers.GRUCell):
-    """`keras.layers.GRUCell` with masked kernels (inputs, 3 units), (units, 3 units)."""
+    """`keras.layers.GRUCell` with masked kernels of 3 * units columns."""
 
 
 @register
 class MaskedLSTMCell(MaskedCell, keras.layers.LSTMCell):
-    """`keras.layers.LSTMCell` with masked kernels (inputs, 4 units), (units, 4 units)."""
+    """`keras.layers.LSTMCell` with masked kernels of 4 * units columns."""
 
 
 class MaskedRNN(MaskedLayer):
