@@ -32,8 +32,9 @@ def evaluate_population(model, x, y, sample_weight=None):
         population = Population(model, *arguments, sample_weight)
         found["touched"] = population.touched
         result = population.evaluate()
-        found["variables"] = [v for v, _ in result.state]
-        return result.fitness, result.valid, [value for _, value in result.state]
+        state = result.state + result.metrics
+        found["variables"] = [v for v, _ in state]
+        return result.fitness, result.valid, [value for _, value in state]
 
     fitness, valid, values = step()
     state = {v.path: s.numpy() for v, s in zip(found["variables"], values)}
