@@ -133,8 +133,14 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         """
         return None
 
-    def masks_decoded(self, scores, units):
-        """Follow the new scores and the deployed unit masks, for each weight."""
+    def masks_decoded(self, scores, units, ok):
+        """Follow the new scores and the deployed unit masks, for each weight.
+
+        Args:
+            scores: List of score tensors.
+            units: List of boolean unit masks.
+            ok: Boolean scalar; if False nothing may change.
+        """
 
     # Common work.
 
@@ -205,7 +211,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
                 for masked, scores in zip(self.masked_weights, new_scores)
             ]
             units = [m.decode(s) for m, s in zip(self.masked_weights, new_scores)]
-            self.masks_decoded(new_scores, units)
+            self.masks_decoded(new_scores, units, ok)
             for masked, scores, chosen in zip(self.masked_weights, new_scores, units):
                 mask = masked.expand(chosen)
                 changed = tf.not_equal(mask, masked.kernel_mask.value)

@@ -19,7 +19,7 @@ class ScoreGradientStrategy(EvolutionStrategy):
         **kwargs: See `EvolutionStrategy`.
     """
 
-    default_score_learning_rate = 0.01
+    default_score_learning_rate = 0.003
 
     def __init__(self, inner_optimizer, *args, score_optimizer=None, **kwargs):
         super().__init__(inner_optimizer, *args, **kwargs)
@@ -117,7 +117,7 @@ class BernoulliStrategy(ScoreGradientStrategy):
             for a, b in zip(first, second)
         ]
 
-    def masks_decoded(self, scores, units):
+    def masks_decoded(self, scores, units, ok):
         """Calibrate tau to the new scores."""
         temperature = self.temperature()
         shifts = []
@@ -130,7 +130,7 @@ class BernoulliStrategy(ScoreGradientStrategy):
             new = search.calibrate_shift(
                 value, temperature, [shift.value, threshold], masked.unit_count
             )
-            shifts.append((shift, new))
+            shifts.append((shift, ops.where(ok, new, shift.value)))
         assign_all(shifts)
 
 
