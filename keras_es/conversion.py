@@ -87,6 +87,11 @@ def is_twin(layer):
     return type(layer) in TWINS.values()
 
 
+def masks_cell(layer):
+    """Tell whether a layer is masked, or would be, in its recurrent cell."""
+    return hasattr(layer, "cell") and (is_twin(layer) or twin_of(layer) is not None)
+
+
 def mask_map(model):
     """Return where masked layers sit and how they are masked, for a config.
 

@@ -91,7 +91,11 @@ def sparsity_report(model):
     0.9
     """
     rows, dense, parameters = [], [], 0
-    for path, layer in [("", model), *conversion.walk(model)]:
+    layers = [("", model), *conversion.walk(model)]
+    # The weights of a recurrent layer are in its cell; rules name the layer.
+    cells = {id(layer.cell): p for p, layer in layers if conversion.masks_cell(layer)}
+    for path, layer in layers:
+        path = cells.get(id(layer), path)
         masked = layer.masked_weights if isinstance(layer, MaskedLayer) else ()
         hidden = {id(v) for m in masked for v in (m.kernel_mask, m.mask_scores)}
         own = [v for v in _compat.own_variables(layer) if id(v) not in hidden]

@@ -56,7 +56,7 @@ def sparsify(
 
     >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
     >>> sparse = sparsify(model, sparsity=0.9)
-    >>> sparsity_report(sparse).nonzero_masked
+    >>> keras_es.sparsity_report(sparse).nonzero_masked
     64
     """
     _check_model(model, initial_mask, exclude)

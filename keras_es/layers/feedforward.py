@@ -15,7 +15,8 @@ class MaskedDense(MaskedLayer, keras.layers.Dense):
 
     Example:
 
-    >>> layer = MaskedDense(128, sparsity=0.9, pattern=patterns.Block(16, 1))
+    >>> from keras_es.patterns import Block
+    >>> layer = MaskedDense(128, sparsity=0.9, pattern=Block(16, 1))
     >>> layer.build((None, 64))
     >>> layer.masked_weights[0].nnz
     816
