@@ -6,8 +6,8 @@ from keras import ops
 from keras_es import _compat
 from keras_es.distribution import assign_all, replica_count
 from keras_es.ops import noise, search
-from keras_es.optimizers.base import guarded_apply
 from keras_es.optimizers.evolution import EvolutionStrategy
+from keras_es.optimizers.guarded import guarded_apply
 
 
 class ScoreGradientStrategy(EvolutionStrategy):
