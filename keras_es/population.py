@@ -110,7 +110,9 @@ class Population:
         seed = noise.counter_seed(key, self.optimizer.generation.value, 0)
         start = noise.uniform((), seed) * tf.cast(self.batch_size, tf.float32)
         start = tf.cast(start, tf.int32) + pair * share
-        rows = (start + tf.range(share)) % self.batch_size
+        # The last batch may leave a replica without examples.
+        rows = (start + tf.range(share)) % tf.maximum(self.batch_size, 1)
+        rows = rows[: self.batch_size]
         return keras.tree.map_structure(
             lambda t: None if t is None else tf.gather(t, rows), self.batch
         )
@@ -128,6 +130,7 @@ class Population:
                 loss, fitness, scaled = self._losses(*batch)
         gradients = tape.gradient(scaled, watched)
         valid = tf.logical_and(tf.math.is_finite(loss), tf.math.is_finite(fitness))
+        valid = tf.logical_and(valid, self.batch_size > 0)
         return self._add(sums, member, pair, fitness, valid, gradients, masks, scope)
 
     def _effective_values(self, masks):

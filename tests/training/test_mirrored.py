@@ -117,6 +117,16 @@ SCRIPTS = {
             assert np.isfinite(np.asarray(variable, "float32")).all(), variable.path
         assert_equal_replicas(model)
     """,
+    # Of the last batch the second replica gets nothing.
+    "no examples": """
+        model, history = train(
+            TWO, mlp, lambda: SNES(sgd(), 2), batches(17, 16), epochs=1
+        )
+        assert np.isfinite(history["loss"]).all()
+        assert history["nonfinite_members"] == [2.0]
+        assert history["skipped_steps"] == [0.0]
+        assert_equal_replicas(model)
+    """,
     "xla": """
         with TWO.scope():
             model = keras_es.sparsify(mlp(keras.layers.Dropout(0.2)), 0.5)

