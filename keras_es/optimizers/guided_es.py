@@ -42,7 +42,7 @@ class GuidedES(BernoulliStrategy):
         correction: "auto" for the shrunk correction, or c in [0, 1]; c = 1 is unbiased.
         guidance_momentum: Decay of the running mean of s, in [0, 1).
         score_optimizer: Keras optimizer of the scores; None for Adam at 0.03.
-            A decay to 0 over the run (`CosineDecay(0.1, steps)`) lets masks settle.
+            A decay to 0 over the run (`CosineDecay(0.09, steps)`) lets masks settle.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
 
