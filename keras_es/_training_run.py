@@ -11,7 +11,6 @@ import json
 import math
 import os
 import platform
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -19,116 +18,13 @@ import tensorflow as tf
 
 from keras_es import _files, callbacks, plots
 
-OUTPUTS = ("checkpoints", "logs", "saved_model", "report.png", "summary.json")
-
-
-class RunError(Exception):
-    """Something the user has to change; the message is one line."""
-
-    exit_code = 2
-
-
-class Workdir:
-    """The folder of a run, locked while the `with` block lasts.
-
-    Args:
-        path: The folder; it is made if need be.
-        config: Dict of everything that the result follows from.
-
-    Raises:
-        RunError: On entry, if the folder belongs to another run or is in use.
-        keras_es._files.OutputError: On entry, if it cannot be written.
-    """
-
-    def __init__(self, path, config):
-        self.path = Path(path)
-        self.config = config
-        self._lock = None
-
-    def __enter__(self):
-        with _files.writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a")  # noqa: SIM115
-        try:
-            self._take_lock()
-            self._check_config()
-            _files.remove_partial(self.path)
-            _files.remove_partial(self.path / "checkpoints")
-        except BaseException:
-            self._lock.close()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        self._lock.close()
-
-    def summary(self):
-        """Return the summary of a finished run, else None.
-
-        Raises:
-            RunError: If it is there but cannot be read.
-        """
-        path = self.path / "summary.json"
-        return self._read(path) if path.exists() else None
-
-    def _take_lock(self):
-        """Lock the folder; the system lets go of it however the process ends."""
-        try:
-            import fcntl
-        except ImportError:  # Windows: two runs in one folder are on their own.
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(
-                f"the workdir {self.path} is in use by another process; wait for it or "
-                "choose another --workdir"
-            ) from error
-
-    def _check_config(self):
-        path = self.path / "config.json"
-        if not path.exists():
-            strange = [name for name in OUTPUTS if (self.path / name).exists()]
-            if strange:
-                raise RunError(
-                    f"the workdir {self.path} has {strange[0]} but no config.json, so "
-                    "it is not known what run it is of; choose another --workdir"
-                )
-            _files.write_text(path, json.dumps(self.config, indent=1) + "\n")
-            return
-        before = self._read(path)
-        different = [
-            f"--{name}={_flag(value)} (it has {_flag(before.get(name))})"
-            for name, value in self.config.items()
-            if before.get(name) != value
-        ]
-        if different:
-            raise RunError(
-                f"the workdir {self.path} holds a run of another configuration: "
-                f"{', '.join(different)}; choose another --workdir"
-            )
-
-    @staticmethod
-    def _read(path):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {path}: {error}") from error
-        if not isinstance(content, dict):
-            raise RunError(f"cannot read {path}: expected a JSON object")
-        return content
-
-
-def _flag(value):
-    return "" if value is None else str(value)
-
 
 def train(workdir, model, data, say=print, verbose="auto"):
     """Train a model from the last whole checkpoint on, or from the start.
 
     Args:
-        workdir: An entered `Workdir` whose config has batch_size, epochs, seed and
-            augment.
+        workdir: An entered `keras_es._workdir.Workdir` whose config has batch_size,
+            epochs, seed and augment.
         model: The compiled model to start with if there is no checkpoint yet.
         data: A `keras_es.datasets.ImageDataset`.
         say: Function of a line to be shown.
@@ -178,7 +74,7 @@ def finish(workdir, model, progress, data):
     """Export and evaluate the stripped model, draw the report, write the summary.
 
     Args:
-        workdir: An entered `Workdir`.
+        workdir: An entered `keras_es._workdir.Workdir`.
         model: The trained model.
         progress: Its progress.
         data: The data set.
@@ -198,7 +94,9 @@ def finish(workdir, model, progress, data):
         "sparsity": _sparsity(rows),
         "target_sparsity": workdir.config["sparsity"],
         "parameters": int(plain.count_params()),
-        "nonzero_parameters": sum(int(np.count_nonzero(w)) for w in plain.get_weights()),
+        "nonzero_parameters": sum(
+            int(np.count_nonzero(w)) for w in plain.get_weights()
+        ),
         "steps": progress.step,
         "train_seconds": round(progress.seconds, 3),
         "steps_per_second": _rate(progress),
@@ -227,28 +125,28 @@ def _take_masks_off(model):
     """Return the rows of the summary, the masks by name, and the plain model."""
     import keras_es
 
-    weights = _masked_weights(model)
+    weights = keras_es.masked_weights(model)
     if not weights:
         return [], {}, model
-    masks = {w.name: keras.ops.convert_to_numpy(w.kernel_mask) for w in weights}
+    masks = {
+        callbacks.weight_name(model, w): keras.ops.convert_to_numpy(w.kernel_mask)
+        for w in weights
+    }
     rows = [
         {
-            "weight": w.name,
-            "shape": list(w.kernel.shape),
-            "pattern": str(w.pattern),
-            "nnz": int(np.count_nonzero(masks[w.name])),
-            "size": int(masks[w.name].size),
-            "sparsity": 1.0 - float(np.mean(masks[w.name])),
+            "weight": name,
+            "shape": list(mask.shape),
+            "pattern": str(weight.pattern),
+            "nnz": int(np.count_nonzero(mask)),
+            "size": int(mask.size),
+            "sparsity": 1.0 - float(np.mean(mask)),
         }
-        for w in weights
+        for weight, (name, mask) in zip(weights, masks.items(), strict=True)
     ]
-    return rows, masks, keras_es.strip_masks(model)
-
-
-def _masked_weights(model):
-    import keras_es
-
-    return keras_es.masked_weights(model)
+    plain = keras_es.strip_masks(model)
+    # A clone may come compiled, and export would follow its optimizer's variables.
+    plain.compile()
+    return rows, masks, plain
 
 
 def _export(model, folder):
@@ -320,8 +218,10 @@ TABLE = (
     ),
     Line(
         "training",
-        lambda s: f"{s['steps']:,} steps in {s['train_seconds']:.1f} s, "
-        f"{s['steps_per_second'] or math.nan:.0f} steps/s",
+        lambda s: (
+            f"{s['steps']:,} steps in {s['train_seconds']:.1f} s, "
+            f"{s['steps_per_second'] or math.nan:.0f} steps/s"
+        ),
     ),
     Line("SavedModel", lambda s: s["saved_model"]),
     Line("report", lambda s: s["report"]),

@@ -34,7 +34,7 @@ class AtomicCheckpoint(keras.callbacks.Callback):
     >>> x, y = np.ones((4, 2)), np.ones((4, 1))
     >>> checkpoint = keras_es.callbacks.AtomicCheckpoint(folder)
     >>> _ = model.fit(x, y, epochs=2, verbose=0, callbacks=[checkpoint])
-    >>> restored, progress, damaged = keras_es.callbacks.AtomicCheckpoint.restore(folder)
+    >>> restored, progress, damaged = checkpoint.restore(folder)
     >>> progress.epoch, damaged
     (2, [])
     >>> bool(np.all(restored.predict(x, verbose=0) == model.predict(x, verbose=0)))
@@ -237,11 +237,20 @@ class MaskTensorBoard(keras.callbacks.Callback):
         from keras_es import masked_weights
 
         for weight in masked_weights(self.model):
+            name = weight_name(self.model, weight)
             mask = keras.ops.convert_to_numpy(weight.kernel_mask)
             picture = plots.mask_picture(mask, self.picture_size)
-            write_picture(f"masks/{weight.name}", picture, epoch)
+            write_picture(f"masks/{name}", picture, epoch)
             scores = keras.ops.convert_to_numpy(weight.mask_scores)
-            write_histogram(f"scores/{weight.name}", scores, epoch)
+            write_histogram(f"scores/{name}", scores, epoch)
+
+
+def weight_name(model, weight):
+    """Return the name of a masked weight, the same before and after a reload.
+
+    Keras leaves the model's own name out of the paths of a model that was loaded.
+    """
+    return weight.name.removeprefix(f"{model.name}/")
 
 
 def write_scalar(tag, value, step):

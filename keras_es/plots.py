@@ -1,4 +1,7 @@
-"""Pictures of masks and runs, drawn without a display. Matplotlib loads on first use."""
+"""Pictures of masks and runs, drawn without a display.
+
+Matplotlib loads on first use.
+"""
 
 import math
 
@@ -9,7 +12,7 @@ __all__ = ["mask_picture", "plot_curves", "plot_mask", "plot_sparsity", "run_rep
 # A palette that people with colour-blindness can tell apart (Okabe and Ito).
 TRAIN, TEST, BAR = "#0072B2", "#D55E00", "#009E73"
 LABELS = {
-    "mask_flip_ratio": "Mask entries flipped per step",
+    "mask_flip_ratio": "Share of mask entries flipped in a step",
     "population_spread": "Spread of the population's losses",
 }
 
@@ -179,7 +182,8 @@ def _mask_panels(masks, input_shape, most=8):
     names = list(masks)
     counts = [int(np.count_nonzero(mask)) for mask in masks.values()]
     sparsities = [
-        1 - count / mask.size for count, mask in zip(counts, masks.values(), strict=True)
+        1 - count / mask.size
+        for count, mask in zip(counts, masks.values(), strict=True)
     ]
     panels = [lambda axes: plot_sparsity(axes, names, sparsities, counts)]
     first = masks[names[0]]

@@ -1,0 +1,260 @@
+"""Checkpoints that survive, logs that can be read, signals that stop."""
+
+import json
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_es import _checkpoints, _files, callbacks
+
+X, Y = np.ones((8, 3), "float32"), np.ones((8, 1), "float32")
+
+
+def make_model():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(0.1), "mse")
+    return model
+
+
+def fit(model, *more, **kwargs):
+    kwargs = {"epochs": 1, "batch_size": 2, "verbose": 0} | kwargs
+    return model.fit(X, Y, callbacks=list(more), **kwargs)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+def checkpointed(folder, epochs):
+    model = make_model()
+    fit(model, callbacks.AtomicCheckpoint(folder), epochs=epochs)
+    return model
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_two_newest_checkpoints_stay(folder):
+    checkpointed(folder, 4)
+    assert names(folder) == [
+        "step-00000012.json", "step-00000012.keras",
+        "step-00000016.json", "step-00000016.keras",
+    ]  # fmt: skip
+
+
+def test_restored_model_is_the_saved_one_with_its_optimizer(folder):
+    model = checkpointed(folder, 2)
+    restored, progress, damaged = callbacks.AtomicCheckpoint.restore(folder)
+    assert (progress.epoch, progress.step, damaged) == (2, 8, [])
+    assert [row["epoch"] for row in progress.history] == [1, 2]
+    assert progress.seconds > 0 and progress.timed_steps == 7
+    for a, b in zip(
+        model.optimizer.variables, restored.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(model.get_weights(), restored.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_empty_folder(folder):
+    assert callbacks.AtomicCheckpoint.restore(folder) == (None, None, [])
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def forget_note(path):
+    path.with_suffix(".json").unlink()
+
+
+def spoil_note(path):
+    path.with_suffix(".json").write_text('{"epoch": 4')
+
+
+def strange_note(path):
+    path.with_suffix(".json").write_text('{"sha256": 3}')
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (truncate, "truncated or damaged"),
+        (flip_byte, "truncated or damaged"),
+        (forget_note, "its note is missing"),
+        (spoil_note, "its note is damaged"),
+        (strange_note, "truncated or damaged"),
+    ],
+)
+def test_damaged_checkpoint_is_named_and_the_one_before_used(folder, damage, reason):
+    checkpointed(folder, 2)
+    damage(folder / "step-00000008.keras")
+    model, progress, damaged = callbacks.AtomicCheckpoint.restore(folder)
+    assert model is not None and progress.step == 4
+    assert damaged == [f"step-00000008.keras ({reason})"]
+
+
+def test_all_damaged(folder):
+    checkpointed(folder, 2)
+    for path in folder.glob("*.keras"):
+        truncate(path)
+    model, progress, damaged = callbacks.AtomicCheckpoint.restore(folder)
+    assert model is None and progress is None and len(damaged) == 2
+
+
+def test_failed_write_leaves_the_older_checkpoints(folder, monkeypatch):
+    checkpointed(folder, 1)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fill_disk(self, path, *args, **kwargs):
+        with open(path, "wb") as file:
+            file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Sequential, "save", fill_disk)
+    model = make_model()
+    checkpoint = callbacks.AtomicCheckpoint(
+        folder, progress=_checkpoints.Progress(epoch=1, step=4)
+    )
+    with pytest.raises(
+        _files.OutputError, match="cannot write .*step-00000008.keras: No space left"
+    ):
+        fit(model, checkpoint)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_leftovers_of_a_killed_process_go(folder):
+    folder.mkdir()
+    (folder / ".partial-step-00000004.keras").write_bytes(b"half")
+    (folder / ".partial-saved_model").mkdir()
+    _files.remove_partial(folder)
+    assert names(folder) == []
+
+
+def test_folder_is_replaced_as_a_whole(tmp_path):
+    target = tmp_path / "saved_model"
+
+    def write(path):
+        path.mkdir()
+        (path / "new").write_text("x")
+
+    target.mkdir()
+    (target / "old").write_text("y")
+    _files.replace_folder(target, write)
+    assert names(target) == ["new"] and names(tmp_path) == ["saved_model"]
+
+
+def test_keep_must_be_positive(folder):
+    with pytest.raises(ValueError, match="At least one.*keep=0"):
+        callbacks.AtomicCheckpoint(folder, keep=0)
+
+
+class Raise(keras.callbacks.Callback):
+    """Sends a signal to this process at one batch."""
+
+    def __init__(self, signum, batch):
+        super().__init__()
+        self.signum, self.at = signum, batch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == self.at:
+            signal.raise_signal(self.signum)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_at_the_next_step_with_a_checkpoint(folder, signum):
+    before = signal.getsignal(signum)
+    model = make_model()
+    checkpoint = callbacks.AtomicCheckpoint(folder)
+    with pytest.raises(callbacks.TrainingStopped, match="after step 3") as stopped:
+        with callbacks.StopOnSignal(checkpoint) as stop:
+            fit(model, Raise(signum, 2), checkpoint, stop)
+    assert stopped.value.signum == signum
+    restored, progress, _ = callbacks.AtomicCheckpoint.restore(folder)
+    assert (progress.epoch, progress.step) == (0, 3)
+    np.testing.assert_array_equal(model.get_weights()[0], restored.get_weights()[0])
+    assert signal.getsignal(signum) is before
+
+
+def test_second_signal_does_not_wait(folder):
+    checkpoint = callbacks.AtomicCheckpoint(folder)
+    with pytest.raises(callbacks.TrainingStopped):
+        with callbacks.StopOnSignal(checkpoint):
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+
+
+def read_summaries(folder):
+    """Return {(tag, step): (plugin, tensor)} of all event files in a folder."""
+    events = {}
+    for path in sorted(folder.rglob("*tfevents*")):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                plugin = value.metadata.plugin_data.plugin_name
+                tensor = tf.make_ndarray(value.tensor)
+                events[value.tag, event.step] = (plugin, tensor)
+    return events
+
+
+def test_scalars_for_tensorboard(tmp_path):
+    model = make_model()
+    history = fit(
+        model, callbacks.MaskTensorBoard(tmp_path), epochs=2, validation_data=(X, Y)
+    ).history
+    train = read_summaries(tmp_path / "train")
+    validation = read_summaries(tmp_path / "validation")
+    for step in (0, 1):
+        plugin, value = train["epoch_loss", step]
+        assert plugin == "scalars" and value == pytest.approx(history["loss"][step])
+        assert validation["epoch_loss", step][1] == pytest.approx(
+            history["val_loss"][step]
+        )
+        assert train["epoch_learning_rate", step][1] == pytest.approx(0.1)
+
+
+def test_masks_and_scores_for_tensorboard(tmp_path):
+    import keras_es
+
+    sparse = keras_es.sparsify(make_model(), sparsity=0.5)
+    sparse.compile(keras_es.optimizers.Static("sgd"), "mse")
+    fit(sparse, callbacks.MaskTensorBoard(tmp_path))
+    events = read_summaries(tmp_path)
+    (weight,) = keras_es.masked_weights(sparse)
+    plugin, (width, height, png) = events["masks/dense/kernel", 0]
+    assert (plugin, width, height) == ("images", b"1", b"3")
+    pixels = tf.io.decode_png(png)[..., 0]
+    np.testing.assert_array_equal(pixels == 255, weight.kernel_mask.numpy())
+    plugin, buckets = events["scores/dense/kernel", 0]
+    assert plugin == "histograms"
+    assert buckets[:, 2].sum() == np.prod(weight.mask_scores.shape)
+
+
+def test_full_disk_at_the_logs_is_named(tmp_path):
+    blocked = tmp_path / "logs"
+    blocked.write_text("a file, not a folder")
+    with pytest.raises(_files.OutputError, match="cannot write .*logs"):
+        fit(make_model(), callbacks.MaskTensorBoard(blocked))
+
+
+def test_progress_survives_json(folder):
+    progress = _checkpoints.Progress(
+        epoch=1, step=4, seconds=2.5, history=[{"epoch": 1, "loss": float("nan")}]
+    )
+    path = _checkpoints.save(make_model(), folder, progress, keep=1)
+    note = json.loads(path.with_suffix(".json").read_text())
+    assert note["step"] == 4 and os.path.getsize(path) > 0
+    found, restored, _ = _checkpoints.latest(folder)
+    assert found == path and np.isnan(restored.history[0]["loss"])

@@ -1,0 +1,248 @@
+"""Train a sparse image classifier: weights by gradient, masks by evolution strategies.
+
+    python train.py
+    python train.py --dataset=mnist --model=lenet --sparsity=0.95
+    python train.py --mask_optimizer=none --sparsity=0
+
+The first trains on handwritten digits in about a minute; the last is the dense model to
+compare with. A run that was stopped goes on when the same command is given again. Exit
+codes: 0 finished, 1 a disk, a network or a data set is missing, 2 a flag is wrong, 130
+stopped by Ctrl-C, 143 by SIGTERM.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+
+from absl import flags
+
+# Both are read when they load, which is after the flags are known to be right.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+
+def define_flags():
+    """Return the flags with their defaults; what follows from others is None."""
+    f = flags.FlagValues()
+    text, whole, real, switch = (
+        lambda name, default, note, define=define: define(
+            name, default, note, flag_values=f
+        )
+        for define in (
+            flags.DEFINE_string,
+            flags.DEFINE_integer,
+            flags.DEFINE_float,
+            flags.DEFINE_bool,
+        )
+    )
+    text("dataset", "digits", "digits, or any image data set of tensorflow-datasets")
+    text("data_dir", None, "where data sets are, or $KERAS_ES_DATA_DIR")
+    text("model", None, "mlp, lenet, mnist_30k, cifar_convnet; default by data set")
+    real("sparsity", None, "share of zeros in masked weights, in [0, 1); default 0.9")
+    text("block_shape", "", "size of blocks, ROWSxCOLUMNS, like 16x1; empty for none")
+    text("allocation", "uniform", "sparsity of the layers: uniform or erk")
+    text(
+        "mask_optimizer",
+        "guided_es",
+        "guided_es, snes, open_es, bernoulli_nes, static, or none for a dense model",
+    )
+    whole("population_size", None, "members in a step; default by mask_optimizer")
+    text("batch_mode", "split", "members share the batch (split) or see it all (full)")
+    text("optimizer", "adam", "Keras optimizer of the weights")
+    real("learning_rate", None, "at the start, falls to 0; default by data set")
+    whole("batch_size", None, "examples in a step; default by data set")
+    whole("epochs", None, "passes over the data; default by data set")
+    whole("seed", 0, "seed of weights, masks, noise and the order of the data")
+    text("jit_compile", "auto", "whether XLA compiles the step: auto, true or false")
+    switch("augment", None, "shift and flip images; default for CIFAR only")
+    text("workdir", None, "folder of the run; default runs/ and what the flags say")
+    switch("help", False, "show this and exit")
+    return f
+
+
+def parse(argv):
+    """Return the flags of a command line.
+
+    Raises:
+        absl.flags.Error: If a flag is unknown, or its value cannot be read.
+    """
+    f = define_flags()
+    rest = f(argv)[1:]
+    if rest:
+        raise flags.Error(f"expected flags only, received {rest[0]!r}")
+    return f
+
+
+def help_text():
+    """Return the help: one line for each flag."""
+    f = define_flags()
+    lines = []
+    for name in f:
+        default = f[name].default
+        shown = f" (default {default})" if default not in (None, "", False) else ""
+        lines.append(f"  --{name:<16} {f[name].help}{shown}")
+    return f"{__doc__}\nFlags:\n" + "\n".join(lines)
+
+
+def build(config, data):
+    """Return the compiled model of a configuration.
+
+    Raises:
+        keras_es._workdir.RunError: If the blocks do not divide the weights.
+    """
+    import keras
+
+    import keras_es
+    import models
+    from keras_es import _settings, _workdir
+
+    architecture = models.ARCHITECTURES[config["model"]]
+    model = architecture.build(data.input_shape, data.num_classes)
+    steps = data.steps_per_epoch(config["batch_size"]) * config["epochs"]
+    schedule = keras.optimizers.schedules.CosineDecay(config["learning_rate"], steps)
+    optimizer = _settings.inner_optimizers()[config["optimizer"]](
+        learning_rate=schedule
+    )
+    if config["mask_optimizer"] != "none":
+        try:
+            model = keras_es.sparsify(
+                model,
+                config["sparsity"],
+                pattern=pattern(config["block_shape"]),
+                allocation=config["allocation"],
+                exclude=architecture.dense_layers,
+                seed=config["seed"],
+            )
+        except ValueError as error:
+            raise _workdir.RunError(str(error)) from error
+        optimizer = mask_optimizer(config, optimizer, steps)
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=compiles(config["jit_compile"], model),
+    )
+    return model
+
+
+def compiles(jit_compile, model):
+    """Return whether XLA compiles the step; by default where it is faster."""
+    from keras_es import training
+
+    return jit_compile == "true" or jit_compile == "auto" and training.xla_wins(model)
+
+
+def pattern(block_shape):
+    """Return the pattern that --block_shape names."""
+    import keras_es
+
+    if not block_shape:
+        return keras_es.patterns.Unstructured()
+    return keras_es.patterns.Block(*map(int, block_shape.split("x")))
+
+
+def mask_optimizer(config, inner, steps):
+    """Return the optimizer of weights and masks.
+
+    Scores that follow a gradient slow down to 0 over the run, so that masks settle.
+    """
+    import keras
+
+    import keras_es
+
+    cls = keras_es.optimizers.get(config["mask_optimizer"])
+    arguments = {"seed": config["seed"]}
+    if config["population_size"] is not None:
+        arguments["population_size"] = config["population_size"]
+        arguments["batch_mode"] = config["batch_mode"]
+    rate = getattr(cls, "default_score_learning_rate", None)
+    if rate is not None:
+        # A decay from three times the constant rate moves scores about as far.
+        cosine = keras.optimizers.schedules.CosineDecay(3.0 * rate, steps)
+        arguments["score_optimizer"] = keras.optimizers.Adam(cosine)
+    return cls(inner, **arguments)
+
+
+@contextlib.contextmanager
+def quiet_start():
+    """Hide what the native parts of TensorFlow print while they load.
+
+    They print several lines in any case, and before logging can be configured; what is
+    wrong comes as an exception all the same.
+    """
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+def run(f):
+    """Train, or go on, or show the result of a run that is finished."""
+    with quiet_start():
+        import keras
+        import tensorflow as tf
+
+        import models
+        from keras_es import _settings, _training_run, _workdir
+
+        tf.config.list_logical_devices()
+    _settings.check(f, list(models.ARCHITECTURES))
+    data = _settings.load_data(f)
+    config = _settings.resolve(f, data)
+    keras.utils.set_random_seed(config["seed"])
+    model = build(config, data)
+    folder = _settings.workdir_name(f, config)
+    with _workdir.Workdir(folder, config) as workdir:
+        summary = workdir.summary()
+        if summary is not None:
+            print(f"{folder} is finished; nothing was changed")
+        else:
+            print(f"{folder}: {len(data.x_train):,} training images of {data.name}")
+            if not model.jit_compile:
+                # Keras turns XLA off under this switch, and XLA does not need it.
+                tf.config.experimental.enable_op_determinism()
+            # A bar that redraws itself is for people, a line an epoch for log files.
+            verbose = 1 if sys.stdout.isatty() else 2
+            trained = _training_run.train(workdir, model, data, verbose=verbose)
+            summary = _training_run.finish(workdir, *trained, data)
+        print(_training_run.table(summary))
+
+
+def _terminate(signum, frame):
+    raise KeyboardInterrupt(signum)
+
+
+def main(argv):
+    """Run one command line and return the exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        f = parse(argv)
+        if f.help:
+            print(help_text())
+        else:
+            run(f)
+        return 0
+    except flags.Error as error:
+        print(f"train.py: {error} (see --help)", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print("train.py: stopped; the same command goes on", file=sys.stderr)
+        return 128 + (stop.args or [signal.SIGINT])[0]
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        line = " ".join(str(error).split())
+        if error.exit_code > 128:
+            line += "; the same command goes on from there"
+        print(f"train.py: {line}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
