@@ -87,7 +87,7 @@ SCRIPTS = {
         assert_equal_replicas(two)
     """,
     "methods": """
-        for method in (BernoulliNES, GuidedES, Static):
+        for method in (GuidedES, Static):
             model, history = train(
                 TWO, lambda: mlp(keras.layers.BatchNormalization()),
                 lambda: method(keras.optimizers.Adam(0.02)), batches(32, 16), epochs=1
