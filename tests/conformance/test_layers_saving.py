@@ -73,6 +73,7 @@ def test_weights_file_round_trip(cls, tmp_path):
 
 
 @every_layer
+@pytest.mark.filterwarnings("ignore:Skipping nested container")  # Some Kerases guess.
 def test_a_file_of_the_plain_layer_is_refused(cls, tmp_path):
     plain = one_layer_model_of_plain(cls)
     plain.save_weights(tmp_path / "model.weights.h5")
