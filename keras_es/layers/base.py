@@ -163,7 +163,7 @@ class MaskedLayer:
         **kwargs: Arguments of the plain layer.
     """
 
-    masked_attributes = ("kernel",)
+    masked_attributes: tuple[str, ...] = ("kernel",)
 
     def __init__(self, *args, sparsity=None, pattern=None, mask_seed=None, **kwargs):
         super().__init__(*args, **kwargs)

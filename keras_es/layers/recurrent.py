@@ -46,8 +46,8 @@ class MaskedRNN(MaskedLayer):
     off with no more than a warning.
     """
 
-    masked_attributes = ()
-    cell_class = None
+    masked_attributes: tuple[str, ...] = ()
+    cell_class: type[MaskedCell]
 
     def _configure_masks(self, sparsity, pattern, mask_seed):
         self.use_cudnn = False

@@ -164,7 +164,7 @@ def test_optimizer_of_the_scores_survives(tmp_path):
         np.testing.assert_array_equal(got, want)
 
 
-def test_jit_auto_is_decided_again_where_the_model_is_loaded(tmp_path):
+def test_jit_auto_is_kept_by_a_loaded_model(tmp_path):
     model = sparse_mlp()
     model.compile(SNES(sgd()), cross_entropy())
     model.save(tmp_path / "model.keras")
