@@ -124,12 +124,9 @@ class BernoulliStrategy(ScoreGradientStrategy):
         for masked, shift, value, chosen in zip(
             self.masked_weights, self._shifts, scores, units
         ):
-            # Scores may have moved by many temperatures. The smallest score of the
-            # deployed mask is the answer at T = 0 and a safe place to start from.
-            threshold = ops.min(ops.where(chosen, value, float("inf")))
-            new = search.calibrate_shift(
-                value, temperature, [shift.value, threshold], masked.unit_count
-            )
+            # Scores may have moved by many temperatures: two places to start from.
+            starts = [shift.value, _threshold(value, chosen)]
+            new = search.calibrate_shift(value, temperature, starts, masked.unit_count)
             shifts.append((shift, ops.where(ok, new, shift.value)))
         assign_all(shifts)
 
@@ -143,10 +140,16 @@ class _FirstShift:
     def __call__(self, shape, dtype=None):
         sigma = self.strategy.sigma
         start = sigma if isinstance(sigma, float) else sigma(0)
+        scores = self.masked.mask_scores.value
         return search.calibrate_shift(
-            self.masked.mask_scores.value,
+            scores,
             ops.maximum(ops.cast(start, "float32"), 1e-4),
-            [ops.zeros(())],
+            [_threshold(scores, self.masked.decode(scores))],
             self.masked.unit_count,
-            iterations=40,
+            iterations=8,
         )
+
+
+def _threshold(scores, chosen):
+    """Return the smallest chosen score, which is tau at T = 0."""
+    return ops.min(ops.where(chosen, scores, float("inf")))
