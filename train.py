@@ -221,6 +221,8 @@ def _terminate(signum, frame):
 def main(argv):
     """Run one command line and return the exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    # A log file is complete up to the last line even if the process is killed.
+    sys.stdout.reconfigure(line_buffering=True)
     try:
         f = parse(argv)
         if f.help:
