@@ -1,6 +1,6 @@
 """Sparse and non-differentiable training for Keras 3 on TensorFlow."""
 
-from keras_es import layers, ops, optimizers, patterns
+from keras_es import callbacks, datasets, layers, ops, optimizers, patterns, plots
 from keras_es.conversion import masked_weights
 from keras_es.report import SparsityReport, sparsity_report
 from keras_es.sparsify import sparsify, strip_masks
@@ -13,11 +13,14 @@ __all__ = [
     "ESModel",
     "ESSequential",
     "SparsityReport",
+    "callbacks",
+    "datasets",
     "layers",
     "masked_weights",
     "ops",
     "optimizers",
     "patterns",
+    "plots",
     "sparsify",
     "sparsity_report",
     "strip_masks",

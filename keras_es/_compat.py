@@ -12,6 +12,7 @@ __all__ = [
     "CompileLoss",
     "add_weights_to_built_layer",
     "batch_spec",
+    "clone_layer_graph",
     "compute_loss",
     "copy_called",
     "direct_sublayers",
@@ -82,6 +83,20 @@ def discard_weights(layer, variables):
 def copy_called(source, target):
     """Let a copy be exported if its source can be: Keras asks whether it was called."""
     target._called = source._called
+
+
+def clone_layer_graph(model):
+    """Clone a functional or sequential model, not compiled.
+
+    Keras compiles the clone as the model is, with an optimizer that does not fit the
+    clone's weights once its layers are swapped.
+    """
+    compiled = model.compiled
+    model.compiled = False
+    try:
+        return keras.models.clone_model(model)
+    finally:
+        model.compiled = compiled
 
 
 def is_functional(model):

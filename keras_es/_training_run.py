@@ -144,8 +144,6 @@ def _take_masks_off(model):
         for weight, (name, mask) in zip(weights, masks.items(), strict=True)
     ]
     plain = keras_es.strip_masks(model)
-    # A clone may come compiled, and export would follow its optimizer's variables.
-    plain.compile()
     return rows, masks, plain
 
 

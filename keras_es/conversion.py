@@ -171,7 +171,7 @@ def clone(model):
     scope = {type(layer).__name__: type(layer) for _, layer in walk(model)}
     with keras.saving.custom_object_scope(scope):
         if _is_layer_graph(model):
-            copy = keras.models.clone_model(model)
+            copy = _compat.clone_layer_graph(model)
             # Keras clones composites from their configs, which know of no masks.
             apply_mask_map(copy, mask_map(model))
         else:

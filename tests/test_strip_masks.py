@@ -211,3 +211,14 @@ def test_saved_models_serve_with_tensorflow_only(tmp_path):
         plain = keras_es.strip_masks(sparse)
         plain.export(tmp_path / make.__name__ / "saved_model", verbose=False)
     run_python(SERVE_SAVED_MODELS, [tmp_path / make.__name__ for make in exported])
+
+
+@pytest.mark.parametrize("make", [architectures.sequential, architectures.attention])
+def test_copies_of_a_compiled_model_are_not_compiled(make, tmp_path):
+    sparse = keras_es.sparsify(make(), 0.5)
+    sparse.compile(keras_es.optimizers.GuidedES("adam"), loss="mse")
+    sparse.optimizer.build(sparse.trainable_variables)
+    plain = keras_es.strip_masks(sparse)
+    assert not plain.compiled and not keras_es.sparsify(sparse, 0.5).compiled
+    assert sparse.compiled
+    plain.export(str(tmp_path / "exported"), verbose=False)

@@ -73,7 +73,11 @@ def minus(fitness):
 
 
 @pytest.mark.parametrize("name", POPULATION)
-@pytest.mark.parametrize("fitness", [wrong_side, "mean_squared_error", None], ids=str)
+@pytest.mark.parametrize(
+    "fitness",
+    [wrong_side, "mean_squared_error", None],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
 def test_round_trip_of_the_fitness(name, fitness):
     first = make(name, fitness=fitness, batch_mode="full", population_size=6)
     second = again(first)
@@ -83,7 +87,11 @@ def test_round_trip_of_the_fitness(name, fitness):
 
 
 @pytest.mark.parametrize("name", [n for n in POPULATION if n != "guided_es"])
-@pytest.mark.parametrize("shaping", ["raw", "nes", minus], ids=str)
+@pytest.mark.parametrize(
+    "shaping",
+    ["raw", "nes", minus],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
 def test_round_trip_of_the_shaping(name, shaping):
     first = make(name, fitness_shaping=shaping)
     assert again(first).fitness_shaping is first.fitness_shaping
