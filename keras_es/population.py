@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_es import _compat, conversion, distribution
 from keras_es.evaluation import Evaluation
-from keras_es.layers.base import effective_weights
+from keras_es.layers.masked_weight import effective_weights
 from keras_es.ops import noise
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_es import _compat, allocation, conversion, patterns
-from keras_es.layers.base import MaskedLayer, check_sparsity, refresh_mask
+from keras_es.layers.base import MaskedLayer, check_sparsity
+from keras_es.layers.masked_weight import refresh_mask
 from keras_es.training import ESMixin, ESModel, ESSequential
 
 INITIAL_MASKS = ("random", "magnitude")

@@ -1,6 +1,6 @@
 """Masked twins of Keras layers."""
 
-from keras_es.layers.base import MaskedLayer, MaskedWeight
+from keras_es.layers.base import MaskedLayer
 from keras_es.layers.feedforward import (
     MaskedConv1D,
     MaskedConv2D,
@@ -8,6 +8,7 @@ from keras_es.layers.feedforward import (
     MaskedDepthwiseConv2D,
     MaskedEinsumDense,
 )
+from keras_es.layers.masked_weight import MaskedWeight
 from keras_es.layers.recurrent import (
     MaskedGRU,
     MaskedGRUCell,

@@ -1,118 +1,18 @@
 """What all masked layers share: the mask enters through one property."""
 
-import contextlib
-import dataclasses
 import inspect
 import math
 import random
 
 import keras
-from keras import ops
 
 from keras_es import _compat, patterns
-
-
-@contextlib.contextmanager
-def effective_weights():
-    """Within this scope latent kernels are already multiplied by a member's mask.
-
-    The train step maps each latent kernel to `kernel * sampled mask`; masking it
-    once more with the deployed mask would be wrong and would cost a pass.
-    """
-    before = getattr(_compat.local, "effective", False)
-    _compat.local.effective = True
-    try:
-        yield
-    finally:
-        _compat.local.effective = before
-
-
-def apply_mask(value, kernel_mask):
-    """Return `value` where the mask is true, else 0 (identity in a member's scope)."""
-    if getattr(_compat.local, "effective", False):
-        return ops.convert_to_tensor(value)
-    value = ops.convert_to_tensor(value)
-    # where, not a product: a masked-out weight that is NaN must not reach the model.
-    return ops.where(kernel_mask, value, ops.zeros_like(value))
-
-
-class _EffectiveRegularizer:
-    """A regularizer of the effective kernel: masked-out weights cost nothing."""
-
-    def __init__(self, regularizer, kernel_mask):
-        self.regularizer = regularizer
-        self.kernel_mask = kernel_mask
-
-    def __call__(self, x):
-        return self.regularizer(apply_mask(x, self.kernel_mask))
-
-
-@dataclasses.dataclass(eq=False)
-class MaskedWeight:
-    """One masked weight of one layer: the latent kernel, its mask and its scores.
-
-    Attributes:
-        layer: The masked layer.
-        attribute: "kernel" or "recurrent_kernel".
-        kernel: Latent Keras variable (trainable).
-        kernel_mask: Boolean variable of the kernel's shape, the deployed mask.
-        mask_scores: float32 variable, one score for each unit of the pattern.
-        pattern: The `keras_es.patterns.Pattern`.
-        sparsity: Wanted share of zeros, in [0, 1).
-        matrix_shape: The kernel seen as (inputs, outputs).
-        unit_count: Number of active units, exact.
-    """
-
-    layer: keras.layers.Layer
-    attribute: str
-    kernel: keras.Variable
-    kernel_mask: keras.Variable
-    mask_scores: keras.Variable
-    pattern: patterns.Pattern
-    sparsity: float
-    matrix_shape: tuple
-    unit_count: int
-
-    @property
-    def name(self):
-        """Path of the weight, such as "dense/kernel"."""
-        return f"{self.layer.path or self.layer.name}/{self.attribute}"
-
-    @property
-    def shape(self):
-        """Shape of the kernel."""
-        return tuple(self.kernel.shape)
-
-    @property
-    def size(self):
-        """Number of weights."""
-        return self.matrix_shape[0] * self.matrix_shape[1]
-
-    @property
-    def units(self):
-        """Number of units, the dimension of the search."""
-        return int(self.mask_scores.shape.num_elements())
-
-    @property
-    def nnz(self):
-        """Exact number of non-zero weights under the deployed mask."""
-        return self.size // self.units * self.unit_count
-
-    def decode(self, scores):
-        """Turn scores into a boolean unit mask with exactly `unit_count` true."""
-        return self.pattern.decode(scores, self.unit_count)
-
-    def expand(self, units):
-        """Spread values of units over the kernel's shape."""
-        return ops.reshape(self.pattern.expand(units, self.matrix_shape), self.shape)
-
-    def reduce(self, values):
-        """Sum values of the kernel's shape over each unit."""
-        return self.pattern.reduce(ops.reshape(values, self.matrix_shape))
-
-    def effective_value(self):
-        """Return the effective kernel: latent kernel times deployed mask."""
-        return apply_mask(self.kernel, self.kernel_mask)
+from keras_es.layers.masked_weight import (
+    EffectiveRegularizer,
+    InitialMask,
+    MaskedWeight,
+    apply_mask,
+)
 
 
 def _per_weight(value, attributes, what, layer):
@@ -250,7 +150,7 @@ class MaskedLayer:
             ) from None
         prefix = name.removesuffix("kernel")
         seed = self.mask_seed + 7919 * index
-        initial = _InitialMask(pattern, count, (rows, columns), units_shape, seed)
+        initial = InitialMask(pattern, count, (rows, columns), units_shape, seed)
         with _compat.add_weights_to_built_layer(self):
             scores = self.add_weight(
                 name=f"{prefix}mask_scores",
@@ -277,7 +177,7 @@ class MaskedLayer:
             (rows, columns), count,
         )  # fmt: skip
         if latent.regularizer is not None:
-            latent.regularizer = _EffectiveRegularizer(latent.regularizer, kernel_mask)
+            latent.regularizer = EffectiveRegularizer(latent.regularizer, kernel_mask)
         # As Keras tags variables (`overwrite_with_gradient`): an optimizer is built
         # with variables only and finds their masks here.
         latent.masked_weight = masked
@@ -287,7 +187,7 @@ class MaskedLayer:
         """Bake zeros into the latent weights and forget masks and scores."""
         for masked in self.masked_weights:
             masked.kernel.assign(masked.effective_value())
-            if isinstance(masked.kernel.regularizer, _EffectiveRegularizer):
+            if isinstance(masked.kernel.regularizer, EffectiveRegularizer):
                 masked.kernel.regularizer = masked.kernel.regularizer.regularizer
             del masked.kernel.masked_weight
         drop = [v for m in self.masked_weights for v in (m.kernel_mask, m.mask_scores)]
@@ -351,29 +251,6 @@ class MaskedLayer:
             "A masked layer cannot be quantized. Call `keras_es.strip_masks(model)` "
             f"and quantize the plain model. Received: layer={self.name!r}"
         )
-
-
-class _InitialMask:
-    """Initializer of a mask: the decoded first scores, drawn again from their seed.
-
-    An initializer and not an assignment, because Keras defers initialization when a
-    layer is built in a symbolic call.
-    """
-
-    def __init__(self, pattern, count, matrix_shape, units_shape, seed):
-        self.scores = keras.initializers.RandomNormal(stddev=1.0, seed=seed)
-        self.pattern, self.count = pattern, count
-        self.matrix_shape, self.units_shape = matrix_shape, units_shape
-
-    def __call__(self, shape, dtype=None):
-        scores = self.scores(self.units_shape, dtype="float32")
-        units = self.pattern.decode(scores, self.count)
-        return ops.reshape(self.pattern.expand(units, self.matrix_shape), shape)
-
-
-def refresh_mask(masked):
-    """Set the deployed mask to the decoded scores."""
-    masked.kernel_mask.assign(masked.expand(masked.decode(masked.mask_scores.value)))
 
 
 def _masked_property(name):

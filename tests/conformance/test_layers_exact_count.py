@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_es
-from keras_es.layers.base import refresh_mask
+from keras_es.layers.masked_weight import refresh_mask
 from tests.conformance.masked_layers import SPARSITY, built, every_layer, every_pattern
 from tests.reference import numpy_masks
 

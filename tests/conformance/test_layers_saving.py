@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_es
-from keras_es.layers.base import refresh_mask
+from keras_es.layers.masked_weight import refresh_mask
 from tests.conformance.masked_layers import (
     SHAPES,
     built,
