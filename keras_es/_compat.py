@@ -5,11 +5,9 @@ import threading
 
 import keras
 from keras.src.losses.loss import unscale_loss_for_distribution
-from keras.src.trainers.compile_utils import CompileLoss
 from keras.src.trainers.trainer import model_supports_jit
 
 __all__ = [
-    "CompileLoss",
     "add_weights_to_built_layer",
     "batch_spec",
     "clone_layer_graph",
@@ -18,7 +16,6 @@ __all__ = [
     "direct_sublayers",
     "discard_weights",
     "forward",
-    "forget_functions",
     "innermost_optimizer",
     "is_functional",
     "local",
@@ -28,7 +25,6 @@ __all__ = [
     "record_slots",
     "seed_states",
     "track_in_checkpoints",
-    "serialize_compile_config",
     "unscale_loss_for_distribution",
 ]
 
@@ -121,18 +117,6 @@ def compute_loss(model, x, y, y_pred, sample_weight):
 def loss_tracker(model):
     """Return the metric behind the `loss` of the history."""
     return model._loss_tracker
-
-
-def serialize_compile_config(model):
-    """Return what `compile` was given, serialized."""
-    return model._compile_config.serialize()
-
-
-def forget_functions(model):
-    """Drop the compiled functions: the variables of the model have changed."""
-    model.train_function = None
-    model.test_function = None
-    model.predict_function = None
 
 
 def innermost_optimizer(optimizer):

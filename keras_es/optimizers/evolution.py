@@ -73,8 +73,12 @@ class EvolutionStrategy(MaskOptimizer):
 
     def noise(self, pair):
         """Return the standard normal noise of one pair, one tensor for each weight."""
+        return self.draw(noise.normal, pair)
+
+    def draw(self, distribution, pair):
+        """Draw from a function of `ops.noise` for one pair, for each weight."""
         return [
-            noise.normal(
+            distribution(
                 tuple(m.mask_scores.shape),
                 noise.counter_seed(key, self.generation.value, self.global_pair(pair)),
             )
@@ -145,7 +149,7 @@ class EvolutionStrategy(MaskOptimizer):
         }
 
 
-def check_schedule(name, value, allow_zero=True):
+def check_schedule(name, value):
     """Return a non-negative float or a schedule.
 
     Raises:
@@ -156,10 +160,9 @@ def check_schedule(name, value, allow_zero=True):
     if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
         return value
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or value < 0 or (value == 0 and not allow_zero):
-        bound = "of at least 0" if allow_zero else "above 0"
+    if not number or value < 0:
         raise ValueError(
-            f"`{name}` must be a number {bound} or a LearningRateSchedule. "
+            f"`{name}` must be a number of at least 0 or a LearningRateSchedule. "
             f"Received: {name}={value!r}"
         )
     return float(value)

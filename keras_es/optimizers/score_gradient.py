@@ -96,13 +96,7 @@ class BernoulliStrategy(ScoreGradientStrategy):
 
     def uniforms(self, pair):
         """Return uniform noise of one pair for each weight."""
-        return [
-            noise.uniform(
-                tuple(m.mask_scores.shape),
-                noise.counter_seed(key, self.generation.value, self.global_pair(pair)),
-            )
-            for m, key in zip(self.masked_weights, self.stream_keys())
-        ]
+        return self.draw(noise.uniform, pair)
 
     def member_masks(self, pair):
         """Return m+ = [u < p] and m- = [1 - u < p], both Bernoulli(p)."""
