@@ -1,0 +1,77 @@
+"""The picture of a table: bars of ratios against their targets, and curves."""
+
+MET, MISSED, NO_TARGET = "#009E73", "#D55E00", "#999999"
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def draw(rows, path):
+    """Draw rows into a file.
+
+    Args:
+        rows: List of `benchmarks.timing.Row`. Those with `detail["curve"]` are
+            points of that curve, at `detail["x"]`; a curve's name is
+            "quantity against x" or "quantity against x: label", one panel for what
+            stands before the colon.
+        path: File to write, its suffix names the format.
+    """
+    from matplotlib.figure import Figure
+
+    bars, panels = _panels(rows)
+    columns = 2
+    lines = -(-len(panels) // columns)
+    height = 1.0 + 0.32 * len(bars)
+    figure = Figure(figsize=(11, height + 3.2 * lines), layout="constrained")
+    grid = figure.add_gridspec(
+        lines + 1, columns, height_ratios=[height, *[3.2] * lines]
+    )
+    if bars:
+        _draw_bars(figure.add_subplot(grid[0, :]), bars)
+    for i, (title, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(grid[1 + i // columns, i % columns])
+        _draw_curves(axes, title, curves)
+    figure.savefig(path, dpi=110)
+
+
+def _panels(rows):
+    bars, panels = [], {}
+    for row in rows:
+        curve = row.detail.get("curve")
+        if curve is not None:
+            title, _, label = curve.partition(": ")
+            curves = panels.setdefault(f"{title} [{row.unit}]", {})
+            curves.setdefault(label, []).append((row.detail["x"], row.value))
+        elif row.ratio is not None or row.target is not None:
+            bars.append(row)
+    return bars, panels
+
+
+def _draw_bars(axes, rows):
+    numbers = [row.value if row.ratio is None else row.ratio for row in rows]
+    colors = [{None: NO_TARGET, True: MET, False: MISSED}[row.met] for row in rows]
+    places = range(len(rows))
+    axes.barh(places, numbers, color=colors)
+    for place, row, number in zip(places, rows, numbers):
+        axes.annotate(
+            f" {number:.3g}" + (f"  ({row.target})" if row.target else ""),
+            (number, place),
+            va="center",
+            fontsize=8,
+        )
+        if row.target:
+            bound = row.bound[1]
+            axes.plot([bound, bound], [place - 0.45, place + 0.45], color="black")
+    axes.set_yticks(places, [f"{r.suite}: {r.case}" for r in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.margins(x=0.25)
+    axes.set_title("Ratio, with its target (black line); orange: missed", fontsize=10)
+
+
+def _draw_curves(axes, title, curves):
+    for color, (label, points) in zip(LINES * len(curves), curves.items()):
+        x, y = zip(*sorted(points))
+        axes.plot(x, y, "o-", color=color, label=label or None, markersize=4)
+    axes.set(xscale="log", yscale="log", title=title)
+    if any(curves):
+        axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
