@@ -4,10 +4,12 @@ import contextlib
 import threading
 
 import keras
+import tensorflow as tf
 from keras.src.losses.loss import unscale_loss_for_distribution
 from keras.src.trainers.trainer import model_supports_jit
 
 __all__ = [
+    "TrainerHooks",
     "add_weights_to_built_layer",
     "batch_spec",
     "clone_layer_graph",
@@ -24,6 +26,7 @@ __all__ = [
     "own_variables",
     "record_slots",
     "seed_states",
+    "step_function",
     "track_in_checkpoints",
     "unscale_loss_for_distribution",
 ]
@@ -173,6 +176,42 @@ def record_slots(optimizer, variables):
     return slots
 
 
+class TrainerHooks:
+    """Overrides of private hooks of Keras's trainer, to be put before `keras.Model`."""
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Build model, metrics and optimizer before the step is traced.
+
+        Variables cannot be created inside the stateless scope of a member. Keras takes
+        the first batch of the iterator for it: this moves stateful shuffles on, and
+        fails with several workers.
+        """
+        if self._distribute_strategy is None and not self.has_members():
+            return super()._maybe_symbolic_build(iterator, data_batch)
+        if data_batch is None and iterator is not None:
+            data_batch = batch_spec(iterator)
+        if data_batch is None and iterator is not None:
+            data_batch = _first_batch(iterator)
+        with self.distribute_strategy.scope():
+            return self._symbolic_build(data_batch=data_batch)
+
+    def _get_metrics_result_or_logs(self, logs):
+        """Return the logs of the last step, with what the metrics say of all steps.
+
+        Keras does so only if a step returns nothing but metrics. A replica's own
+        result in the last step is not that of all replicas.
+        """
+        metrics = self.get_metrics_result()
+        if isinstance(logs, dict) and set(metrics) <= set(logs):
+            return {**logs, **metrics}
+        return logs
+
+
+def step_function(model, step):
+    """Return Keras's function of an iterator that runs `step` on all replicas."""
+    return model._make_function(step)
+
+
 def batch_spec(iterator):
     """Return the structure of one replica's batch as tensor specs, or None.
 
@@ -192,3 +231,14 @@ def batch_spec(iterator):
         for s in keras.tree.flatten(spec)
     ]
     return spec if all(known) else None
+
+
+def _first_batch(iterator):
+    """Return one replica's part of the first batch."""
+    for _, _, batches in iterator:
+        batch = batches[0] if isinstance(batches, (list, tuple)) else next(batches)
+        break
+    return keras.tree.map_structure(
+        lambda v: v.values[0] if isinstance(v, tf.distribute.DistributedValues) else v,
+        batch,
+    )

@@ -12,6 +12,14 @@ def replica_count():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def in_multi_worker(strategy):
+    """Tell whether a strategy joins several processes, each of which runs this."""
+    multi = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return multi and len(strategy.extended.worker_devices) < (
+        strategy.num_replicas_in_sync
+    )
+
+
 def replica_index():
     """Return the index of the replica that runs, an int32 scalar."""
     if replica_count() == 1:

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_es import _compat, conversion
+from keras_es._replicated import Replicated
 from keras_es.distribution import assign_all, mean_over_replicas
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.population import Population
@@ -11,7 +12,7 @@ from keras_es.population import Population
 _SEED = "random_state_"
 
 
-class ESMixin:
+class ESMixin(Replicated):
     """Put before `keras.Model` to train masks by a `MaskOptimizer` through `fit`.
 
     With any other optimizer the model trains as in plain Keras, with its masks fixed.
@@ -147,19 +148,9 @@ class ESMixin:
             **logs,
         }
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Build model, metrics and optimizer before the step is traced.
-
-        Variables cannot be created inside the stateless scope of a member.
-        """
-        if not isinstance(getattr(self, "optimizer", None), MaskOptimizer):
-            return super()._maybe_symbolic_build(iterator, data_batch)
-        if data_batch is None and iterator is not None:
-            data_batch = _compat.batch_spec(iterator)
-        if data_batch is None:
-            return self._symbolic_build(iterator=iterator)
-        with self.distribute_strategy.scope():
-            return self._symbolic_build(data_batch=data_batch)
+    def has_members(self):
+        """Tell whether the optimizer evaluates a population."""
+        return isinstance(getattr(self, "optimizer", None), MaskOptimizer)
 
     def get_config(self):
         """Return the model's config with the masks of its layers."""

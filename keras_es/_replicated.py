@@ -1,0 +1,142 @@
+"""What `fit` and `evaluate` need under strategies of several replicas or workers.
+
+Keras 3 has three gaps there. Its steps are not compiled by XLA, as XLA does not know the
+collectives; moving statistics of each replica go their own way; and with several
+workers, neither building a model nor reducing the logs works at all (keras#20585).
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_es import _compat
+from keras_es.distribution import (
+    assign_all,
+    in_multi_worker,
+    mean_over_replicas,
+    replica_count,
+)
+
+
+class Replicated(_compat.TrainerHooks):
+    """Put before `keras.Model`; without a strategy of several replicas it is that."""
+
+    _jit_compile_members = False
+
+    def train_step(self, data):
+        """Train the weights by plain gradients, on every replica alike."""
+        if replica_count() == 1:
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        step = _PlainStep(self, x, y, sample_weight)
+        loss, y_pred, gradients, state = step.run(self._jit_compile_members)
+        self.optimizer.apply(gradients, step.trained)
+        assign_all(average_state(step.touched, state))
+        examples = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
+        _compat.loss_tracker(self).update_state(loss, sample_weight=examples)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def make_train_function(self, force=False):
+        """Compile the train step; with several workers, join them at each step."""
+        if not in_multi_worker(self.distribute_strategy):
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            self.train_function = JoinedStep(self, self.train_step)
+
+    def make_test_function(self, force=False):
+        """Compile the test step, as `make_train_function`."""
+        if not in_multi_worker(self.distribute_strategy):
+            return super().make_test_function(force)
+        if self.test_function is None or force:
+            self.test_function = JoinedStep(self, self.test_step)
+
+
+class _PlainStep:
+    """Loss, gradients and new state of one replica's share of a batch."""
+
+    def __init__(self, model, x, y, sample_weight):
+        self.model, self.batch = model, (x, y, sample_weight)
+        self.variables = list(model.trainable_variables)
+        self.trained, self.touched = [], []
+
+    def run(self, jit_compile):
+        """Return loss, predictions, gradients of `trained`, values of `touched`."""
+        function = self._run
+        if jit_compile:
+            function = tf.function(function, autograph=False, jit_compile=True)
+        return function()
+
+    def _run(self):
+        values = [tf.convert_to_tensor(v.value) for v in self.variables]
+        mapping = list(zip(self.variables, values))
+        scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            with scope:
+                loss, scaled, y_pred = self._losses(*self.batch)
+        gradients = tape.gradient(scaled, values)
+        known = [(v, g) for v, g in zip(self.variables, gradients) if g is not None]
+        self.trained[:] = [v for v, _ in known]
+        state = [
+            (v, scope.get_current_value(v)) for v in self.model.non_trainable_variables
+        ]
+        state = [(v, value) for v, value in state if value is not None]
+        self.touched[:] = [v for v, _ in state]
+        gradients = [tf.convert_to_tensor(g) for _, g in known]
+        return loss, y_pred, gradients, [tf.cast(x, v.value.dtype) for v, x in state]
+
+    def _losses(self, x, y, sample_weight):
+        y_pred = _compat.forward(self.model, x, training=True)
+        loss = _compat.compute_loss(self.model, x, y, y_pred, sample_weight)
+        plain = _compat.unscale_loss_for_distribution(loss)
+        return plain, self.model.optimizer.scale_loss(loss), y_pred
+
+
+def average_state(variables, values):
+    """Return (variable, value) with floats, such as moving statistics, averaged.
+
+    Other state, such as the counters of random generators, is alike on all replicas.
+    """
+    floats = [i for i, value in enumerate(values) if value.dtype.is_floating]
+    values = list(values)
+    for i, mean in zip(floats, mean_over_replicas([values[i] for i in floats])):
+        values[i] = mean
+    return list(zip(variables, values))
+
+
+class JoinedStep:
+    """What Keras calls for each step with several workers.
+
+    All logs of a step travel in one tensor of shape [1, numbers]: Keras, which reduces
+    logs over axis 0 here, then works, and one reduction serves all. The first number
+    tells every worker, at the same step, that one of them has to stop.
+
+    Args:
+        model: The compiled model.
+        step: Its `train_step` or `test_step`.
+    """
+
+    def __init__(self, model, step):
+        self._step = step
+        self._request = tf.Variable(0.0, trainable=False)
+        self._logs, self._shapes = {}, []
+        self._function = _compat.step_function(model, self._packed)
+        self.stop_requested = False
+
+    def request_stop(self, value=True):
+        """Ask all workers to stop after the next step."""
+        self._request.assign(float(value))
+
+    def __call__(self, iterator):
+        """Run a step, or `steps_per_execution` of them, and return its logs."""
+        numbers = self._function(iterator)
+        self.stop_requested = bool(numbers[0] > 0.0)
+        parts = tf.split(numbers[1:], [shape.num_elements() for shape in self._shapes])
+        parts = [tf.reshape(part, s) for part, s in zip(parts, self._shapes)]
+        return keras.tree.pack_sequence_as(self._logs, parts)
+
+    def _packed(self, data):
+        self._logs = logs = self._step(data)
+        values = [tf.convert_to_tensor(v) for v in keras.tree.flatten(logs)]
+        self._shapes[:] = [v.shape for v in values]
+        numbers = [tf.reshape(tf.cast(v, tf.float32), [-1]) for v in values]
+        return tf.concat([self._request[None], *numbers], axis=0)[None]
