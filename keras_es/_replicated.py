@@ -1,6 +1,6 @@
 """What `fit` and `evaluate` need under strategies of several replicas or workers.
 
-Keras 3 has three gaps there. Its steps are not compiled by XLA, as XLA does not know the
+Keras 3 has three gaps there. Its steps are not compiled by XLA, which does not know the
 collectives; moving statistics of each replica go their own way; and with several
 workers, neither building a model nor reducing the logs works at all (keras#20585).
 """
