@@ -48,7 +48,6 @@ def define_flags():
         "guided_es, snes, open_es, bernoulli_nes, static, or none for a dense model",
     )
     whole("population_size", None, "members in a step; default by mask_optimizer")
-    text("batch_mode", "split", "members share the batch (split) or see it all (full)")
     text("optimizer", "adam", "Keras optimizer of the weights")
     real("learning_rate", None, "at the start, falls to 0; default by data set")
     whole("batch_size", None, "examples in a step; default by data set")
@@ -56,6 +55,11 @@ def define_flags():
     whole("seed", 0, "seed of weights, masks, noise and the order of the data")
     text("jit_compile", "auto", "whether XLA compiles the step: auto, true or false")
     switch("augment", None, "shift and flip images; default for CIFAR only")
+    text(
+        "strategy", "none", "none, mirrored, multi_worker (TF_CONFIG) or tpu (bfloat16)"
+    )
+    whole("virtual_devices", None, "try mirrored: so many replicas on the CPU")
+    text("tpu", "local", "name or grpc:// address of the TPU; local on its own machine")
     text("workdir", None, "folder of the run; default runs/ and what the flags say")
     switch("help", False, "show this and exit")
     return f
@@ -104,7 +108,10 @@ def build(config, data):
     optimizer = _settings.inner_optimizers()[config["optimizer"]](
         learning_rate=schedule
     )
-    if config["mask_optimizer"] != "none":
+    if config["mask_optimizer"] == "none":
+        # Keras's own models cannot be trained by several workers.
+        model = keras_es.ESModel(model.inputs, model.outputs, name=model.name)
+    else:
         try:
             model = keras_es.sparsify(
                 model,
@@ -155,7 +162,6 @@ def mask_optimizer(config, inner, steps):
     arguments = {"seed": config["seed"]}
     if config["population_size"] is not None:
         arguments["population_size"] = config["population_size"]
-        arguments["batch_mode"] = config["batch_mode"]
     rate = getattr(cls, "default_score_learning_rate", None)
     if rate is not None:
         # A decay from three times the constant rate moves scores about as far.
@@ -189,29 +195,57 @@ def run(f):
         import tensorflow as tf
 
         import models
-        from keras_es import _settings, _training_run, _workdir
+        from keras_es import _settings, _strategies, _workdir, _workers
 
+        _settings.check(f, list(models.ARCHITECTURES))
+        strategy = _strategies.make(
+            f.strategy, virtual_devices=f.virtual_devices, tpu=f.tpu
+        )
         tf.config.list_logical_devices()
-    _settings.check(f, list(models.ARCHITECTURES))
+    if f.strategy == "tpu":
+        keras.config.set_dtype_policy("mixed_bfloat16")
     data = _settings.load_data(f)
-    config = _settings.resolve(f, data)
+    config = _settings.resolve(f, data, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config["seed"])
-    model = build(config, data)
     folder = _settings.workdir_name(f, config)
-    with _workdir.Workdir(folder, config) as workdir:
-        summary = workdir.summary()
-        if summary is not None:
-            print(f"{folder} is finished; nothing was changed")
-        else:
-            print(f"{folder}: {len(data.x_train):,} training images of {data.name}")
-            if not model.jit_compile:
-                # Keras turns XLA off under this switch, and XLA does not need it.
-                tf.config.experimental.enable_op_determinism()
-            # A bar that redraws itself is for people, a line an epoch for log files.
-            verbose = 1 if sys.stdout.isatty() else 2
-            trained = _training_run.train(workdir, model, data, verbose=verbose)
+    chief = _workers.is_chief(strategy)
+    with _workers.losses_named(strategy), strategy.scope():
+        model = build(config, data)
+    with (
+        _workers.losses_named(strategy),
+        _workdir.Workdir(folder, config, chief) as workdir,
+    ):
+        _workers.check_same(strategy, config)
+        train_and_finish(workdir, model, data, print if chief else lambda line: None)
+
+
+def train_and_finish(workdir, model, data, say):
+    """Do what is left to do of a run, and show its result."""
+    import tensorflow as tf
+
+    from keras_es import _training_run, _workers
+
+    strategy = model.distribute_strategy
+    summary = workdir.summary()
+    # All workers must see the same, and no summary appears before all have looked.
+    finished = all(row[0] for row in _workers.tell_workers(strategy, [bool(summary)]))
+    if finished:
+        say(f"{workdir.path} is finished; nothing was changed")
+    else:
+        count = strategy.num_replicas_in_sync
+        images = f"{len(data.x_train):,} training images of {data.name}"
+        say(f"{workdir.path}: {images}" + f", {count} replicas" * (count > 1))
+        if not model.compiled_by_xla:
+            # Keras turns XLA off under this switch, and XLA does not need it.
+            tf.config.experimental.enable_op_determinism()
+        # A bar that redraws itself is for people, a line an epoch for log files.
+        verbose = (1 if sys.stdout.isatty() else 2) if workdir.chief else 0
+        trained = _training_run.train(workdir, model, data, say, verbose)
+        if workdir.chief:
             summary = _training_run.finish(workdir, *trained, data)
-        print(_training_run.table(summary))
+        _workers.tell_workers(strategy, [1])  # none leaves before the chief is done
+    if workdir.chief:
+        say(_training_run.table(summary))
 
 
 def _terminate(signum, frame):

@@ -35,6 +35,18 @@ class Replicated(_compat.TrainerHooks):
         _compat.loss_tracker(self).update_state(loss, sample_weight=examples)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
+    @property
+    def compiled_by_xla(self):
+        """Whether XLA compiles the train step, or what each replica does in it."""
+        return bool(self.jit_compile or self._jit_compile_members)
+
+    def get_compile_config(self):
+        """Return what `compile` was given, in which Keras has not been told of XLA."""
+        config = super().get_compile_config()
+        if config and self._jit_compile_members:
+            config["jit_compile"] = True
+        return config
+
     def make_train_function(self, force=False):
         """Compile the train step; with several workers, join them at each step."""
         if not in_multi_worker(self.distribute_strategy):

@@ -8,7 +8,7 @@ import re
 
 import keras
 
-from keras_es import datasets, optimizers
+from keras_es import _strategies, datasets, optimizers
 from keras_es._workdir import RunError
 
 
@@ -32,9 +32,9 @@ def check(f, models):
         "model": models,
         "allocation": ["uniform", "erk"],
         "mask_optimizer": [*optimizers.OPTIMIZERS, "none"],
-        "batch_mode": ["split", "full"],
         "optimizer": [*inner_optimizers()],
         "jit_compile": ["auto", "true", "false"],
+        "strategy": _strategies.STRATEGIES,
     }
     for name, choices in known.items():
         if f[name].value is not None and f[name].value not in choices:
@@ -46,6 +46,7 @@ def check(f, models):
         "learning_rate": (lambda v: 0 < v < math.inf, "expected a number above 0"),
         "batch_size": (lambda v: v >= 1, "expected at least 1"),
         "epochs": (lambda v: v >= 1, "expected at least 1"),
+        "virtual_devices": (lambda v: v >= 1, "expected at least 1"),
         "seed": (lambda v: 0 <= v < 2**31, "expected an integer in [0, 2**31)"),
         "population_size": (
             lambda v: v >= 2 and v % 2 == 0,
@@ -59,6 +60,10 @@ def check(f, models):
         refuse(f, "block_shape", "expected ROWSxCOLUMNS, like 16x1")
     if f.mask_optimizer == "none" and f.sparsity:
         refuse(f, "sparsity", "--mask_optimizer=none has no masks and needs 0")
+    if f.virtual_devices and f.strategy != "mirrored":
+        refuse(f, "virtual_devices", "only --strategy=mirrored has several devices")
+    if f["tpu"].present and f.strategy != "tpu":
+        refuse(f, "tpu", "--strategy=tpu is missing")
 
 
 def refuse(f, name, message):
@@ -91,11 +96,16 @@ def load_data(f):
         raise DataError(str(error)) from error
 
 
-def resolve(f, data):
+def resolve(f, data, replicas=1):
     """Return all that the result follows from, with defaults that fit the data set.
 
+    Args:
+        f: The flags.
+        data: The data set.
+        replicas: Number of replicas that share each batch.
+
     Raises:
-        RunError: If the population cannot share a batch.
+        RunError: If replicas or the population cannot share a batch.
     """
     height, width, channels = data.input_shape
     if height * width <= 256:
@@ -115,15 +125,22 @@ def resolve(f, data):
     config = {
         name: defaults.get(name) if f[name].value is None else f[name].value
         for name in f
-        if name not in ("data_dir", "workdir", "help")
+        if name not in ("data_dir", "workdir", "help", "tpu", "virtual_devices")
     }
+    config["replicas"] = replicas
     config["population_size"] = population_size(f)
+    if config["batch_size"] % replicas:
+        raise RunError(
+            f"a batch that the replicas cannot share: --batch_size="
+            f"{config['batch_size']} is not a multiple of the {replicas} replicas of "
+            f"--strategy={f.strategy}"
+        )
     share = config["population_size"] or 1
-    if f.batch_mode == "split" and config["batch_size"] % share:
+    if config["batch_size"] // replicas % share:
         raise RunError(
             f"a batch that the population cannot share: --batch_size="
-            f"{config['batch_size']} is not a multiple of --population_size={share}; "
-            "change one of them or give --batch_mode=full"
+            f"{config['batch_size']}{f' over {replicas} replicas' * (replicas > 1)} "
+            f"is not a multiple of --population_size={share}"
         )
     return config
 
@@ -146,6 +163,9 @@ def workdir_name(f, config):
     parts += [
         f"{name}={config[name]}"
         for name in config
-        if name not in first and f[name].present and config[name] != f[name].default
+        if name in f and name not in first and f[name].present
+        if config[name] != f[name].default
     ]
+    if config["replicas"] > 1:
+        parts.append(f"replicas={config['replicas']}")
     return os.path.join("runs", re.sub(r"[^\w.=,-]", "_", "-".join(parts)))

@@ -16,7 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_es import _files, callbacks, plots
+from keras_es import _checkpoints, _files, _workers, callbacks, plots
+from keras_es._workdir import RunError
 
 
 def train(workdir, model, data, say=print, verbose="auto"):
@@ -35,17 +36,22 @@ def train(workdir, model, data, say=print, verbose="auto"):
 
     Raises:
         keras_es.callbacks.TrainingStopped: If SIGTERM or Ctrl-C ended it early.
+        RunError: If workers do not see the same checkpoints.
     """
     config, folder = workdir.config, workdir.path / "checkpoints"
-    restored, progress, damaged = callbacks.AtomicCheckpoint.restore(folder)
+    strategy = model.distribute_strategy
+    path, progress, damaged = _checkpoints.latest(folder)
     for problem in damaged:
         say(f"damaged checkpoint: {problem}; using the one before it")
     per_epoch = data.steps_per_epoch(config["batch_size"])
-    if restored is not None:
-        model, total = restored, per_epoch * config["epochs"]
+    _check_same_step(strategy, progress, folder)
+    if path is not None:
+        with strategy.scope():
+            model = keras.models.load_model(path)
+        total = per_epoch * config["epochs"]
         say(f"resuming after step {progress.step:,} of {total:,}")
     checkpoint = callbacks.AtomicCheckpoint(folder, progress=progress)
-    board = callbacks.MaskTensorBoard(workdir.path / "logs")
+    board = [callbacks.MaskTensorBoard(workdir.path / "logs")] * workdir.chief
     progress = checkpoint.progress
     with callbacks.StopOnSignal(checkpoint) as stop:
         while progress.epoch < config["epochs"]:
@@ -62,12 +68,37 @@ def train(workdir, model, data, say=print, verbose="auto"):
                 steps_per_epoch=per_epoch - taken,
                 initial_epoch=epoch,
                 epochs=epoch + 1 if taken else config["epochs"],
-                validation_data=data.test_batches(),
-                callbacks=[board, checkpoint, stop],
+                validation_data=validation_batches(data, strategy),
+                callbacks=[*board, checkpoint, stop],
                 shuffle=False,  # the stream is shuffled
                 verbose=verbose,
             )
     return model, progress
+
+
+def _check_same_step(strategy, progress, folder):
+    """Stop if workers would go on from different steps."""
+    step = -1 if progress is None else progress.step
+    steps = [int(row[0]) for row in _workers.tell_workers(strategy, [step])]
+    if len(set(steps)) > 1:
+        raise RunError(
+            f"the workers see different checkpoints in {folder} (steps {steps}, -1 for "
+            "none); --workdir must be one folder that all of them share"
+        )
+
+
+def validation_batches(data, strategy):
+    """Return the test data for the progress shown in training.
+
+    On TPU all batches have one shape, so what is left over is not in it. It is in what
+    the summary says, which is measured on the exported model.
+    """
+    batches = data.test_batches()
+    if not isinstance(strategy, tf.distribute.TPUStrategy):
+        return batches
+    replicas = strategy.num_replicas_in_sync
+    size = min(1000, len(data.x_test)) // replicas * replicas
+    return batches.rebatch(max(size, replicas), drop_remainder=True)
 
 
 def finish(workdir, model, progress, data):

@@ -20,18 +20,23 @@ class Workdir:
     Args:
         path: The folder; it is made if need be.
         config: Dict of everything that the result follows from.
+        chief: Whether this process writes. Other workers of the same run only read
+            what the chief has written.
 
     Raises:
         RunError: On entry, if the folder belongs to another run or is in use.
         keras_es._files.OutputError: On entry, if it cannot be written.
     """
 
-    def __init__(self, path, config):
+    def __init__(self, path, config, chief=True):
         self.path = Path(path)
         self.config = config
+        self.chief = chief
         self._lock = None
 
     def __enter__(self):
+        if not self.chief:
+            return self
         with _files.writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a")  # noqa: SIM115
@@ -46,7 +51,8 @@ class Workdir:
         return self
 
     def __exit__(self, *_):
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def summary(self):
         """Return the summary of a finished run, else None.
@@ -84,7 +90,7 @@ class Workdir:
             return
         before = self._read(path)
         different = [
-            f"--{name}={_flag(value)} (it has {_flag(before.get(name))})"
+            f"{_flag(name, value)} (it has {_text(before.get(name))})"
             for name, value in self.config.items()
             if before.get(name) != value
         ]
@@ -105,5 +111,9 @@ class Workdir:
         return content
 
 
-def _flag(value):
+def _flag(name, value):
+    return f"{'' if name == 'replicas' else '--'}{name}={_text(value)}"
+
+
+def _text(value):
     return "" if value is None else str(value)

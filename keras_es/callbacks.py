@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_es import _checkpoints, _files, plots
+from keras_es import _checkpoints, _files, _workers, plots
+from keras_es._replicated import JoinedStep
 
 __all__ = ["AtomicCheckpoint", "MaskTensorBoard", "StopOnSignal", "TrainingStopped"]
 
@@ -18,7 +19,8 @@ class AtomicCheckpoint(keras.callbacks.Callback):
 
     Each checkpoint is written under another name in the same folder, flushed to the
     disk and renamed; a digest beside it tells a damaged one. `keras.callbacks.
-    ModelCheckpoint` writes in place instead, and `BackupAndRestore` keeps one.
+    ModelCheckpoint` writes in place instead, and `BackupAndRestore` keeps one. With
+    several workers only the chief writes; all of them have to read the same folder.
 
     Args:
         folder: Where to put `step-*.keras` and `step-*.json`.
@@ -65,8 +67,10 @@ class AtomicCheckpoint(keras.callbacks.Callback):
         return model, progress, damaged
 
     def save(self):
-        """Save the model as it is now, at the end of a step."""
+        """Save the model as it is now, at the end of a step, if this is the chief."""
         self._stop_clock()
+        if not _workers.is_chief(self.model.distribute_strategy):
+            return None
         return _checkpoints.save(self.model, self.folder, self.progress, self.keep)
 
     def on_train_begin(self, logs=None):
@@ -117,7 +121,8 @@ class StopOnSignal(keras.callbacks.Callback):
     """Ends `fit` at the next step after SIGTERM or Ctrl-C, with a checkpoint.
 
     It is a context manager too: signals are caught inside the `with` block only. A
-    second signal does not wait for the step.
+    second signal does not wait for the step. With several workers, a signal to one of
+    them stops all after the same step.
 
     Args:
         checkpoint: The `AtomicCheckpoint` of the same `fit`, listed before this one.
@@ -156,14 +161,31 @@ class StopOnSignal(keras.callbacks.Callback):
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 
+    def on_train_begin(self, logs=None):
+        if self._joined:
+            self.model.train_function.request_stop(False)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._joined and self._received is not None:
+            self.model.train_function.request_stop()
+
     def on_train_batch_end(self, batch, logs=None):
-        if self._received is not None:
+        stops = self._received is not None
+        if self._joined:
+            stops = self.model.train_function.stop_requested
+        if stops:
             self.checkpoint.save()
+            # No worker leaves before the checkpoint is there.
+            _workers.tell_workers(self.model.distribute_strategy, [0])
             self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._received is not None:
+        if self._received is not None and not self._joined:
             self._stop()
+
+    @property
+    def _joined(self):
+        return isinstance(self.model.train_function, JoinedStep)
 
     def _handle(self, signum, frame):
         if self._received is not None:
@@ -171,7 +193,8 @@ class StopOnSignal(keras.callbacks.Callback):
         self._received = signum
 
     def _stop(self):
-        raise TrainingStopped(self._received, self.checkpoint.progress.step)
+        signum = self._received or signal.SIGTERM  # another worker's
+        raise TrainingStopped(signum, self.checkpoint.progress.step)
 
 
 class MaskTensorBoard(keras.callbacks.Callback):
