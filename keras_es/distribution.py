@@ -56,6 +56,39 @@ def _all_reduce(how, tensors):
     return list(tf.distribute.get_replica_context().all_reduce(how, tensors))
 
 
+def when(condition, action):
+    """Run `action` if a boolean scalar is true; replicas may differ in it.
+
+    Args:
+        condition: Boolean scalar tensor.
+        action: Function of no arguments that assigns and does not communicate.
+    """
+    tf.cond(condition, lambda: _done(action()), lambda: _done(None))
+
+
+def when_all(condition, action):
+    """Run `action` on all replicas if a condition holds, which all share.
+
+    Args:
+        condition: Function of no arguments to a boolean scalar tensor, of variables
+            that are equal on all replicas.
+        action: Function of no arguments that may communicate.
+    """
+    strategy = tf.distribute.get_strategy()
+    # On TPU all replicas run one program, whose branches may hold collectives.
+    if replica_count() == 1 or isinstance(strategy, tf.distribute.TPUStrategy):
+        when(condition(), action)
+        return
+    # Elsewhere a branch within a replica may not: leave the replicas, and enter again.
+    tf.distribute.get_replica_context().merge_call(
+        lambda strategy: when(condition(), lambda: strategy.run(action))
+    )
+
+
+def _done(_):
+    return tf.constant(0)
+
+
 def assign_all(pairs):
     """Assign a value to each variable, on every replica.
 

@@ -5,9 +5,8 @@ import tensorflow as tf
 
 from keras_es import _compat, conversion
 from keras_es._replicated import Replicated
-from keras_es.distribution import assign_all, mean_over_replicas
 from keras_es.optimizers.base import MaskOptimizer
-from keras_es.population import Population
+from keras_es.step import Step
 
 _SEED = "random_state_"
 
@@ -89,7 +88,8 @@ class ESMixin(Replicated):
         # Keras cannot compile the step of several replicas, whose collectives XLA does
         # not know; what each replica does with its members it can.
         replicated = self.distribute_strategy.num_replicas_in_sync > 1
-        self._jit_compile_members = bool(jit_compile) and replicated
+        has_members = isinstance(inner, MaskOptimizer)
+        self._jit_compile_members = bool(jit_compile) and (replicated or has_members)
         super().compile(
             optimizer=optimizer,
             loss=loss,
@@ -121,32 +121,20 @@ class ESMixin(Replicated):
 
     def train_step(self, data):
         """Run one step: ask, evaluate members, tell (see `MaskOptimizer`)."""
-        optimizer = self.optimizer
-        if not isinstance(optimizer, MaskOptimizer):
+        if not self.has_members():
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        population = Population(self, x, y, sample_weight)
-        result = population.evaluate(jit_compile=self._jit_compile_members)
-        # Each replica searches with its own members; the mean of their estimates
-        # moves the masks of all.
-        search_gradient = mean_over_replicas(
-            optimizer.search_gradient(result.fitness, result.valid, result.guidance)
-        )
-        result = result.over_replicas()
-        ok = tf.reduce_any(result.valid)
-        optimizer.update_weights(
-            result.gradients, population.variables, result.active, ok
-        )
-        new_scores = optimizer.update_masks(search_gradient, ok)
-        assign_all(result.state)
-        for variable, value in result.metrics:
-            variable.assign(value)
-        logs = optimizer.finish_step(new_scores, result.valid, ok)
-        return {
-            **self.get_metrics_result(),
-            **population_logs(result.fitness, result.valid),
-            **logs,
-        }
+        return Step(self, self._jit_compile_members).run(x, y, sample_weight)
+
+    def make_train_function(self, force=False):
+        """Compile the train step; `Step` itself compiles what XLA is to compile."""
+        jit_compile = self.jit_compile
+        if self.has_members():
+            self.jit_compile = False
+        try:
+            return super().make_train_function(force)
+        finally:
+            self.jit_compile = jit_compile
 
     def has_members(self):
         """Tell whether the optimizer evaluates a population."""
@@ -208,21 +196,6 @@ class ESMixin(Replicated):
             if value is not None:
                 state.assign(value)
         super().load_own_variables(saved)
-
-
-def population_logs(fitness, valid):
-    """Return mean, best and spread (standard deviation) of the valid fitness values."""
-    weight = tf.cast(valid, fitness.dtype)
-    count = tf.maximum(tf.reduce_sum(weight), 1.0)
-    safe = tf.where(valid, fitness, 0.0)
-    mean = tf.reduce_sum(safe) / count
-    variance = tf.reduce_sum(weight * tf.square(safe - mean)) / count
-    best = tf.reduce_min(tf.where(valid, fitness, float("inf")))
-    return {
-        "population_loss": mean,
-        "population_best": best,
-        "population_spread": tf.sqrt(variance),
-    }
 
 
 def xla_wins(model):

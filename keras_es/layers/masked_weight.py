@@ -107,6 +107,55 @@ class MaskedWeight:
         """Sum values of the kernel's shape over each unit."""
         return self.pattern.reduce(ops.reshape(values, self.matrix_shape))
 
+    def member_values(self, value, units):
+        """Return what a member with the unit mask `units` reads.
+
+        Args:
+            value: The latent kernel as a tensor.
+            units: Boolean unit mask, or None for the deployed one.
+
+        Returns:
+            The effective kernel, and a list of (variable, tensor) of what else the
+            layer has to read.
+        """
+        return ops.where(self.active(units), value, ops.zeros_like(value)), []
+
+    def active(self, units):
+        """Return where a member's gradient reaches the weight, of the kernel's shape.
+
+        Args:
+            units: Boolean unit mask, or None for the deployed one.
+        """
+        if units is None:
+            return ops.convert_to_tensor(self.kernel_mask.value)
+        return self.expand(units)
+
+    def unit_gradient(self, gradient, value, units):
+        """Return dL/dm of each unit: g * w summed over it, active or not.
+
+        Args:
+            gradient: g, the gradient at the effective kernel.
+            value: w, the latent kernel.
+            units: Boolean unit mask of the member.
+        """
+        return self.reduce(gradient * value)
+
+    def deploy(self, scores, units, slots):
+        """Return what sets new scores and their decoded mask.
+
+        Args:
+            scores: New scores.
+            units: Boolean unit mask decoded from them.
+            slots: Variables of the optimizer with the kernel's shape; they stay.
+
+        Returns:
+            List of (variable, tensor), and the number of weights that changed.
+        """
+        mask = self.expand(units)
+        changed = ops.not_equal(mask, self.kernel_mask.value)
+        assignments = [(self.mask_scores, scores), (self.kernel_mask, mask)]
+        return assignments, ops.sum(ops.cast(changed, "float32"))
+
     def effective_value(self):
         """Return the effective kernel: latent kernel times deployed mask."""
         return apply_mask(self.kernel, self.kernel_mask)

@@ -72,6 +72,9 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     fitness = None
     """None for the model's loss, or a function (y, y_pred) -> per-example values."""
 
+    turns = None
+    """`Turns` if a generation takes several steps."""
+
     needs_guidance = False
     """Whether `search_gradient` wants dL/dm at every unit."""
 
@@ -147,7 +150,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
 
     @property
     def pairs(self):
-        """Number of antithetic pairs."""
+        """Number of antithetic pairs in the population."""
         return max(1, self.population_size // 2)
 
     @property
@@ -155,9 +158,38 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         """2, or 1 for a method without a population."""
         return min(2, self.population_size)
 
+    @property
+    def members_in_step(self):
+        """Number of members that are evaluated in one step."""
+        return self.pairs_in_step * self.members_per_pair
+
+    @property
+    def pairs_in_step(self):
+        """Number of pairs that are evaluated in one step."""
+        return self.pairs
+
+    @property
+    def splits_batch(self):
+        """Whether the members of a step share its batch out."""
+        return self.batch_mode == "split" and self.population_size > 1
+
     def global_pair(self, pair):
         """Return the index of a pair among those of all replicas, for its noise."""
         return pair + replica_index() * self.pairs
+
+    def global_step_pair(self, pair):
+        """Return the index of a pair of this step among those of all replicas."""
+        return pair + replica_index() * self.pairs_in_step
+
+    def steps_done(self):
+        """Return the number of steps so far, int64 scalar."""
+        if self.turns is None:
+            return self.generation.value
+        return self.generation.value * self.turns.steps + self.turns.step.value
+
+    def step_masks(self, pair):
+        """Return `member_masks` of one of the pairs of this step."""
+        return self.member_masks(pair)
 
     def build(self, variables):
         """Create the inner optimizer's state and that of the search."""
@@ -167,9 +199,14 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         self.masked_weights = [
             v.masked_weight for v in variables if hasattr(v, "masked_weight")
         ]
-        for name in ("generation", "nonfinite_members", "skipped_steps"):
+        for name, dtype in (
+            ("generation", "int64"),
+            ("nonfinite_members", "int64"),
+            ("skipped_steps", "int64"),
+            ("mask_flip_ratio", "float32"),
+        ):
             counter = self.add_variable(
-                (), dtype="int64", name=name, aggregation="only_first_replica"
+                (), dtype=dtype, name=name, aggregation="only_first_replica"
             )
             self.__dict__[name] = counter
         slots = _compat.record_slots(self.inner_optimizer, variables)
@@ -186,26 +223,25 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         Args:
             gradients: Gradient of each variable, or None.
             variables: The trainable variables.
-            active: Dict from id of a masked kernel to the boolean union of masks.
+            active: Boolean union of the members' masks for each masked weight.
             ok: Boolean scalar; if False nothing changes.
         """
         allowed = {}
-        for variable in variables:
-            mask = active.get(id(variable))
-            if mask is not None:
-                mask = tf.logical_and(mask, ok)
+        for masked, mask in zip(self.masked_weights, active):
+            mask = tf.logical_and(mask, ok)
+            for variable in (masked.kernel, *self._slots.get(id(masked.kernel), ())):
                 allowed[id(variable)] = mask
-                for slot in self._slots.get(id(variable), ()):
-                    allowed[id(slot)] = mask
         guarded_apply(self.inner_optimizer, gradients, variables, allowed, ok)
 
-    def finish_step(self, new_scores, valid, ok):
-        """Deploy the masks of the new scores and count.
+    def end_generation(self, search_gradient, ok):
+        """Move scores, deploy the masks that are decoded from them, and count.
 
-        Returns:
-            Dict of logs: sparsity, mask_flip_ratio, nonfinite_members, skipped_steps.
+        Args:
+            search_gradient: What the hook of that name returned, of all replicas.
+            ok: Boolean scalar, whether any member was valid.
         """
-        flipped, assignments = 0, []
+        new_scores = self.update_masks(search_gradient, ok)
+        flipped, assignments = 0.0, []
         if new_scores is not None:
             new_scores = [
                 ops.where(ok, scores, masked.mask_scores.value)
@@ -214,28 +250,38 @@ class MaskOptimizer(keras.optimizers.Optimizer):
             units = [m.decode(s) for m, s in zip(self.masked_weights, new_scores)]
             self.masks_decoded(new_scores, units, ok)
             for masked, scores, chosen in zip(self.masked_weights, new_scores, units):
-                mask = masked.expand(chosen)
-                changed = tf.not_equal(mask, masked.kernel_mask.value)
-                flipped += tf.reduce_sum(tf.cast(changed, tf.float32))
-                assignments.append((masked.mask_scores, scores))
-                assignments.append((masked.kernel_mask, mask))
-        failed = tf.reduce_sum(tf.cast(tf.logical_not(valid), tf.int64))
-        nonfinite = self.nonfinite_members.value + failed
-        skipped = self.skipped_steps.value + tf.cast(tf.logical_not(ok), tf.int64)
+                slots = self._slots.get(id(masked.kernel), [])
+                deployed, changed = masked.deploy(scores, chosen, slots)
+                assignments += deployed
+                flipped += changed
+        size = sum(m.size for m in self.masked_weights) or 1
         assignments += [
             (self.generation, self.generation.value + 1),
-            (self.nonfinite_members, nonfinite),
-            (self.skipped_steps, skipped),
+            (self.mask_flip_ratio, tf.cast(flipped, tf.float32) / size),
         ]
         assign_all(assignments)
+
+    def count_step(self, valid, ok):
+        """Count the members of this step that failed, and the step if all did."""
+        failed = tf.reduce_sum(tf.cast(tf.logical_not(valid), tf.int64))
+        skipped = tf.cast(tf.logical_not(ok), tf.int64)
+        assign_all(
+            [
+                (self.nonfinite_members, self.nonfinite_members.value + failed),
+                (self.skipped_steps, self.skipped_steps.value + skipped),
+            ]
+        )
+
+    def step_logs(self):
+        """Return sparsity, mask_flip_ratio, nonfinite_members and skipped_steps."""
         size = sum(m.size for m in self.masked_weights) or 1
         nnz = sum(m.nnz for m in self.masked_weights)
-        return {
-            "sparsity": tf.constant(1.0 - nnz / size if self.masked_weights else 0.0),
-            "mask_flip_ratio": tf.cast(flipped, tf.float32) / size,
-            "nonfinite_members": tf.cast(nonfinite, tf.float32),
-            "skipped_steps": tf.cast(skipped, tf.float32),
+        logs = {
+            name: tf.cast(self.__dict__[name].value, tf.float32)
+            for name in ("mask_flip_ratio", "nonfinite_members", "skipped_steps")
         }
+        logs["sparsity"] = tf.constant(1.0 - nnz / size if self.masked_weights else 0.0)
+        return logs
 
     # The contract of Keras optimizers.
 

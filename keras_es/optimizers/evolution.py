@@ -6,6 +6,7 @@ from keras import ops
 from keras_es.ops import fitness as shaping
 from keras_es.ops import noise
 from keras_es.optimizers.base import MaskOptimizer, _check_integer
+from keras_es.optimizers.turns import Turns
 
 BATCH_MODES = ("split", "full")
 
@@ -30,6 +31,12 @@ class EvolutionStrategy(MaskOptimizer):
         fitness_shaping: Name or function, see `keras_es.ops.fitness`.
         sigma: Scale of the noise, in units of the initial scores (standard normal),
             or a `keras.optimizers.schedules.LearningRateSchedule` of the generation.
+        members_per_step: Even integer M that divides n: the members of a generation
+            take turns, M of them in a step. Scores and deployed masks move at the end
+            of the generation. None: n, or under "split" 2 where sampling would cost
+            more than the step does (see `sampling_is_cheap`).
+        steps_per_pair: Integer H, for how many steps a pair's masks are held; a
+            generation takes n/M * H steps. None: 1, or 4 where sampling is not cheap.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
     """
@@ -43,6 +50,8 @@ class EvolutionStrategy(MaskOptimizer):
         fitness_shaping="centered_rank",
         sigma=0.3,
         *,
+        members_per_step=None,
+        steps_per_pair=None,
         seed=0,
         name=None,
         **kwargs,
@@ -61,9 +70,51 @@ class EvolutionStrategy(MaskOptimizer):
             )
         self.population_size = population_size
         self.batch_mode = batch_mode
+        self.members_per_step = _check_members(members_per_step, population_size)
+        if steps_per_pair is not None:
+            _check_integer("steps_per_pair", steps_per_pair, minimum=1)
+        self.steps_per_pair = steps_per_pair
         self.fitness = _get_function(fitness)
         self.fitness_shaping = shaping.get(fitness_shaping)
         self.sigma = check_schedule("sigma", sigma)
+
+    def build(self, variables):
+        """Create the state of the search, and of the turns that members take."""
+        if self.built:
+            return
+        super().build(variables)
+        members = self.members_per_step
+        held = self.steps_per_pair
+        cheap = self.sampling_is_cheap()
+        if members is None:
+            all_at_once = cheap or self.batch_mode == "full"
+            members = self.population_size if all_at_once else 2
+        if held is None:
+            held = 1 if cheap or members > 2 else 4
+        if members < self.population_size or held > 1:
+            # Not through Keras's tracking of attributes, which is for state.
+            self.__dict__["turns"] = Turns(self, members, held)
+            self.turns.build()
+
+    def sampling_is_cheap(self):
+        """Tell whether units are few: at most one for each 16 weights.
+
+        Where each weight is a unit, to draw and decode a member costs several times
+        the member's forward and backward pass at the usual batch sizes.
+        """
+        units = sum(m.units for m in self.masked_weights)
+        return 16 * units <= sum(m.size for m in self.masked_weights)
+
+    @property
+    def pairs_in_step(self):
+        """Number of pairs that are evaluated in one step."""
+        return self.pairs if self.turns is None else self.turns.pairs_in_step
+
+    def step_masks(self, pair):
+        """Return the masks of the two members of one of the pairs of this step."""
+        if self.turns is None:
+            return self.member_masks(pair)
+        return self.turns.masks(pair)
 
     def current(self, value):
         """Return a hyperparameter now: a number, or a schedule of the generation."""
@@ -146,7 +197,21 @@ class EvolutionStrategy(MaskOptimizer):
             "fitness": _serialize_function(self.fitness),
             "fitness_shaping": shaping.serialize(self.fitness_shaping),
             "sigma": serialize_schedule(self.sigma),
+            "members_per_step": self.members_per_step,
+            "steps_per_pair": self.steps_per_pair,
         }
+
+
+def _check_members(members, population_size):
+    if members is None:
+        return None
+    _check_integer("members_per_step", members, minimum=2)
+    if members % 2 or population_size % members:
+        raise ValueError(
+            "`members_per_step` must be even and divide population_size="
+            f"{population_size}. Received: members_per_step={members}"
+        )
+    return members
 
 
 def check_schedule(name, value):

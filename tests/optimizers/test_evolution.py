@@ -19,8 +19,7 @@ def generation(optimizer, losses=LOSSES):
     half = [np.ravel(optimizer.noise(pair)[0]) for pair in range(optimizer.pairs)]
     valid = np.isfinite(losses)
     gradient = optimizer.search_gradient(losses, valid, None)
-    scores = optimizer.update_masks(gradient, TRUE)
-    optimizer.finish_step(scores, valid, TRUE)
+    optimizer.end_generation(gradient, TRUE)
     return np.array([sign * z for z in half for sign in (1.0, -1.0)])
 
 

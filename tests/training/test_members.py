@@ -32,9 +32,8 @@ def evaluate_population(model, x, y, sample_weight=None):
         population = Population(model, *arguments, sample_weight)
         found["touched"] = population.touched
         result = population.evaluate()
-        state = result.state + result.metrics
-        found["variables"] = [v for v, _ in state]
-        return result.fitness, result.valid, [value for _, value in state]
+        found["variables"] = population.touched + population.metrics
+        return result.fitness, result.valid, result.state + result.metrics
 
     fitness, valid, values = step()
     state = {v.path: s.numpy() for v, s in zip(found["variables"], values)}

@@ -1,0 +1,118 @@
+"""One training step: ask, evaluate members, tell."""
+
+import tensorflow as tf
+
+from keras_es.distribution import (
+    assign_all,
+    mean_over_replicas,
+    replica_count,
+    when,
+    when_all,
+)
+from keras_es.evaluation import Evaluation
+from keras_es.population import Population
+
+
+class Step:
+    """One training step of a model whose optimizer is a `MaskOptimizer`.
+
+    The parts that XLA compiles are functions of their own and not one program: what
+    happens once in a generation (masks are drawn, scores move) is left out in other
+    steps, which inside of one program would copy all of its state; and collectives
+    cannot be compiled.
+
+    Args:
+        model: Compiled `ESModel`.
+        jit_compile: Whether to compile the parts with XLA.
+    """
+
+    def __init__(self, model, jit_compile):
+        self.model, self.optimizer = model, model.optimizer
+        self.jit_compile = jit_compile
+        self.alone = replica_count() == 1
+
+    def run(self, x, y, sample_weight):
+        """Run the step on a batch and return the logs."""
+        turns = self.optimizer.turns
+        if turns is not None and turns.held:
+            when(turns.draw_is_due, lambda: turns.hold(self._compiled(turns.draw)))
+        population = Population(self.model, x, y, sample_weight)
+        # With one replica, members and updates are one program.
+        learn = self._compiled if self.alone else lambda f: f()
+        fitness, valid = learn(lambda: self._learn(population))
+        if turns is not None:
+            when_all(
+                lambda: turns.are_over, lambda: self._compiled_alone(self._end_turns)
+            )
+        return {
+            **self.model.get_metrics_result(),
+            **population_logs(fitness, valid),
+            **self.optimizer.step_logs(),
+        }
+
+    def _compiled(self, function):
+        """Call a function of no arguments, compiled by XLA if that is wanted."""
+        if not self.jit_compile:
+            return function()
+        return tf.function(function, autograph=False, jit_compile=True)()
+
+    def _compiled_alone(self, function):
+        return self._compiled(function) if self.alone else function()
+
+    def _learn(self, population):
+        """Evaluate members and move weights; move masks if the generation is over."""
+        evaluate = population.evaluate
+        mine = evaluate() if self.alone else self._compiled_evaluation(evaluate)
+        result = mine.over_replicas()
+        ok = tf.reduce_any(result.valid)
+        self.optimizer.update_weights(
+            result.gradients, population.variables, result.active, ok
+        )
+        assign_all(zip(population.touched, result.state))
+        for variable, value in zip(population.metrics, result.metrics):
+            variable.assign(value)
+        self.optimizer.count_step(result.valid, ok)
+        turns = self.optimizer.turns
+        if turns is None:
+            self._tell(mine.fitness, mine.valid, mine.guidance, ok)
+        else:
+            turns.collect(result.fitness, result.valid, mine.guidance)
+        return result.fitness, result.valid
+
+    def _compiled_evaluation(self, evaluate):
+        return Evaluation(**self._compiled(lambda: dict(vars(evaluate()))))
+
+    def _end_turns(self):
+        turns = self.optimizer.turns
+        ok = tf.reduce_any(turns.evaluations.value > 0.0)
+        fitness, valid = turns.fitness()
+        self._tell(fitness, valid, turns.mean_guidance(), ok)
+
+    def _tell(self, fitness, valid, guidance, ok):
+        """Move scores and masks by what a generation found.
+
+        Each replica searches with its own members; the mean of their estimates moves
+        the masks of all.
+        """
+        optimizer = self.optimizer
+
+        def search_gradient():
+            return optimizer.search_gradient(fitness, valid, guidance)
+
+        local = search_gradient() if self.alone else self._compiled(search_gradient)
+        optimizer.end_generation(mean_over_replicas(local), ok)
+
+
+def population_logs(fitness, valid):
+    """Return mean, best and spread (standard deviation) of the valid fitness values."""
+    weight = tf.cast(valid, fitness.dtype)
+    count = tf.maximum(tf.reduce_sum(weight), 1.0)
+    safe = tf.where(valid, fitness, 0.0)
+    mean = tf.reduce_sum(safe) / count
+    variance = tf.reduce_sum(weight * tf.square(safe - mean)) / count
+    best = tf.reduce_min(tf.where(valid, fitness, float("inf")))
+    return {
+        "population_loss": mean,
+        "population_best": best,
+        "population_spread": tf.sqrt(variance),
+    }
