@@ -3,7 +3,13 @@
 import keras
 
 from keras_es import _compat, patterns
-from keras_es.layers import CELLS, TWINS, MaskedLayer
+from keras_es.layers import (
+    BLOCK_SPARSE,
+    CELLS,
+    TWINS,
+    BlockSparseLayer,
+    MaskedLayer,
+)
 
 
 def walk(layer, path="", seen=None):
@@ -28,15 +34,20 @@ def masked_weights(model):
         model: A Keras model or layer.
 
     Returns:
-        List of `MaskedWeight`, in the order of the layers.
+        List of `MaskedWeight` and `BlockSparseWeight`, in the order of the layers.
     """
     layers = [layer for _, layer in walk(model)]
     return [
         m
         for layer in [model, *layers]
-        if isinstance(layer, MaskedLayer)
+        if has_masks(layer)
         for m in layer.masked_weights
     ]
+
+
+def has_masks(layer):
+    """Tell whether a layer's weights are masked or block-sparse."""
+    return isinstance(layer, (MaskedLayer, BlockSparseLayer))
 
 
 def seed_states(model):
@@ -71,6 +82,9 @@ def swap_out(layer, path):
     Raises:
         ValueError: If the layer's class is the user's own.
     """
+    if type(layer) in BLOCK_SPARSE:
+        layer.become_plain()
+        return
     if not is_twin(layer) and type(layer) not in CELLS:
         raise ValueError(
             f"Layer {path!r} is of a class derived from a masked layer: there is no "
@@ -89,7 +103,8 @@ def is_twin(layer):
 
 def masks_cell(layer):
     """Tell whether a layer is masked, or would be, in its recurrent cell."""
-    return hasattr(layer, "cell") and (is_twin(layer) or twin_of(layer) is not None)
+    masked = has_masks(layer) or twin_of(layer) is not None
+    return hasattr(layer, "cell") and masked
 
 
 def mask_map(model):

@@ -3,7 +3,6 @@
 import dataclasses
 
 from keras_es import _compat, conversion
-from keras_es.layers import MaskedLayer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +15,7 @@ class SparsityReport:
         dense: One dict for each layer with weights that are not masked: layer, class,
             parameters.
         parameters: Number of trainable and frozen weights of the model without masks
-            and scores.
+            and scores; those that a block-sparse layer does not store count as well.
         masked: Number of weights under a mask.
         nonzero_masked: Number of those that the deployed masks keep.
     """
@@ -96,10 +95,11 @@ def sparsity_report(model):
     cells = {id(layer.cell): p for p, layer in layers if conversion.masks_cell(layer)}
     for path, layer in layers:
         path = cells.get(id(layer), path)
-        masked = layer.masked_weights if isinstance(layer, MaskedLayer) else ()
-        hidden = {id(v) for m in masked for v in (m.kernel_mask, m.mask_scores)}
+        masked = layer.masked_weights if conversion.has_masks(layer) else ()
+        hidden = {id(v) for m in masked for v in _choice(m)}
         own = [v for v in _compat.own_variables(layer) if id(v) not in hidden]
         count = sum(int(v.shape.num_elements()) for v in own)
+        count += sum(m.size - int(m.kernel.shape.num_elements()) for m in masked)
         parameters += count
         if own and not masked:
             name = type(layer).__name__
@@ -114,8 +114,15 @@ def sparsity_report(model):
     )
 
 
+def _choice(masked):
+    """Return the variables of a masked weight that are no weights."""
+    mask = masked.kernel_mask
+    return (masked.mask_scores, masked.block_index if mask is None else mask)
+
+
 def _row(path, masked):
-    nnz = int(masked.kernel_mask.numpy().sum())
+    mask = masked.kernel_mask
+    nnz = masked.nnz if mask is None else int(mask.numpy().sum())
     return {
         "layer": path,
         "weight": masked.attribute,

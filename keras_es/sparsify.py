@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_es import _compat, allocation, conversion, patterns
-from keras_es.layers.base import MaskedLayer, check_sparsity
+from keras_es.layers.base import check_sparsity
 from keras_es.layers.masked_weight import refresh_mask
 from keras_es.training import ESMixin, ESModel, ESSequential
 
@@ -69,7 +69,8 @@ def sparsify(
             conversion.swap_in(layer, sparsities, chosen, seed + 104729 * index)
     if initial_mask == "magnitude":
         for masked in conversion.masked_weights(copy):
-            _score_by_magnitude(masked)
+            if masked.kernel_mask is not None:  # Block-sparse layers stay as they are.
+                _score_by_magnitude(masked)
     return _with_train_step(copy)
 
 
@@ -78,7 +79,8 @@ def strip_masks(model):
 
     Every output equals that of `model`. The result is a `keras.Sequential` or
     functional `keras.Model` (a subclassed model keeps its class) and can be saved,
-    exported, quantized or fine-tuned like any other.
+    exported, quantized or fine-tuned like any other. Block-sparse layers become dense
+    ones of their full size; to keep them as they are, export the model itself.
 
     Args:
         model: A model with masked layers, built.
@@ -98,7 +100,7 @@ def strip_masks(model):
     """
     copy = conversion.clone(model)
     for path, layer in list(conversion.walk(copy)):
-        if isinstance(layer, MaskedLayer):
+        if conversion.has_masks(layer):
             conversion.swap_out(layer, path)
     if type(copy) is ESSequential:
         return _rebuild(copy, keras.Sequential)

@@ -1,6 +1,9 @@
 """Masked twins of Keras layers."""
 
 from keras_es.layers.base import MaskedLayer
+from keras_es.layers.block_sparse import BlockSparseDense, BlockSparseLayer
+from keras_es.layers.block_sparse_gru import BlockSparseGRU, BlockSparseGRUCell
+from keras_es.layers.block_sparse_weight import BlockSparseWeight
 from keras_es.layers.feedforward import (
     MaskedConv1D,
     MaskedConv2D,
@@ -36,9 +39,18 @@ TWINS = {
 CELLS = (MaskedSimpleRNNCell, MaskedGRUCell, MaskedLSTMCell)
 """Masked cells: swapped in with their layer, or used by hand in `keras.layers.RNN`."""
 
+BLOCK_SPARSE = (BlockSparseDense, BlockSparseGRU, BlockSparseGRUCell)
+"""Layers that store only the active blocks of their weights."""
+
 __all__ = [
+    "BLOCK_SPARSE",
     "CELLS",
     "TWINS",
+    "BlockSparseDense",
+    "BlockSparseGRU",
+    "BlockSparseGRUCell",
+    "BlockSparseLayer",
+    "BlockSparseWeight",
     "MaskedConv1D",
     "MaskedConv2D",
     "MaskedDense",
