@@ -56,7 +56,9 @@ def define_flags():
     text("jit_compile", "auto", "whether XLA compiles the step: auto, true or false")
     switch("augment", None, "shift and flip images; default for CIFAR only")
     text(
-        "strategy", "none", "none, mirrored, multi_worker (TF_CONFIG) or tpu (bfloat16)"
+        "strategy",
+        "none",
+        "none, mirrored, multi_worker (see TF_CONFIG) or tpu (in bfloat16)",
     )
     whole("virtual_devices", None, "try mirrored: so many replicas on the CPU")
     text("tpu", "local", "name or grpc:// address of the TPU; local on its own machine")

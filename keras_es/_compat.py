@@ -26,7 +26,6 @@ __all__ = [
     "own_variables",
     "record_slots",
     "seed_states",
-    "step_function",
     "track_in_checkpoints",
     "unscale_loss_for_distribution",
 ]
@@ -205,11 +204,6 @@ class TrainerHooks:
         if isinstance(logs, dict) and set(metrics) <= set(logs):
             return {**logs, **metrics}
         return logs
-
-
-def step_function(model, step):
-    """Return Keras's function of an iterator that runs `step` on all replicas."""
-    return model._make_function(step)
 
 
 def batch_spec(iterator):

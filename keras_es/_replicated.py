@@ -116,11 +116,12 @@ def average_state(variables, values):
 
 
 class JoinedStep:
-    """What Keras calls for each step with several workers.
+    """What Keras calls for each step with several workers, in place of its own.
 
-    All logs of a step travel in one tensor of shape [1, numbers]: Keras, which reduces
-    logs over axis 0 here, then works, and one reduction serves all. The first number
-    tells every worker, at the same step, that one of them has to stop.
+    Keras's function reduces each log by itself, and those that are scalars not at all;
+    its loop over `steps_per_execution` cannot hold the collectives; and where the data
+    ends it may count a step that was none. Here all logs of a step travel in one
+    vector. Its first number tells every worker, at the same step, that one has to stop.
 
     Args:
         model: The compiled model.
@@ -128,10 +129,14 @@ class JoinedStep:
     """
 
     def __init__(self, model, step):
-        self._step = step
+        self._model, self._step = model, step
         self._request = tf.Variable(0.0, trainable=False)
         self._logs, self._shapes = {}, []
-        self._function = _compat.step_function(model, self._packed)
+        self._function = self._on_replicas
+        if not model.run_eagerly:
+            self._function = tf.function(
+                self._on_replicas, autograph=False, reduce_retracing=True
+            )
         self.stop_requested = False
 
     def request_stop(self, value=True):
@@ -139,16 +144,41 @@ class JoinedStep:
         self._request.assign(float(value))
 
     def __call__(self, iterator):
-        """Run a step, or `steps_per_execution` of them, and return its logs."""
-        numbers = self._function(iterator)
+        """Run a step, or `steps_per_execution` of them, and return the last logs.
+
+        Raises:
+            StopIteration: If the data has ended.
+        """
+        numbers = None
+        for _ in range(self._model.steps_per_execution):
+            batch = next(iterator, None)
+            if batch is None:
+                break
+            numbers = self._function(_without_optionals(batch))
+        if numbers is None:
+            raise StopIteration
         self.stop_requested = bool(numbers[0] > 0.0)
         parts = tf.split(numbers[1:], [shape.num_elements() for shape in self._shapes])
         parts = [tf.reshape(part, s) for part, s in zip(parts, self._shapes)]
         return keras.tree.pack_sequence_as(self._logs, parts)
 
-    def _packed(self, data):
-        self._logs = logs = self._step(data)
+    def _on_replicas(self, batch):
+        strategy = self._model.distribute_strategy
+        numbers = strategy.run(self._packed, args=(batch,))
+        return strategy.experimental_local_results(numbers)[0]
+
+    def _packed(self, batch):
+        self._logs = logs = self._step(batch)
         values = [tf.convert_to_tensor(v) for v in keras.tree.flatten(logs)]
         self._shapes[:] = [v.shape for v in values]
         numbers = [tf.reshape(tf.cast(v, tf.float32), [-1]) for v in values]
-        return tf.concat([self._request[None], *numbers], axis=0)[None]
+        return mean_over_replicas([tf.concat([self._request[None], *numbers], axis=0)])[
+            0
+        ]
+
+
+def _without_optionals(batch):
+    """Return a batch with None for what is missing, as Keras's own steps do."""
+    return keras.tree.map_structure(
+        lambda v: None if isinstance(v, tf.experimental.Optional) else v, batch
+    )

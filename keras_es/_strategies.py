@@ -4,6 +4,7 @@ They are to be made before TensorFlow does anything else: virtual devices and wo
 cannot be had once it has started.
 """
 
+import os
 import socket
 import threading
 
@@ -15,6 +16,7 @@ STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 
 # Seconds in which all workers, or the TPU, have to answer.
 TIMEOUT = 300.0
+TIMEOUT_VARIABLE = "KERAS_ES_TIMEOUT"
 
 
 class StrategyError(RuntimeError):
@@ -23,7 +25,7 @@ class StrategyError(RuntimeError):
     exit_code = 1
 
 
-def make(name, *, virtual_devices=None, tpu=None, timeout=TIMEOUT):
+def make(name, *, virtual_devices=None, tpu=None):
     """Return a strategy.
 
     Args:
@@ -31,12 +33,13 @@ def make(name, *, virtual_devices=None, tpu=None, timeout=TIMEOUT):
         virtual_devices: For "mirrored": number of replicas on the CPU, to try it on a
             machine that has only one device; None takes the GPUs there are.
         tpu: For "tpu": name or address of the TPU, or "local" on its own machine.
-        timeout: Seconds in which workers, or the TPU, have to answer.
 
     Raises:
-        StrategyError: If the TPU does not answer.
-        keras_es._rendezvous.WorkersError: If workers do not find together.
+        StrategyError: If the TPU does not answer within 300 seconds, or as many as
+            the environment variable KERAS_ES_TIMEOUT says.
+        keras_es._rendezvous.WorkersError: If the workers do not come by then.
     """
+    timeout = float(os.environ.get(TIMEOUT_VARIABLE) or TIMEOUT)
     if virtual_devices is not None:
         split_cpu(virtual_devices)
     if name == "mirrored":

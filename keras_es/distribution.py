@@ -33,6 +33,11 @@ def mean_over_replicas(tensors):
     return _all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
 
 
+def sum_over_replicas(tensors):
+    """Return the sum of each tensor of a list over the replicas."""
+    return _all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+
+
 def any_over_replicas(tensors):
     """Return, for each boolean tensor of a list, where it is true on any replica."""
     if replica_count() == 1:
@@ -46,7 +51,9 @@ def gather_replicas(tensor):
     """Return the tensors of all replicas, joined along the first axis."""
     if replica_count() == 1:
         return tensor
-    return tf.distribute.get_replica_context().all_gather(tensor, axis=0)
+    joined = tf.distribute.get_replica_context().all_gather(tensor, axis=0)
+    # Of known shape, which the gathering forgets.
+    return tf.reshape(joined, (replica_count() * tensor.shape[0], *tensor.shape[1:]))
 
 
 def _all_reduce(how, tensors):

@@ -74,13 +74,19 @@ class Step:
         self.optimizer.count_step(result.valid, ok)
         turns = self.optimizer.turns
         if turns is None:
-            self._tell(mine.fitness, mine.valid, mine.guidance, ok)
+            told = result if self.optimizer.ranked_together else mine
+            self._tell(told.fitness, told.valid, self._guidance(mine), ok)
         else:
             turns.collect(result.fitness, result.valid, mine.guidance)
         return result.fitness, result.valid
 
     def _compiled_evaluation(self, evaluate):
         return Evaluation(**self._compiled(lambda: dict(vars(evaluate()))))
+
+    def _guidance(self, mine):
+        if mine.guidance is None or not self.optimizer.ranked_together:
+            return mine.guidance
+        return mean_over_replicas(mine.guidance)
 
     def _end_turns(self):
         turns = self.optimizer.turns
@@ -91,16 +97,22 @@ class Step:
     def _tell(self, fitness, valid, guidance, ok):
         """Move scores and masks by what a generation found.
 
-        Each replica searches with its own members; the mean of their estimates moves
-        the masks of all.
+        Each replica searches with its own members, and the mean of their estimates
+        moves the masks of all; or all are ranked together, and replicas add their sums.
         """
         optimizer = self.optimizer
 
         def search_gradient():
             return optimizer.search_gradient(fitness, valid, guidance)
 
-        local = search_gradient() if self.alone else self._compiled(search_gradient)
-        optimizer.end_generation(mean_over_replicas(local), ok)
+        if optimizer.ranked_together:
+            optimizer.__dict__["compiled"] = self._compiled
+            gradient = search_gradient()
+        elif self.alone:
+            gradient = search_gradient()
+        else:
+            gradient = mean_over_replicas(self._compiled(search_gradient))
+        optimizer.end_generation(gradient, ok)
 
 
 def population_logs(fitness, valid):

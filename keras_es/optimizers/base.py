@@ -78,6 +78,9 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     needs_guidance = False
     """Whether `search_gradient` wants dL/dm at every unit."""
 
+    ranked_together = False
+    """Whether the members of several replicas are one population."""
+
     def __init__(self, inner_optimizer, *, seed=0, name=None, **kwargs):
         for key in kwargs:
             hint = (
@@ -96,6 +99,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         self.masked_weights = []
         # Straight into __dict__: TensorFlow would track it, and cannot export its keys.
         self.__dict__["_slots"] = {}
+        self.__dict__["compiled"] = lambda function: function()
 
     # Hooks of a method.
 

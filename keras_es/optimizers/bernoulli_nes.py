@@ -41,9 +41,10 @@ class BernoulliNES(BernoulliStrategy):
     def search_gradient(self, fitness, valid, guidance):
         """Return the mean over pairs for each weight."""
         utilities = self.utilities(fitness, valid)
-        differences = utilities[1::2] - utilities[0::2]  # as f(m+) - f(m-)
+        # As f(m+) - f(m-).
+        differences = self.own_pairs(utilities[1::2] - utilities[0::2])
         probabilities = self.probabilities()
-        scale = 1.0 / (self.pairs * self.temperature())
+        scale = 2.0 / (self.ranked_members * self.temperature())
 
         def term(pair):
             return [

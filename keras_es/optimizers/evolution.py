@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_es.distribution import replica_count, replica_index, sum_over_replicas
 from keras_es.ops import fitness as shaping
 from keras_es.ops import noise
 from keras_es.optimizers.base import MaskOptimizer, _check_integer
@@ -37,6 +38,10 @@ class EvolutionStrategy(MaskOptimizer):
             more than the step does (see `sampling_is_cheap`).
         steps_per_pair: Integer H, for how many steps a pair's masks are held; a
             generation takes n/M * H steps. None: 1, or 4 where sampling is not cheap.
+        semi_updates: With several replicas of a `tf.distribute` strategy, each
+            evaluates `population_size` members of its own. True: each ranks its own,
+            on its own examples, and the search gradients are averaged. False: the
+            losses of all are gathered and ranked together, as one population.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
     """
@@ -52,6 +57,7 @@ class EvolutionStrategy(MaskOptimizer):
         *,
         members_per_step=None,
         steps_per_pair=None,
+        semi_updates=True,
         seed=0,
         name=None,
         **kwargs,
@@ -74,6 +80,7 @@ class EvolutionStrategy(MaskOptimizer):
         if steps_per_pair is not None:
             _check_integer("steps_per_pair", steps_per_pair, minimum=1)
         self.steps_per_pair = steps_per_pair
+        self.semi_updates = bool(semi_updates)
         self.fitness = _get_function(fitness)
         self.fitness_shaping = shaping.get(fitness_shaping)
         self.sigma = check_schedule("sigma", sigma)
@@ -164,11 +171,39 @@ class EvolutionStrategy(MaskOptimizer):
         utilities = self.fitness_shaping(centred)
         return ops.where(ops.any(valid), utilities, ops.zeros_like(utilities))
 
-    def sum_over_pairs(self, term):
-        """Return sum over pairs of `term(pair)`, a list of tensors, in a loop.
+    # Which members are ranked together.
 
-        Noise is drawn again for each pair, so memory does not grow with them.
+    @property
+    def ranked_together(self):
+        """Whether the members of several replicas are one population."""
+        return not self.semi_updates and replica_count() > 1
+
+    @property
+    def ranked_members(self):
+        """Number of members that `search_gradient` is told the fitness of."""
+        replicas = replica_count() if self.ranked_together else 1
+        return self.population_size * replicas
+
+    def own_pairs(self, values):
+        """Return what belongs to this replica's pairs, of [ranked_members / 2, ...]."""
+        if not self.ranked_together:
+            return values
+        first = replica_index() * self.pairs
+        return values[first : first + self.pairs]
+
+    def sum_over_pairs(self, term):
+        """Return the sum of `term(pair)`, a list of tensors, over the ranked pairs.
+
+        Noise is drawn again for each pair, so memory does not grow with them. A
+        replica computes the terms of its own pairs, 0 to `pairs` - 1; where all are
+        ranked together, the sums of all replicas are added.
         """
+        if not self.ranked_together:
+            return self._sum_over_own_pairs(term)
+        sums = self.compiled(lambda: self._sum_over_own_pairs(term))
+        return sum_over_replicas(sums)
+
+    def _sum_over_own_pairs(self, term):
         if self.pairs == 1:
             return term(0)
 
@@ -183,7 +218,7 @@ class EvolutionStrategy(MaskOptimizer):
 
     def signed_noise_sums(self, utilities):
         """Return sum_k u_k eps_k for each weight (a pair's noises are +-eps)."""
-        differences = utilities[0::2] - utilities[1::2]
+        differences = self.own_pairs(utilities[0::2] - utilities[1::2])
         return self.sum_over_pairs(
             lambda pair: [differences[pair] * e for e in self.noise(pair)]
         )
@@ -199,6 +234,7 @@ class EvolutionStrategy(MaskOptimizer):
             "sigma": serialize_schedule(self.sigma),
             "members_per_step": self.members_per_step,
             "steps_per_pair": self.steps_per_pair,
+            "semi_updates": self.semi_updates,
         }
 
 

@@ -111,7 +111,7 @@ class GuidedES(BernoulliStrategy):
         """Return the number of evaluations that are averaged, None for all weight."""
         if self.correction != "auto":
             return None
-        return self.population_size / (1.0 - self.guidance_momentum)
+        return self.ranked_members / (1.0 - self.guidance_momentum)
 
     def search_gradient(self, fitness, valid, guidance):
         """Return the estimate for each weight, then the new s for each weight."""
@@ -121,13 +121,14 @@ class GuidedES(BernoulliStrategy):
         losses = ops.where(valid, fitness, 0.0)
         differences = ops.where(both, losses[0::2] - losses[1::2], 0.0)
         kept = ops.cast(both, "float32")
+        differences, own = self.own_pairs(differences), self.own_pairs(kept)
 
         def term(pair):
             samples = self.pair_samples(pair)
             predicted = sum(
                 ops.sum(s * (a - b)) for s, (a, b) in zip(old, samples)
             )  # fmt: skip
-            residual = differences[pair] - predicted * kept[pair]
+            residual = differences[pair] - predicted * own[pair]
             return [
                 residual * search.antithetic_bernoulli(a, b, p)
                 for (a, b), p in zip(samples, probabilities)

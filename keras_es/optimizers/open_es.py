@@ -36,4 +36,4 @@ class OpenES(ScoreGradientStrategy):
         """Return g for each weight."""
         sums = self.signed_noise_sums(self.utilities(fitness, valid))
         sigma = self.current(self.sigma)
-        return [search.gaussian(s, self.population_size, sigma) for s in sums]
+        return [search.gaussian(s, self.ranked_members, sigma) for s in sums]

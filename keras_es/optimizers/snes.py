@@ -93,8 +93,8 @@ class SNES(EvolutionStrategy):
     def search_gradient(self, fitness, valid, guidance):
         """Return sum_k u_k z_k, then sum_k u_k (z_k**2 - 1), for each weight."""
         utilities = self.utilities(fitness, valid)
-        differences = utilities[0::2] - utilities[1::2]
-        sums = utilities[0::2] + utilities[1::2]
+        differences = self.own_pairs(utilities[0::2] - utilities[1::2])
+        sums = self.own_pairs(utilities[0::2] + utilities[1::2])
 
         def term(pair):
             noises = self.noise(pair)

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_es.distribution import (
     assign_all,
+    in_multi_worker,
     mean_over_replicas,
     replica_count,
     replica_index,
@@ -48,11 +49,14 @@ class Turns:
                 for i, m in enumerate(masked)
             ]
         if self.steps_per_pair > 1:
+            # The workers of a strategy cannot send each other shorter integers.
+            joined = in_multi_worker(tf.distribute.get_strategy())
+            code = "int32" if joined else "uint8"
             self.held = [
                 self._variable(
                     f"held_masks_{i}",
                     (self.pairs_in_step, *m.mask_scores.shape),
-                    "uint8",
+                    code,
                     aggregation="none",
                 )
                 for i, m in enumerate(masked)
@@ -117,7 +121,7 @@ class Turns:
     def hold(self, drawn):
         """Keep what `draw` returned."""
         for variable, value in zip(self.held, drawn):
-            variable.assign(value)
+            variable.assign(tf.cast(value, variable.dtype))
         self.held_position.assign(self._position())
 
     def masks(self, pair):
@@ -162,10 +166,13 @@ class Turns:
         return tf.einsum("rmk,mn->rnk", members, columns)
 
     def fitness(self):
-        """Return mean losses and validity [n] of this replica's members."""
-        mine = replica_index()
-        count = self.evaluations.value[mine]
-        return self.losses.value[mine] / tf.maximum(count, 1.0), count > 0.0
+        """Return mean losses and validity of the members that are ranked together."""
+        losses, count = self.losses.value, self.evaluations.value
+        if self.strategy.ranked_together:
+            losses, count = tf.reshape(losses, [-1]), tf.reshape(count, [-1])
+        else:
+            losses, count = losses[replica_index()], count[replica_index()]
+        return losses / tf.maximum(count, 1.0), count > 0.0
 
     def mean_guidance(self):
         """Return mean dL/dm of the units for each weight, or None."""
