@@ -125,8 +125,11 @@ class Population:
         count = tf.reduce_sum(tf.cast(sums["valid"], tf.float32))
         count = tf.maximum(count, 1.0)
         ok = tf.reduce_any(sums["valid"])
+        alone = self.optimizer.members_in_step == 1
         gradients = [
-            None if id(v) in self.missing else g / tf.cast(count, g.dtype)
+            None
+            if id(v) in self.missing
+            else (g if alone else g / tf.cast(count, g.dtype))
             for v, g in zip(self.variables, sums["gradients"])
         ]
         guidance = None

@@ -36,10 +36,9 @@ class Step:
         turns = self.optimizer.turns
         if turns is not None and turns.held:
             when(turns.draw_is_due, lambda: turns.hold(self._compiled(turns.draw)))
-        population = Population(self.model, x, y, sample_weight)
         # With one replica, members and updates are one program.
         learn = self._compiled if self.alone else lambda f: f()
-        fitness, valid = learn(lambda: self._learn(population))
+        fitness, valid = learn(lambda: self._learn(x, y, sample_weight))
         if turns is not None:
             when_all(
                 lambda: turns.are_over, lambda: self._compiled_alone(self._end_turns)
@@ -59,8 +58,9 @@ class Step:
     def _compiled_alone(self, function):
         return self._compiled(function) if self.alone else function()
 
-    def _learn(self, population):
+    def _learn(self, x, y, sample_weight):
         """Evaluate members and move weights; move masks if the generation is over."""
+        population = Population(self.model, x, y, sample_weight)
         evaluate = population.evaluate
         mine = evaluate() if self.alone else self._compiled_evaluation(evaluate)
         result = mine.over_replicas()

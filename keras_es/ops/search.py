@@ -161,12 +161,20 @@ def calibrate_shift(scores, temperature, starts, count, iterations=2):
         Scalar tau.
     """
 
-    def excess(shift):
-        return ops.sum(ops.sigmoid((scores - shift) / temperature)) - count
+    # Which start is nearer a sample can tell.
+    stride = max(1, math.prod(scores.shape) // 4096)
+    sample = ops.reshape(scores, (-1,))[::stride]
+    share = count / math.prod(scores.shape)
 
-    starts = ops.stack(list(starts))
-    gaps = ops.stack([ops.abs(excess(starts[i])) for i in range(starts.shape[0])])
-    shift = ops.take(starts, ops.argmin(gaps))
+    def excess(shift):
+        return ops.mean(ops.sigmoid((sample - shift) / temperature)) - share
+
+    if len(starts) == 1:
+        shift = starts[0]
+    else:
+        starts = ops.stack(list(starts))
+        gaps = [ops.abs(excess(starts[i])) for i in range(starts.shape[0])]
+        shift = ops.take(starts, ops.argmin(ops.stack(gaps)))
     for _ in range(iterations):
         p = ops.sigmoid((scores - shift) / temperature)
         slope = ops.sum(p * (1.0 - p)) / temperature

@@ -99,7 +99,9 @@ def test_utilities_of_a_failed_generation_are_zero():
 @pytest.mark.parametrize("cls", [OpenES, BernoulliNES, GuidedES])
 def test_noise_may_end_at_zero(cls):
     schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 3, 0.0)
-    optimizer = cls("adam", population_size=4, sigma=schedule)
+    optimizer = cls(
+        "adam", population_size=4, sigma=schedule, members_per_step=4, steps_per_pair=1
+    )
     model = problems.compiled(optimizer)
     problems.fit(model, epochs=4)
     (masked,) = keras_es.masked_weights(model)

@@ -56,11 +56,16 @@ def bound(optimizer, units=6, sparsity=0.5, seed=0):
 
 
 def make(method, /, inner="adam", **kwargs):
-    """Make the optimizer of that name; `Static` takes no population."""
+    """Make the optimizer of that name, with a generation in each step.
+
+    `Static` takes no population.
+    """
     if method == "static":
         kwargs = {k: v for k, v in kwargs.items() if k in ("seed", "name")}
-    elif "population_size" not in kwargs:
-        kwargs["population_size"] = 4
+    else:
+        kwargs.setdefault("population_size", 4)
+        kwargs.setdefault("members_per_step", kwargs["population_size"])
+        kwargs.setdefault("steps_per_pair", 1)
     return OPTIMIZERS[method](inner, **kwargs)
 
 

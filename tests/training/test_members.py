@@ -71,7 +71,7 @@ def test_split_shares_the_batch_out(batch_size, share):
     inputs = keras.Input((batch_size,))
     outputs = keras.layers.Dense(3)(Seen(name="seen")(inputs))
     model = keras_es.sparsify(keras.Model(inputs, outputs), 0.5, seed=0)
-    compiled(model, SNES("sgd", population_size=4))
+    compiled(model, SNES("sgd", population_size=4, members_per_step=4))
     y = np.zeros(batch_size, "int32")
     _, valid, state = evaluate_population(model, x, y)
     seen = next(s for path, s in state.items() if path.endswith("seen_sum")) * 4
@@ -235,7 +235,8 @@ def test_a_failed_member_is_left_out():
 
 def test_a_step_without_valid_members_changes_nothing():
     x, y = data()
-    model = compiled(sparse_mlp(keras.layers.BatchNormalization()))
+    optimizer = SNES(sgd(), population_size=4, members_per_step=4)
+    model = compiled(sparse_mlp(keras.layers.BatchNormalization()), optimizer)
     model.train_on_batch(x, y)
     before = [v.numpy() for v in model.weights + model.optimizer.variables]
     logs = model.train_on_batch(np.full_like(x, np.nan), y, return_dict=True)
