@@ -1,0 +1,178 @@
+"""Counter-based normal noise in plain arithmetic, to be fused with what uses it.
+
+`ops.noise` draws with TensorFlow's random operations. Under XLA on a CPU those write
+all their bits to memory and are not vectorized with what follows; here each number is
+a function of its own index, so that a sum over members never stores their noise. The
+integers are the same to the bit on all devices, the floats within rounding.
+
+This file needs TensorFlow: `keras.ops` has no 64-bit unsigned products.
+"""
+
+import math
+
+import tensorflow as tf
+
+MULTIPLIER, KEY_STEP, ROUNDS = 0xD256D193, 0x9E3779B9, 10
+
+
+def philox2x32(first, second, key):
+    """Scramble a counter of two 32-bit words.
+
+    Each of ten rounds maps (a, b) to (high(M a) xor k xor b, low(M a)), then
+    k += 0x9E3779B9.
+
+    Args:
+        first: uint32 tensor, the word that differs within a draw.
+        second: uint32 tensor, broadcast against it.
+        key: uint32 tensor, broadcast against both.
+
+    Returns:
+        Two uint32 tensors of random bits.
+
+    Example:
+
+    >>> words = philox2x32(*(tf.zeros((), tf.uint32) for _ in range(3)))
+    >>> [hex(int(word)) for word in words]
+    ['0xff1dae59', '0x6cd10df2']
+
+    References:
+        Salmon, Moraes, Dror, Shaw 2011, Parallel random numbers: as easy as 1, 2, 3.
+    """
+    shape = tf.broadcast_static_shape(first.shape, second.shape)
+    shape = tf.broadcast_static_shape(shape, key.shape)
+    return tuple(tf.ensure_shape(w, shape) for w in _rounds(first, second, key))
+
+
+# A function of its own is traced once and for all, and not for each weight.
+@tf.function(autograph=False, input_signature=[tf.TensorSpec(None, tf.uint32)] * 3)
+def _rounds(first, second, key):
+    xor = tf.bitwise.bitwise_xor
+    for _ in range(ROUNDS):
+        product = tf.cast(first, tf.uint64) * tf.constant(MULTIPLIER, tf.uint64)
+        high = tf.cast(tf.bitwise.right_shift(product, _word(32, 64)), tf.uint32)
+        low = tf.cast(product, tf.uint32)
+        first, second = xor(xor(high, key), second), low
+        key = key + _word(KEY_STEP)
+    return first, second
+
+
+def stream(key, generation, pair):
+    """Return the (second counter word, key word) of one draw.
+
+    Args:
+        key: Python integer from `noise.stream_key`, 63 bits.
+        generation: Integer tensor or int, below 2**63.
+        pair: Integer tensor or int, below 2**32; of any shape.
+
+    Returns:
+        Two uint32 tensors of the shape of `pair`.
+    """
+    generation = tf.cast(generation, tf.uint64)
+    old = tf.cast(tf.bitwise.right_shift(generation, _word(32, 64)), tf.uint32)
+    low, high = _word(key & 0xFFFFFFFF), _word(key >> 32)
+    a, b = philox2x32(tf.cast(generation, tf.uint32), tf.cast(pair, tf.uint32), low)
+    xor = tf.bitwise.bitwise_xor
+    return philox2x32(xor(a, high), xor(b, old), low)
+
+
+def bits(shape, position):
+    """Return two uint32 tensors of random bits.
+
+    Args:
+        shape: Static shape with fewer than 2**32 entries.
+        position: What `stream` returned for one draw.
+    """
+    index = tf.reshape(tf.cast(tf.range(math.prod(shape)), tf.uint32), shape)
+    return philox2x32(index, *position)
+
+
+def normal(shape, position):
+    """Draw standard normal noise: sqrt(-2 ln u) cos(2 pi v), u in (0, 1].
+
+    The sine that Box and Muller have from the same u, v is not used: a second result
+    would have to be computed twice or kept.
+
+    Args:
+        shape: Static shape.
+        position: What `stream` returned for one draw.
+
+    Returns:
+        float32 tensor.
+    """
+    first, second = bits(shape, position)
+    u = 1.0 - tf.cast(_signed(tf.bitwise.right_shift(first, _word(8))), tf.float32) * (
+        2.0**-24
+    )
+    return tf.sqrt(-2.0 * tf.math.log(u)) * cos_of_turn(second)
+
+
+def signs(shape, position):
+    """Draw +1 and -1 with equal chance, float32 of the given static shape."""
+    first, _ = bits(shape, position)
+    top = _signed(tf.bitwise.right_shift(first, _word(31)))
+    return 1.0 - 2.0 * tf.cast(top, tf.float32)
+
+
+def kept(function, generation):
+    """Return the tensors of a function, computed once and kept, also under XLA.
+
+    XLA fuses cheap noise with what uses it and would draw it anew for every example
+    that it is multiplied with. Nothing is fused across the border of a loop; this one
+    runs once, but as the count hangs on the generation, XLA cannot know.
+
+    Args:
+        function: Called without arguments; returns a structure of tensors.
+        generation: Integer scalar of at least 0, not a constant.
+    """
+    once = 1 + tf.minimum(tf.cast(generation, tf.int32), 0)
+    spec = tf.function(function, autograph=False).get_concrete_function()
+    empty = tf.nest.map_structure(
+        lambda s: tf.zeros(s.shape, s.dtype), spec.structured_outputs
+    )
+    return tf.while_loop(
+        lambda i, _: i < once, lambda i, _: (i + 1, function()), (0, empty)
+    )[1]
+
+
+def cos_of_turn(turn):
+    """Return cos(2 pi t / 2**32 - pi/4) of 32-bit integers t, by quadrant and series.
+
+    Library cosines are not vectorized under XLA on a CPU. On [-pi/4, pi/4] the
+    Taylor series of sine and cosine to the ninth power are within 3e-8 in exact
+    arithmetic. The quadrant is the top two bits, the angle in it the middle of what the
+    next 23 bits leave open.
+
+    Args:
+        turn: uint32 tensor.
+
+    Returns:
+        float32 tensor, within 3e-7.
+    """
+    quadrant = _signed(tf.bitwise.right_shift(turn, _word(30)))
+    rest = tf.bitwise.bitwise_and(
+        tf.bitwise.right_shift(turn, _word(7)), _word(0x7FFFFF)
+    )
+    part = tf.cast(_signed(rest), tf.float32) * 2.0**-23 + (2.0**-24 - 0.5)
+    angle = part * (math.pi / 2.0)
+    square = angle * angle
+    sine = angle * _series(square, (1, -6, 120, -5040, 362880))
+    cosine = _series(square, (1, -2, 24, -720, 40320))
+    # cos(q pi/2 + a)
+    value = tf.where(tf.bitwise.bitwise_and(quadrant, 1) > 0, -sine, cosine)
+    return tf.where(quadrant > 1, -value, value)
+
+
+def _series(x, denominators):
+    total = tf.zeros_like(x)
+    for denominator in reversed(denominators):
+        total = total * x + 1.0 / denominator
+    return total
+
+
+def _word(value, size=32):
+    return tf.constant(value, tf.uint32 if size == 32 else tf.uint64)
+
+
+def _signed(word):
+    # XLA has no vector conversion from unsigned integers to floats on older CPUs.
+    return tf.cast(word, tf.int32)
