@@ -103,6 +103,13 @@ class EvolutionStrategy(MaskOptimizer):
             self.__dict__["turns"] = Turns(self, members, held)
             self.turns.build()
 
+    def load_own_variables(self, store):
+        """Load a saved state, under whatever number of replicas."""
+        store = {key: store[key] for key in store.keys()}
+        if self.turns is not None:
+            self.turns.begin_again_elsewhere(store, self.variables)
+        super().load_own_variables(store)
+
     def sampling_is_cheap(self):
         """Tell whether units are few: at most one for each 16 weights.
 

@@ -1,6 +1,7 @@
 """Members that take turns: a few of the population in a step, the rest in the next."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -64,6 +65,22 @@ class Turns:
             self.held_position = self._variable(
                 "held_position", (), "int64", "none", keras.initializers.Constant(-1)
             )
+
+    def begin_again_elsewhere(self, store, variables):
+        """Drop half a generation that another number of replicas has begun.
+
+        Args:
+            store: Dict from the index of a variable to its saved value; changed.
+            variables: All variables of the optimizer.
+        """
+        keys = {id(v): str(i) for i, v in enumerate(variables)}
+        saved = store.get(keys[id(self.losses)])
+        if saved is None or tuple(saved.shape) == tuple(self.losses.shape):
+            return
+        for variable in (self.step, self.losses, self.evaluations, *self.guidance):
+            store[keys[id(variable)]] = np.zeros(variable.shape, variable.dtype)
+        if self.held:
+            store[keys[id(self.held_position)]] = np.asarray(-1)
 
     def _variable(
         self,

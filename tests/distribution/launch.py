@@ -60,7 +60,7 @@ class Workers:
             process.kill()
             process.communicate()
 
-    def end(self, seconds=300):
+    def end(self, seconds=600):
         """Wait for all; return the list of (exit code, stdout, stderr)."""
         deadline = time.monotonic() + seconds
         done = []
