@@ -107,14 +107,18 @@ class Member:
             self.active.append(allowed[key])
             if p.optimizer.needs_guidance:
                 unit = masked.unit_gradient(by_id[key], p.values[key], units)
-                # A float16 gradient may overflow while the loss is finite.
-                known = tf.logical_and(self.valid, tf.math.is_finite(unit))
-                unit = tf.where(known, tf.cast(unit, tf.float32), 0.0)
-                self.guidance.append(unit)
+                self.guidance.append(self._known(tf.cast(unit, tf.float32)))
         self.gradients = [
             tf.where(allowed[id(v)], by_id[id(v)], tf.zeros_like(by_id[id(v)]))
             for v in p.variables
         ]
+
+    def _known(self, unit):
+        known = self.valid
+        if self.population.optimizer.scales_loss:
+            # A float16 gradient may overflow while the loss is finite.
+            known = tf.logical_and(known, tf.math.is_finite(unit))
+        return tf.where(known, unit, 0.0)
 
     def _update(self, variable, new):
         old = tf.convert_to_tensor(variable.value)

@@ -160,7 +160,6 @@ def calibrate_shift(scores, temperature, starts, count, iterations=2):
     Returns:
         Scalar tau.
     """
-
     # Which start is nearer a sample can tell.
     stride = max(1, math.prod(scores.shape) // 4096)
     sample = ops.reshape(scores, (-1,))[::stride]

@@ -310,10 +310,15 @@ class MaskOptimizer(keras.optimizers.Optimizer):
 
     def scale_inner_loss(self):
         """Put loss scaling around the inner optimizer, once (mixed_float16)."""
-        if not isinstance(self.inner_optimizer, keras.optimizers.LossScaleOptimizer):
+        if not self.scales_loss:
             self.inner_optimizer = keras.optimizers.LossScaleOptimizer(
                 self.inner_optimizer
             )
+
+    @property
+    def scales_loss(self):
+        """Whether the loss is scaled, as float16 needs."""
+        return isinstance(self.inner_optimizer, keras.optimizers.LossScaleOptimizer)
 
     def scale_loss(self, loss):
         """Scale the loss as the inner optimizer wants it (float16)."""

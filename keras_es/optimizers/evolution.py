@@ -37,7 +37,7 @@ class EvolutionStrategy(MaskOptimizer):
             of the generation. None: n, or under "split" 2 where sampling would cost
             more than the step does (see `sampling_is_cheap`).
         steps_per_pair: Integer H, for how many steps a pair's masks are held; a
-            generation takes n/M * H steps. None: 1, or 4 where sampling is not cheap.
+            generation takes n/M * H steps. None: 1, or 8 where sampling is not cheap.
         semi_updates: With several replicas of a `tf.distribute` strategy, each
             evaluates `population_size` members of its own. True: each ranks its own,
             on its own examples, and the search gradients are averaged. False: the
@@ -97,7 +97,7 @@ class EvolutionStrategy(MaskOptimizer):
             all_at_once = cheap or self.batch_mode == "full"
             members = self.population_size if all_at_once else 2
         if held is None:
-            held = 1 if cheap or members > 2 else 4
+            held = 1 if cheap or members > 2 else 8
         if members < self.population_size or held > 1:
             # Not through Keras's tracking of attributes, which is for state.
             self.__dict__["turns"] = Turns(self, members, held)
