@@ -6,20 +6,12 @@ from keras import ops
 
 from keras_es import _compat
 from keras_es.distribution import assign_all, replica_index
-from keras_es.optimizers.guarded import guarded_apply
-
-_INNER_ONLY = (
-    "weight_decay",
-    "clipnorm",
-    "clipvalue",
-    "global_clipnorm",
-    "use_ema",
-    "ema_momentum",
-    "ema_overwrite_frequency",
-    "loss_scale_factor",
-    "gradient_accumulation_steps",
-    "learning_rate",
+from keras_es.optimizers.arguments import (
+    check_inner,
+    check_integer,
+    refuse_unknown,
 )
+from keras_es.optimizers.guarded import guarded_apply
 
 
 class MaskOptimizer(keras.optimizers.Optimizer):
@@ -82,20 +74,10 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     """Whether the members of several replicas are one population."""
 
     def __init__(self, inner_optimizer, *, seed=0, name=None, **kwargs):
-        for key in kwargs:
-            hint = (
-                f"Set it on the inner optimizer: "
-                f"{type(self).__name__}(keras.optimizers.Adam({key}=...))."
-                if key in _INNER_ONLY
-                else f"See help(keras_es.optimizers.{type(self).__name__})."
-            )
-            raise ValueError(
-                f"{type(self).__name__} has no argument `{key}`. {hint} "
-                f"Received: {key}={kwargs[key]!r}"
-            )
+        refuse_unknown(type(self).__name__, kwargs)
         super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = _check_inner(inner_optimizer)
-        self.seed = _check_integer("seed", seed)
+        self.inner_optimizer = check_inner(inner_optimizer, MaskOptimizer)
+        self.seed = check_integer("seed", seed)
         self.masked_weights = []
         # Straight into __dict__: TensorFlow would track it, and cannot export its keys.
         self.__dict__["_slots"] = {}
@@ -356,38 +338,6 @@ class MaskOptimizer(keras.optimizers.Optimizer):
             config["inner_optimizer"], custom_objects=custom_objects
         )
         return cls(**config)
-
-
-def _check_integer(name, value, minimum=None):
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or (minimum is not None and value < minimum):
-        bound = "" if minimum is None else f" of at least {minimum}"
-        raise ValueError(
-            f"`{name}` must be an integer{bound}. Received: {name}={value!r}"
-        )
-    return value
-
-
-def _check_inner(inner_optimizer):
-    if inner_optimizer is None:
-        raise ValueError(
-            "`inner_optimizer` must be a Keras optimizer, its name or its config, "
-            'such as "adam": it trains the weights. Received: inner_optimizer=None'
-        )
-    optimizer = keras.optimizers.get(inner_optimizer)
-    if isinstance(optimizer, MaskOptimizer):
-        raise ValueError(
-            "`inner_optimizer` must be an optimizer of weights, not of masks. "
-            f"Received: inner_optimizer={optimizer.name!r}"
-        )
-    if _compat.innermost_optimizer(optimizer).gradient_accumulation_steps:
-        raise ValueError(
-            "`gradient_accumulation_steps` cannot be used with moving masks: gradients "
-            "gathered under one mask would be applied under another. Use a larger "
-            "batch instead. Received: gradient_accumulation_steps="
-            f"{_compat.innermost_optimizer(optimizer).gradient_accumulation_steps}"
-        )
-    return optimizer
 
 
 def register(cls):

@@ -6,7 +6,8 @@ from keras import ops
 from keras_es.distribution import replica_count, replica_index, sum_over_replicas
 from keras_es.ops import fitness as shaping
 from keras_es.ops import noise
-from keras_es.optimizers.base import MaskOptimizer, _check_integer
+from keras_es.optimizers.arguments import check_integer
+from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.turns import Turns
 
 BATCH_MODES = ("split", "full")
@@ -63,7 +64,7 @@ class EvolutionStrategy(MaskOptimizer):
         **kwargs,
     ):
         super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
-        _check_integer("population_size", population_size, minimum=2)
+        check_integer("population_size", population_size, minimum=2)
         if population_size % 2:
             raise ValueError(
                 "`population_size` must be even: members are antithetic pairs. "
@@ -78,7 +79,7 @@ class EvolutionStrategy(MaskOptimizer):
         self.batch_mode = batch_mode
         self.members_per_step = _check_members(members_per_step, population_size)
         if steps_per_pair is not None:
-            _check_integer("steps_per_pair", steps_per_pair, minimum=1)
+            check_integer("steps_per_pair", steps_per_pair, minimum=1)
         self.steps_per_pair = steps_per_pair
         self.semi_updates = bool(semi_updates)
         self.fitness = _get_function(fitness)
@@ -248,7 +249,7 @@ class EvolutionStrategy(MaskOptimizer):
 def _check_members(members, population_size):
     if members is None:
         return None
-    _check_integer("members_per_step", members, minimum=2)
+    check_integer("members_per_step", members, minimum=2)
     if members % 2 or population_size % members:
         raise ValueError(
             "`members_per_step` must be even and divide population_size="
