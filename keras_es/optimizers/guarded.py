@@ -56,6 +56,9 @@ def _guarded_slots(optimizer, slots, allowed, ok):
     computed from the new slots: XLA then has to copy the old ones, a fifth of the time
     of a small step.
     """
+    if not slots:  # replicas are traced in turns and would replace each other's methods
+        yield
+        return
     inner = _compat.innermost_optimizer(optimizer)
 
     def guarded(name, new_value):
