@@ -125,7 +125,7 @@ def build(config, data):
             )
         except ValueError as error:
             raise _workdir.RunError(str(error)) from error
-        optimizer = mask_optimizer(config, optimizer, steps)
+        optimizer = mask_optimizer(config, optimizer, model, steps)
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -151,7 +151,7 @@ def pattern(block_shape):
     return keras_es.patterns.Block(*map(int, block_shape.split("x")))
 
 
-def mask_optimizer(config, inner, steps):
+def mask_optimizer(config, inner, model, steps):
     """Return the optimizer of weights and masks.
 
     Scores that follow a gradient slow down to 0 over the run, so that masks settle.
@@ -167,7 +167,8 @@ def mask_optimizer(config, inner, steps):
     rate = getattr(cls, "default_score_learning_rate", None)
     if rate is not None:
         # A decay from three times the constant rate moves scores about as far.
-        cosine = keras.optimizers.schedules.CosineDecay(3.0 * rate, steps)
+        generations = -(-steps // cls(inner, **arguments).steps_per_generation(model))
+        cosine = keras.optimizers.schedules.CosineDecay(3.0 * rate, generations)
         arguments["score_optimizer"] = keras.optimizers.Adam(cosine)
     return cls(inner, **arguments)
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_es import conversion
 from keras_es.distribution import replica_count, replica_index, sum_over_replicas
 from keras_es.ops import fitness as shaping
 from keras_es.ops import noise
@@ -21,9 +22,9 @@ class EvolutionStrategy(MaskOptimizer):
 
     Args:
         inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
-        population_size: Even integer n >= 2, members in one step.
-        batch_mode: "split" (default): each of the n/2 pairs gets B/n examples of
-            the batch of B, both members of a pair the same ones, so a step costs
+        population_size: Even integer n >= 2, members of one generation.
+        batch_mode: "split" (default): with M members in a step, each pair gets B/M
+            examples of the batch of B, both members the same ones, so a step costs
             the forward and backward passes of one ordinary step; which half of the
             batch is used is drawn for each step. "full": each member sees all B
             examples, at n times the cost.
@@ -36,7 +37,7 @@ class EvolutionStrategy(MaskOptimizer):
         members_per_step: Even integer M that divides n: the members of a generation
             take turns, M of them in a step. Scores and deployed masks move at the end
             of the generation. None: n, or under "split" 2 where sampling would cost
-            more than the step does (see `sampling_is_cheap`).
+            more than the step does, which is with more than one unit for 16 weights.
         steps_per_pair: Integer H, for how many steps a pair's masks are held; a
             generation takes n/M * H steps. None: 1, or 8 where sampling is not cheap.
         semi_updates: With several replicas of a `tf.distribute` strategy, each
@@ -91,34 +92,33 @@ class EvolutionStrategy(MaskOptimizer):
         if self.built:
             return
         super().build(variables)
-        members = self.members_per_step
-        held = self.steps_per_pair
-        cheap = self.sampling_is_cheap()
-        if members is None:
-            all_at_once = cheap or self.batch_mode == "full"
-            members = self.population_size if all_at_once else 2
-        if held is None:
-            held = 1 if cheap or members > 2 else 8
+        members, held = self._turns_for(self.masked_weights)
         if members < self.population_size or held > 1:
             # Not through Keras's tracking of attributes, which is for state.
             self.__dict__["turns"] = Turns(self, members, held)
             self.turns.build()
 
-    def load_own_variables(self, store):
-        """Load a saved state, under whatever number of replicas."""
-        store = {key: store[key] for key in store.keys()}
-        if self.turns is not None:
-            self.turns.begin_again_elsewhere(store, self.variables)
-        super().load_own_variables(store)
+    def steps_per_generation(self, model):
+        """Return how many steps of `fit` a generation takes: (n/M) * H.
 
-    def sampling_is_cheap(self):
-        """Tell whether units are few: at most one for each 16 weights.
+        Schedules of `sigma` and of the score optimizer count generations.
 
-        Where each weight is a unit, to draw and decode a member costs several times
-        the member's forward and backward pass at the usual batch sizes.
+        Args:
+            model: A model with masked layers.
         """
-        units = sum(m.units for m in self.masked_weights)
-        return 16 * units <= sum(m.size for m in self.masked_weights)
+        members, held = self._turns_for(conversion.masked_weights(model))
+        return self.population_size // members * held
+
+    def _turns_for(self, masked_weights):
+        """Return members_per_step and steps_per_pair, by default by what they cost."""
+        members, held = self.members_per_step, self.steps_per_pair
+        cheap = _sampling_is_cheap(masked_weights)
+        if members is None:
+            at_once = cheap or self.batch_mode == "full"
+            members = self.population_size if at_once else 2
+        if held is None:
+            held = 1 if cheap or members > 2 else 8
+        return members, held
 
     @property
     def pairs_in_step(self):
@@ -244,6 +244,16 @@ class EvolutionStrategy(MaskOptimizer):
             "steps_per_pair": self.steps_per_pair,
             "semi_updates": self.semi_updates,
         }
+
+
+def _sampling_is_cheap(masked_weights):
+    """Tell whether units are few: at most one for each 16 weights.
+
+    Where each weight is a unit, to draw and decode a member costs several times the
+    member's forward and backward pass at the usual batch sizes.
+    """
+    units = sum(m.units for m in masked_weights)
+    return 16 * units <= sum(m.size for m in masked_weights)
 
 
 def _check_members(members, population_size):
