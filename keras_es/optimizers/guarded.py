@@ -45,7 +45,12 @@ def _slots_set_by_methods(optimizer):
     inner = _compat.innermost_optimizer(optimizer)
     if replica_count() > 1 or not type(inner).__module__.startswith("keras."):
         return set()
-    return {id(v) for v in inner.variables if len(v.shape)}
+    # The base class alone sets its moving averages of weights (EMA) otherwise.
+    return {
+        id(v)
+        for v in inner.variables
+        if len(v.shape) and not v.name.endswith("_average")
+    }
 
 
 @contextlib.contextmanager
