@@ -42,8 +42,9 @@ def any_over_replicas(tensors):
     """Return, for each boolean tensor of a list, where it is true on any replica."""
     if replica_count() == 1:
         return list(tensors)
-    # Not integers: strategies reduce int32 on the host, apart from everything else.
-    counts = [tf.cast(t, tf.float32) for t in tensors]
+    # Not integers: strategies reduce int32 on the host, apart from everything else. A
+    # sum of ones that is rounded is still above 0.
+    counts = [tf.cast(t, tf.float16) for t in tensors]
     return [c > 0.0 for c in _all_reduce(tf.distribute.ReduceOp.SUM, counts)]
 
 

@@ -64,6 +64,8 @@ def test_replicas_ranked_together_are_one_population(count, script):
 
 SEMI = """
 from tests.reference import numpy_es
+
+pytestmark = pytest.mark.slow
 P = 4
 with REPLICAS.scope():
     model = keras_es.sparsify(mlp(), 0.5, seed=0)
