@@ -4,6 +4,8 @@ import pytest
 
 from tests.distribution.devices import run_on_devices
 
+pytestmark = pytest.mark.slow
+
 GLOBAL = """
 # Each replica gets the same examples as the one replica of R times the members.
 x, y = data(8)
@@ -63,9 +65,6 @@ def test_replicas_ranked_together_are_one_population(count, script):
 
 
 SEMI = """
-from tests.reference import numpy_es
-
-pytestmark = pytest.mark.slow
 P = 4
 with REPLICAS.scope():
     model = keras_es.sparsify(mlp(), 0.5, seed=0)
@@ -100,4 +99,4 @@ for i, result in enumerate(gradient):
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_semi_updates_equal_numpy(count):
-    run_on_devices(count, SEMI.replace("from tests.reference import numpy_es\n", ""))
+    run_on_devices(count, SEMI)

@@ -4,10 +4,10 @@ import pytest
 
 from tests.distribution.devices import run_on_devices
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 from tests.distribution import traffic
-
-pytestmark = pytest.mark.slow
 
 def sent(method, members, **kwargs):
     keras.backend.clear_session()
