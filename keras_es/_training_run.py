@@ -160,13 +160,12 @@ def _take_masks_off(model):
     if not weights:
         return [], {}, model
     masks = {
-        callbacks.weight_name(model, w): keras.ops.convert_to_numpy(w.kernel_mask)
-        for w in weights
+        callbacks.weight_name(model, w): callbacks.deployed_mask(w) for w in weights
     }
     rows = [
         {
             "weight": name,
-            "shape": list(mask.shape),
+            "shape": list(weight.shape),
             "pattern": str(weight.pattern),
             "nnz": int(np.count_nonzero(mask)),
             "size": int(mask.size),

@@ -261,11 +261,21 @@ class MaskTensorBoard(keras.callbacks.Callback):
 
         for weight in masked_weights(self.model):
             name = weight_name(self.model, weight)
-            mask = keras.ops.convert_to_numpy(weight.kernel_mask)
+            mask = deployed_mask(weight)
             picture = plots.mask_picture(mask, self.picture_size)
             write_picture(f"masks/{name}", picture, epoch)
             scores = keras.ops.convert_to_numpy(weight.mask_scores)
             write_histogram(f"scores/{name}", scores, epoch)
+
+
+def deployed_mask(weight):
+    """Return the deployed mask of a weight as an array.
+
+    It is one of blocks where only the active ones are stored.
+    """
+    mask = weight.kernel_mask
+    mask = weight.stored_units() if mask is None else mask
+    return keras.ops.convert_to_numpy(mask)
 
 
 def weight_name(model, weight):

@@ -89,7 +89,9 @@ def test_results_of_other_suites_stay(tmp_path):
     for value in (1.0, 2.0):
         rows = [{**row, "suite": "start", "value": value}]
         speed.write({"start": {"rows": rows}}, tmp_path)
-        speed.write({"population": {"rows": [{**point, "suite": "population"}]}}, tmp_path)
+        speed.write(
+            {"population": {"rows": [{**point, "suite": "population"}]}}, tmp_path
+        )
     suites = json.loads((tmp_path / "speed.json").read_text())["suites"]
     assert list(suites) == ["population", "start"]
     assert suites["start"]["rows"][0]["value"] == 2.0
