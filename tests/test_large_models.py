@@ -53,7 +53,9 @@ def test_fit_save_load_strip_and_export(make, count, method, tmp_path):
     sparse = keras_es.sparsify(make(), 0.9)
     assert len(keras_es.masked_weights(sparse)) == count
     x, y = data(sparse)
-    optimizer = getattr(keras_es.optimizers, method)("sgd", population_size=2)
+    optimizer = getattr(keras_es.optimizers, method)(
+        "sgd", population_size=2, steps_per_pair=1
+    )
     sparse.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
     logs = sparse.fit(x, y, batch_size=4, epochs=2, verbose=0).history
     assert np.isfinite(logs["loss"]).all()

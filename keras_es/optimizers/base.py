@@ -263,7 +263,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         size = sum(m.size for m in self.masked_weights) or 1
         nnz = sum(m.nnz for m in self.masked_weights)
         logs = {
-            name: tf.cast(self.__dict__[name].value, tf.float32)
+            name: tf.cast(tf.convert_to_tensor(self.__dict__[name].value), tf.float32)
             for name in ("mask_flip_ratio", "nonfinite_members", "skipped_steps")
         }
         logs["sparsity"] = tf.constant(1.0 - nnz / size if self.masked_weights else 0.0)

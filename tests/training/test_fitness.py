@@ -70,7 +70,10 @@ def test_masks_follow_the_fitness():
         return keras.ops.mean(keras.ops.square(y_pred), axis=-1)
 
     x, y = data()
-    model = compiled(sparse_mlp(), SNES(keras.optimizers.SGD(0.0), 8, fitness=size))
+    optimizer = SNES(
+        keras.optimizers.SGD(0.0), 8, fitness=size, members_per_step=8, steps_per_pair=1
+    )
+    model = compiled(sparse_mlp(), optimizer)
     before = np.square(model.predict(x, verbose=0)).mean()
     model.fit(x, y, batch_size=32, epochs=60, verbose=0)
     assert np.square(model.predict(x, verbose=0)).mean() < 0.7 * before

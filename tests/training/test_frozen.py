@@ -97,7 +97,7 @@ def test_compiling_again_keeps_weights_scores_and_masks():
         np.testing.assert_array_equal(old, variable)
     history = model.fit(x, y, batch_size=8, verbose=0).history
     assert "accuracy" in history
-    assert int(model.optimizer.generation) == 4
+    assert int(model.optimizer.steps_done()) == 4
 
 
 def test_plain_optimizer_trains_weights_under_fixed_masks():

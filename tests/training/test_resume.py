@@ -74,7 +74,7 @@ def test_save_and_load_in_the_middle(method, jit_compile, tmp_path):
     train(whole, 2, initial_epoch=1)
     train(loaded, 2, initial_epoch=1)
     assert_equal_to_the_bit(loaded, whole)
-    assert int(loaded.optimizer.generation) == 8
+    assert int(loaded.optimizer.steps_done()) == 8
 
 
 def test_two_trainings_of_one_seed_are_equal():
