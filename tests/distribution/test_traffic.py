@@ -7,7 +7,7 @@ from tests.distribution.devices import run_on_devices
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
-from tests.distribution import traffic
+from benchmarks import traffic
 
 def sent(method, members, **kwargs):
     keras.backend.clear_session()
