@@ -112,7 +112,7 @@ def build(config, data):
     )
     if config["mask_optimizer"] == "none":
         # Keras's own models cannot be trained by several workers.
-        model = keras_es.ESModel(model.input, model.output, name=model.name)
+        model = keras_es.ESModel(model.inputs[0], model.outputs[0], name=model.name)
     else:
         try:
             model = keras_es.sparsify(

@@ -9,7 +9,7 @@ from keras_es import optimizers, patterns
 from tests.reference import problems
 
 NAMES = sorted(optimizers.OPTIMIZERS)
-COUNTERS = ("generation", "nonfinite_members", "skipped_steps")
+COUNTERS = ("generation", "nonfinite_members", "skipped_steps", "mask_flip_ratio")
 
 
 @keras.saving.register_keras_serializable(package="test_nonfinite")
