@@ -107,7 +107,7 @@ def stop_at_random(rng, workdir, epochs):
         process.communicate(timeout=delay)
     except subprocess.TimeoutExpired:
         process.send_signal(signum)
-        process.communicate(timeout=300)
+        process.communicate(timeout=3600)
     return {
         "signal": signum.name,
         "seconds": round(time.monotonic() - began, 2),
