@@ -38,11 +38,14 @@ class Step:
             when(turns.draw_is_due, lambda: turns.hold(self._compiled(turns.draw)))
         # With one replica, members and updates are one program.
         learn = self._compiled if self.alone else lambda f: f()
-        fitness, valid = learn(lambda: self._learn(x, y, sample_weight))
+        fitness, valid, guidance = learn(lambda: self._learn(x, y, sample_weight))
         if turns is not None:
             when_all(
                 lambda: turns.are_over, lambda: self._compiled_alone(self._end_turns)
             )
+        if self.optimizer.scheduled:
+            ok = tf.reduce_any(valid)
+            when_all(self.optimizer.move_is_due, self._move, guidance, ok)
         return {
             **self.model.get_metrics_result(),
             **population_logs(fitness, valid),
@@ -78,7 +81,13 @@ class Step:
             self._tell(told.fitness, told.valid, self._guidance(mine), ok)
         else:
             turns.collect(result.fitness, result.valid, mine.guidance)
-        return result.fitness, result.valid
+        # A gradient that leaves the program is not copied, so it costs nothing.
+        kept = mine.guidance if self.optimizer.scheduled else None
+        return result.fitness, result.valid, kept or []
+
+    def _move(self, guidance, ok):
+        guidance = mean_over_replicas(guidance)
+        self._compiled_alone(lambda: self.optimizer.move_masks(guidance, ok))
 
     def _compiled_evaluation(self, evaluate):
         return Evaluation(**self._compiled(lambda: dict(vars(evaluate()))))
