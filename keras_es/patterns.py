@@ -254,7 +254,7 @@ class NByM(Pattern):
         return super().whole_count(count / groups, matrix_shape) * groups
 
     def decode(self, scores, count):
-        """Mark the best of each group, as many in each; n if `count` is `unit_count`."""
+        """Mark the best of each group, as many in each: n with `unit_count`."""
         height, width = scores.shape
         groups = ops.reshape(scores, (height // self.m, self.m, width))
         in_group = count // (height // self.m * width)

@@ -253,7 +253,7 @@ class ConstantUpdates(UpdateSchedule):
 
     def __call__(self, step):
         """Return alpha."""
-        return ops.cast(self.drop_fraction, "float64")
+        return ops.convert_to_tensor(self.drop_fraction, dtype="float64")
 
 
 @_register

@@ -15,7 +15,8 @@ def dropped_count(drop_fraction, count):
     Returns:
         int32 scalar tensor.
     """
-    return ops.cast(ops.round(ops.cast(drop_fraction, "float64") * count), "int32")
+    share = ops.convert_to_tensor(drop_fraction, dtype="float64")
+    return ops.cast(ops.round(share * count), "int32")
 
 
 def kept_units(magnitude, active, count):

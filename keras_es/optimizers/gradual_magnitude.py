@@ -61,7 +61,7 @@ class GradualMagnitude(ScheduledMasks):
     ):
         super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
         self.end_step = end_step
-        short = end_step and schedules.PolynomialSparsity(end_step)
+        short = None if end_step is None else schedules.PolynomialSparsity(end_step)
         self.sparsity_schedule = one_of(
             type(self).__name__, end_step, short, "sparsity_schedule",
             sparsity_schedule, schedules.SparsitySchedule,
@@ -96,15 +96,14 @@ class GradualMagnitude(ScheduledMasks):
     def counts(self, step):
         """Return k_t of each weight, a list of int64 scalars."""
         left = self.sparsity_schedule.remaining(step)
-        dense = 1.0 - self.sparsity_schedule.initial_sparsity
-        return [
-            m.pattern.whole_count(
-                m.unit_count
-                + (max(dense * m.units, m.unit_count) - m.unit_count) * left,
-                m.matrix_shape,
-            )
-            for m in self.masked_weights
-        ]
+        density = 1.0 - self.sparsity_schedule.initial_sparsity
+        counts = []
+        for masked in self.masked_weights:
+            last = masked.unit_count
+            first = max(density * masked.units, last)
+            wanted = last + (first - last) * left
+            counts.append(masked.pattern.whole_count(wanted, masked.matrix_shape))
+        return counts
 
     def move_is_due(self):
         """Ask the schedule; at its end, also if a step that was void missed it."""

@@ -58,7 +58,7 @@ class DropAndGrow(ScheduledMasks):
 
     Of the k active units of a weight, round(alpha_t k) with the smallest sum of |w|
     are dropped, and those with the largest `growth` come in. Grown weights and their
-    slots start at zero. Afterwards scores are 1 where a unit is active and -1 elsewhere.
+    slots start at zero. Afterwards scores are 1 where a unit is active, -1 elsewhere.
 
     Args:
         inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
@@ -87,7 +87,7 @@ class DropAndGrow(ScheduledMasks):
 
     def check_schedule(self, end_step, update_schedule):
         """Return the schedule that the arguments mean."""
-        short = end_step and schedules.CosineUpdates(end_step)
+        short = None if end_step is None else schedules.CosineUpdates(end_step)
         return one_of(
             type(self).__name__, end_step, short, "update_schedule", update_schedule,
             schedules.UpdateSchedule,

@@ -27,8 +27,8 @@ class StraightThrough(ScoreGradient, MaskOptimizer):
 
     Example:
 
-    >>> StraightThrough("adam").score_optimizer.name
-    'adam'
+    >>> round(float(StraightThrough("adam").score_optimizer.learning_rate), 4)
+    0.01
 
     References:
         Bengio, Leonard, Courville 2013, arXiv 1308.3432; Ramanujan et al. 2020, What's
