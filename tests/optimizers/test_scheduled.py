@@ -155,16 +155,16 @@ def test_pruning_begins_dense_and_counts_for_each_layer():
     assert masks[0].sparsity != masks[1].sparsity
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
-@pytest.mark.parametrize("method", ["rigl", "set", "gradual_magnitude"])
-def test_resume_in_the_midst_of_a_schedule(method, stop, tmp_path):
-    whole = problems.compiled(problems.make(method))
-    problems.fit(whole, epochs=4)
-    first = problems.compiled(problems.make(method))
-    problems.fit(first, epochs=stop)
+def test_resume_in_the_midst_of_pruning(tmp_path):
+    whole, first = (
+        problems.compiled(problems.make("gradual_magnitude")) for _ in range(2)
+    )
+    problems.fit(whole, epochs=2)
+    problems.fit(first, epochs=1)
+    assert 0.0 < keras_es.sparsity_report(first).sparsity < 0.5
     first.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    problems.fit(loaded, epochs=4 - stop)
+    problems.fit(loaded, epochs=1)
     problems.assert_same(problems.weights_of(whole), problems.weights_of(loaded))
 
 

@@ -90,7 +90,7 @@ SCRIPTS = {
         assert_equal_replicas(two)
     """,
     "methods": """
-        for method in (GuidedES, Static):
+        for method in (GuidedES, Static, StraightThrough):
             model, history = train(
                 TWO, lambda: mlp(keras.layers.BatchNormalization()),
                 lambda: method(keras.optimizers.Adam(0.02)), batches(32, 16), epochs=1
@@ -105,6 +105,30 @@ SCRIPTS = {
             assert_equal_replicas(model)
         model.evaluate(*data(), verbose=0)
         model.predict(data()[0], verbose=0)
+    """,
+    # Replicas see other examples, and the mean of their gradients moves all masks.
+    "scheduled": """
+        often = keras_es.schedules.ConstantUpdates(0.6, update_every=3)
+        falling = keras_es.schedules.PolynomialSparsity(7, update_every=2)
+        methods = {
+            "rigl": lambda: RigL(sgd(), update_schedule=often),
+            "set": lambda: SET(sgd(), update_schedule=often),
+            "pruning": lambda: GradualMagnitude(sgd(), sparsity_schedule=falling),
+            "scores": lambda: StraightThrough(
+                sgd(), score_optimizer=keras.optimizers.SGD(100.0)
+            ),
+        }
+        for name, method in methods.items():
+            one, want = train(ONE, mlp, method, batches(32, 8))
+            two, got = train(TWO, mlp, method, batches(32, 8))
+            for key in ("loss", "sparsity", "mask_flip_ratio"):
+                np.testing.assert_allclose(got[key], want[key], 1e-4, err_msg=name)
+            for a, b in zip(*map(keras_es.masked_weights, (one, two))):
+                np.testing.assert_array_equal(
+                    a.kernel_mask.numpy(), b.kernel_mask.numpy(), err_msg=name
+                )
+            assert_close(one, two)
+            assert_equal_replicas(two)
     """,
     "failed members": """
         x, y = data(16)
