@@ -9,6 +9,7 @@ from keras_es.optimizers.gradual_magnitude import GradualMagnitude
 from keras_es.optimizers.guided_es import GuidedES
 from keras_es.optimizers.open_es import OpenES
 from keras_es.optimizers.rigl import RigL
+from keras_es.optimizers.runs import for_run
 from keras_es.optimizers.set import SET
 from keras_es.optimizers.snes import SNES
 from keras_es.optimizers.static import Static
@@ -62,5 +63,6 @@ __all__ = [
     "RigL",
     "Static",
     "StraightThrough",
+    "for_run",
     "get",
 ]

@@ -196,6 +196,14 @@ class MaskOptimizer(OptimizerWrapper):
         """Whether the members of a step share its batch out."""
         return self.batch_mode == "split" and self.population_size > 1
 
+    def steps_per_generation(self, model):
+        """Return how many steps of `fit` a generation takes: 1.
+
+        Args:
+            model: A model with masked layers.
+        """
+        return 1
+
     def global_pair(self, pair):
         """Return the index of a pair among those of all replicas, for its noise."""
         return pair + replica_index() * self.pairs

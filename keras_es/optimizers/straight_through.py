@@ -20,7 +20,7 @@ class StraightThrough(ScoreGradient, MaskOptimizer):
     Args:
         inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
         score_optimizer: Keras optimizer of the scores, its name or config; None for
-            Adam at 0.01. A decay to 0 over the run, `Adam(CosineDecay(0.01, steps))`,
+            Adam at 0.003. A decay to 0 over the run, `Adam(CosineDecay(0.01, steps))`,
             lets masks settle.
         seed: Not used by this method; kept so that methods exchange freely.
         name: Name of the optimizer.
@@ -28,7 +28,7 @@ class StraightThrough(ScoreGradient, MaskOptimizer):
     Example:
 
     >>> round(float(StraightThrough("adam").score_optimizer.learning_rate), 4)
-    0.01
+    0.003
 
     References:
         Bengio, Leonard, Courville 2013, arXiv 1308.3432; Ramanujan et al. 2020, What's
@@ -37,7 +37,6 @@ class StraightThrough(ScoreGradient, MaskOptimizer):
 
     needs_guidance = True
     resets_slots = True
-    default_score_learning_rate = 0.01
 
     def search_gradient(self, fitness, valid, guidance):
         """Return dL/dm."""
