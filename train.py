@@ -38,7 +38,12 @@ def define_flags():
     )
     text("dataset", "digits", "digits, or any image data set of tensorflow-datasets")
     text("data_dir", None, "where data sets are, or $KERAS_ES_DATA_DIR")
-    text("model", None, "mlp, lenet, mnist_30k, cifar_convnet; default by data set")
+    text(
+        "model",
+        None,
+        "mlp, lenet, mnist_11k, mnist_30k, cifar_small, cifar_convnet; default by data "
+        "set",
+    )
     real("sparsity", None, "share of zeros in masked weights, in [0, 1); default 0.9")
     text("block_shape", "", "size of blocks, ROWSxCOLUMNS, like 16x1; empty for none")
     text("allocation", "uniform", "sparsity of the layers: uniform or erk")
