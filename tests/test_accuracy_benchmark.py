@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 
@@ -66,13 +67,13 @@ def test_what_is_done_is_not_trained_again(tmp_path, monkeypatch):
     # Of the dense network once, of the others once in each of two cases.
     assert [m for m, _, _ in trained] == ["dense", "static", "rigl", "static", "rigl"]
     trained.clear()
-    accuracy.main([*command, "--seeds=2", "--sparsity=0.95"])
+    accuracy.main([*command, "--seeds=2", "--sparsity=0.98"])
     assert [(m, seed) for m, _, seed in trained] == [
         ("dense", 1), ("static", 1), ("rigl", 1),
     ]  # fmt: skip
     assert (tmp_path / "accuracy-digits.png").stat().st_size > 1000
     trained.clear()
-    accuracy.main([*command, "--seeds=2", "--sparsity=0.95"])
+    accuracy.main([*command, "--seeds=2", "--sparsity=0.98"])
     assert trained == []
 
 
@@ -119,8 +120,6 @@ def test_wrong_flags(flags, text, capsys):
         accuracy.parse(flags)
     assert error.value.code == 2
     errors = " ".join(capsys.readouterr().err.split())
-    import re
-
     assert re.search(text, errors)
 
 
@@ -147,20 +146,20 @@ def test_validation_holds_out_training_examples():
     assert len(part.x_test) == len(full.x_train) // 6
 
 
-# Accuracy of one seed lies within about 0.02 of the mean; these lie below that.
+# Some 0.04 below what one seed gave, which is twice the spread over seeds.
 THRESHOLDS = {
-    "static": 0.90,
-    "set": 0.90,
-    "rigl": 0.92,
-    "gradual_magnitude": 0.92,
-    "straight_through": 0.92,
+    "static": 0.87,
+    "set": 0.88,
+    "rigl": 0.89,
+    "straight_through": 0.89,
+    "gradual_magnitude": 0.91,
 }
 
 
 @pytest.mark.parametrize("method", THRESHOLDS)
 def test_digits(method):
-    found = training.run("digits", 1, method, methods.configuration(method), 0)
+    found = training.run("digits", 0, method, methods.configuration(method), 0)
     assert found["accuracy"] > THRESHOLDS[method]
-    # Blocks of 8 x 8 in 64 x 256 and 256 x 128: 26 of 256 and 51 of 512 stay.
-    assert found["sparsity"] == pytest.approx(1 - (26 + 51) / 768)
-    assert found["case"] == "blocks 8x8, 90 %" and found["steps"] == 400
+    nonzeros = round(0.02 * 64 * 256) + round(0.02 * 256 * 128)
+    assert found["sparsity"] == pytest.approx(1 - nonzeros / (64 * 256 + 256 * 128))
+    assert found["case"] == "weights, 98 %" and found["steps"] == 600

@@ -70,9 +70,9 @@ SUITES = {
     "digits": Suite(
         "digits",
         "mlp",
-        steps=400,
+        steps=600,
         batch_size=64,
-        cases=(*_weights(0.95), *_blocks("blocks 8x8", [(8, 8)], 0.9)),
+        cases=(*_weights(0.98), *_blocks("blocks 8x8", [(8, 8)], 0.95)),
     ),
     "mnist-lenet": Suite(
         "mnist",

@@ -27,6 +27,7 @@ class MaskOptimizer(OptimizerWrapper):
     3. `search_gradient(fitness, valid, guidance)`: what the losses say of the masks.
     4. `update_weights`: the inner optimizer, never on weights that no member used.
     5. `update_masks(search_gradient, ok)`: scores move, the deployed mask follows.
+    6. `move_masks(guidance, ok)`, if `scheduled`, after steps that `move_is_due` names.
 
     To write a method, override the class attributes and hooks below. This one moves
     towards the better of the first two members:

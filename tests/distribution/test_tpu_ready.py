@@ -11,7 +11,6 @@ import tensorflow as tf
 
 import keras_es
 from keras_es.optimizers import (
-    SET,
     SNES,
     BernoulliNES,
     GradualMagnitude,
@@ -19,7 +18,6 @@ from keras_es.optimizers import (
     OpenES,
     RigL,
     Static,
-    StraightThrough,
 )
 from keras_es.schedules import ConstantUpdates
 from tests.training.common import cross_entropy, data, mlp, sgd
@@ -33,9 +31,7 @@ METHODS = {
     "bernoulli_nes": lambda: BernoulliNES(sgd(), 4),
     "guided_es": lambda: GuidedES("adam", 4),
     "rigl": lambda: RigL("sgd", update_schedule=ConstantUpdates(update_every=1)),
-    "set": lambda: SET("sgd", update_schedule=ConstantUpdates(update_every=1)),
     "gradual_magnitude": lambda: GradualMagnitude("sgd", end_step=10),
-    "straight_through": lambda: StraightThrough("sgd"),
     "static": lambda: Static(keras.optimizers.Adam(clipnorm=1.0)),
 }
 
