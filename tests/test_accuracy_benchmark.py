@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.accuracy import __main__ as accuracy
 from benchmarks.accuracy import methods, report, training
-from benchmarks.accuracy.results import Results, key
+from benchmarks.accuracy.results import Results
 from benchmarks.accuracy.suites import SUITES
 from keras_es.optimizers import OPTIMIZERS
 
