@@ -46,8 +46,8 @@ def measure(kind, population, weights):
     from benchmarks.timing import _own_peak
 
     width = round(weights**0.5 / 8) * 8
-    step = _pure(population, width) if kind == "pure" else _hybrid(
-        kind, population, width
+    step = (
+        _pure(population, width) if kind == "pure" else _hybrid(kind, population, width)
     )
     before = _resident()
     step()
