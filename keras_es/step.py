@@ -36,21 +36,17 @@ class Step:
         turns = self.optimizer.turns
         if turns is not None and turns.held:
             when(turns.draw_is_due, lambda: turns.hold(self._compiled(turns.draw)))
-        # With one replica, members and updates are one program.
-        learn = self._compiled if self.alone else lambda f: f()
-        fitness, valid, guidance = learn(lambda: self._learn(x, y, sample_weight))
+        # With one replica, members, updates and logs are one program.
+        logs, ok, guidance = self._compiled_alone(
+            lambda: self._learn(x, y, sample_weight)
+        )
         if turns is not None:
             when_all(
                 lambda: turns.are_over, lambda: self._compiled_alone(self._end_turns)
             )
         if self.optimizer.scheduled:
-            ok = tf.reduce_any(valid)
             when_all(self.optimizer.move_is_due, self._move, guidance, ok)
-        return {
-            **self.model.get_metrics_result(),
-            **population_logs(fitness, valid),
-            **self.optimizer.step_logs(),
-        }
+        return {**logs, **self.optimizer.step_logs()}
 
     def _compiled(self, function):
         """Call a function of no arguments, compiled by XLA if that is wanted."""
@@ -62,7 +58,7 @@ class Step:
         return self._compiled(function) if self.alone else function()
 
     def _learn(self, x, y, sample_weight):
-        """Evaluate members and move weights; move masks if the generation is over."""
+        """Evaluate members and move weights; move masks if no turns are taken."""
         population = Population(self.model, x, y, sample_weight)
         evaluate = population.evaluate
         mine = evaluate() if self.alone else self._compiled_evaluation(evaluate)
@@ -83,7 +79,11 @@ class Step:
             turns.collect(result.fitness, result.valid, mine.guidance)
         # A gradient that leaves the program is not copied, so it costs nothing.
         kept = mine.guidance if self.optimizer.scheduled else None
-        return result.fitness, result.valid, kept or []
+        logs = {
+            **self.model.get_metrics_result(),
+            **population_logs(result.fitness, result.valid),
+        }
+        return logs, ok, kept or []
 
     def _move(self, guidance, ok):
         guidance = mean_over_replicas(guidance)

@@ -81,8 +81,13 @@ class WeightPopulation:
         first_draw = first_pair // self.noise.pairs_per_draw
         chunks = self.draws // self.draws_per_chunk
 
+        graph = tf.compat.v1.get_default_graph()
+        before = len(graph.get_operations())
         shared = perturbed_layers.find_shared(
             self.layers, self.noise.variables, function
+        )
+        self.vectorize_draws = self.vectorize and _may_have_two_more_axes(
+            graph.get_operations()[before:]
         )
 
         def member(factors, multipliers):
@@ -107,21 +112,13 @@ class WeightPopulation:
 
         def members(drawn):
             factors, multipliers = drawn
-            return self._map(lambda m: member(factors, m), multipliers)
+            return _map(lambda m: member(factors, m), multipliers, self.vectorize)
 
         drawn = draw(generation, start)
         if self.draws_per_chunk == 1:
             return members(tf.nest.map_structure(lambda t: t[0], drawn))
-        return tf.nest.map_structure(_join, self._map(members, drawn))
-
-    def _map(self, function, elements):
-        """Map over the first axis, all at once where the model allows it."""
-        if self.vectorize:
-            return tf.vectorized_map(function, elements)
-        rows = zip(*(tf.unstack(e) for e in tf.nest.flatten(elements)))
-        rows = [tf.nest.pack_sequence_as(elements, row) for row in rows]
-        results = [function(row) for row in rows]
-        return tf.nest.map_structure(lambda *values: tf.stack(values), *results)
+        results = _map(members, drawn, self.vectorize_draws)
+        return tf.nest.map_structure(_join, results)
 
     def _member(self, function, factors, multipliers, shared, updated):
         keys = [id(v) for v in self.noise.variables]
@@ -143,6 +140,29 @@ class WeightPopulation:
         with scope, perturbed:
             result = function()
         return result, [_current(scope, v) for v in updated]
+
+
+def _map(function, elements, at_once):
+    """Map over the first axis, all at once or one after the other."""
+    if at_once:
+        return tf.vectorized_map(function, elements)
+    rows = zip(*(tf.unstack(e) for e in tf.nest.flatten(elements)))
+    rows = [tf.nest.pack_sequence_as(elements, row) for row in rows]
+    results = [function(row) for row in rows]
+    return tf.nest.map_structure(lambda *values: tf.stack(values), *results)
+
+
+def _may_have_two_more_axes(operations):
+    """Tell whether operations take an axis of draws besides that of members.
+
+    TensorFlow's softmax for recent processors (oneDNN) takes five axes at most, and
+    that of attention has four.
+    """
+    return all(
+        op.inputs[0].shape.rank in (None, 1, 2, 3)
+        for op in operations
+        if op.type in ("Softmax", "LogSoftmax")
+    )
 
 
 def _has_loops(model):

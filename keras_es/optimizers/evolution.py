@@ -1,6 +1,7 @@
 """What evolution strategies share: population, noise and fitness shaping."""
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from keras_es import conversion
@@ -165,13 +166,17 @@ class EvolutionStrategy(MaskOptimizer):
     def member_masks(self, pair):
         """Decode scores + scale * noise and scores - scale * noise."""
         drawn, scales = self.noise(pair), self.scales()
-        return [
-            [
+
+        def member(sign):
+            return [
                 m.decode(m.mask_scores.value + sign * s * e)
                 for m, s, e in zip(self.masked_weights, scales, drawn)
             ]
-            for sign in (1.0, -1.0)
-        ]
+
+        # A loop, for XLA takes long to compile a selection, and so does it once.
+        types = [tf.bool for _ in self.masked_weights]
+        masks = tf.map_fn(member, tf.constant([1.0, -1.0]), fn_output_signature=types)
+        return list(zip(*(tf.unstack(mask) for mask in masks)))
 
     def utilities(self, fitness, valid):
         """Shape the fitness; members that failed are worst, all zero if all failed."""

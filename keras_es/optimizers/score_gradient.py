@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_es import _compat
 from keras_es.distribution import assign_all, replica_count
-from keras_es.ops import noise, search
+from keras_es.ops import noise, philox, search
 from keras_es.optimizers.evolution import EvolutionStrategy
 from keras_es.optimizers.guarded import guarded_apply
 
@@ -103,7 +103,11 @@ class BernoulliStrategy(ScoreGradientStrategy):
 
     def uniforms(self, pair):
         """Return uniform noise of one pair for each weight."""
-        return self.draw(noise.uniform, pair)
+        # Kept: XLA would make the bits anew for each member, which takes three times
+        # as long.
+        return philox.kept(
+            lambda: self.draw(noise.uniform, pair), self.generation.value
+        )
 
     def member_masks(self, pair):
         """Return m+ = [u < p] and m- = [1 - u < p], both Bernoulli(p)."""
