@@ -77,7 +77,7 @@ class Step:
             self._tell(told.fitness, told.valid, self._guidance(mine), ok)
         else:
             turns.collect(result.fitness, result.valid, mine.guidance)
-        # A gradient that leaves the program is not copied, so it costs nothing.
+        # What moves masks leaves the program, for the move is a branch outside of it.
         kept = mine.guidance if self.optimizer.scheduled else None
         logs = {
             **self.model.get_metrics_result(),
