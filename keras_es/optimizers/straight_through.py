@@ -14,8 +14,8 @@ class StraightThrough(ScoreGradient, MaskOptimizer):
         dL/dscores := dL/dm = sum of g * w over each unit, active or not,
 
     with g the gradient at the effective kernel. It is biased, and its variance is low:
-    the method to beat for single weights. It judges a weight that is masked out by the
-    value at which it rests: one of the wrong sign stays out, though it could be trained.
+    the method to beat for single weights. It judges a masked-out weight by the value
+    at which it rests: one of the wrong sign stays out, though it could be trained.
     The mask moves after every step. A weight that comes back is where it was, and its
     slots start anew.
 
