@@ -36,11 +36,15 @@ class Step:
         if turns is not None and turns.held:
             when(turns.draw_is_due, lambda: turns.hold(self._compiled(turns.draw)))
         # Without a strategy, members, updates and logs are one program.
-        logs = self._compiled_alone(lambda: self._learn(x, y, sample_weight))
+        logs, ok, guidance = self._compiled_alone(
+            lambda: self._learn(x, y, sample_weight)
+        )
         if turns is not None:
             when_all(
                 lambda: turns.are_over, lambda: self._compiled_alone(self._end_turns)
             )
+        if self.optimizer.scheduled:
+            when_all(self.optimizer.move_is_due, self._move, guidance, ok)
         return {**logs, **self.optimizer.step_logs()}
 
     def _compiled(self, function):
@@ -72,10 +76,17 @@ class Step:
             self._tell(told.fitness, told.valid, self._guidance(mine), ok)
         else:
             turns.collect(result.fitness, result.valid, mine.guidance)
-        return {
+        # What moves masks leaves the program, for the move is a branch outside of it.
+        kept = mine.guidance if self.optimizer.scheduled else None
+        logs = {
             **self.model.get_metrics_result(),
             **population_logs(result.fitness, result.valid),
         }
+        return logs, ok, kept or []
+
+    def _move(self, guidance, ok):
+        guidance = mean_over_replicas(guidance)
+        self._compiled_alone(lambda: self.optimizer.move_masks(guidance, ok))
 
     def _compiled_evaluation(self, evaluate):
         return Evaluation(**self._compiled(lambda: dict(vars(evaluate()))))

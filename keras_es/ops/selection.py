@@ -189,7 +189,7 @@ def top_n_in_groups(scores, n, axis):
 
     Args:
         scores: float32 tensor; `axis` has m elements, compared all with all (m**2).
-        n: Integer in [0, m].
+        n: Integer or int32 scalar tensor in [0, m].
         axis: Integer, the axis of the group.
 
     Returns:

@@ -5,16 +5,25 @@ import difflib
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.bernoulli_nes import BernoulliNES
 from keras_es.optimizers.evolution import EvolutionStrategy
+from keras_es.optimizers.gradual_magnitude import GradualMagnitude
 from keras_es.optimizers.guided_es import GuidedES
 from keras_es.optimizers.open_es import OpenES
+from keras_es.optimizers.rigl import RigL
+from keras_es.optimizers.runs import for_run
+from keras_es.optimizers.set import SET
 from keras_es.optimizers.snes import SNES
 from keras_es.optimizers.static import Static
+from keras_es.optimizers.straight_through import StraightThrough
 
 OPTIMIZERS = {
     "snes": SNES,
     "open_es": OpenES,
     "bernoulli_nes": BernoulliNES,
     "guided_es": GuidedES,
+    "straight_through": StraightThrough,
+    "rigl": RigL,
+    "set": SET,
+    "gradual_magnitude": GradualMagnitude,
     "static": Static,
 }
 """Name -> class of all methods."""
@@ -43,12 +52,17 @@ def get(name):
 
 __all__ = [
     "OPTIMIZERS",
+    "SET",
     "SNES",
     "BernoulliNES",
     "EvolutionStrategy",
+    "GradualMagnitude",
     "GuidedES",
     "MaskOptimizer",
     "OpenES",
+    "RigL",
     "Static",
+    "StraightThrough",
+    "for_run",
     "get",
 ]

@@ -47,11 +47,12 @@ def _slots_set_by_methods(optimizer):
     if chosen or not type(inner).__module__.startswith("keras."):
         return set()
     # The base class alone sets its moving averages of weights (EMA) otherwise.
-    return {
-        id(v)
-        for v in inner.variables
-        if len(v.shape) and not v.name.endswith("_average")
-    }
+    return {id(v) for v in inner.variables if len(v.shape) and not is_average(v)}
+
+
+def is_average(slot):
+    """Tell whether a slot is the moving average (EMA) of its weight."""
+    return slot.name.endswith("_average")
 
 
 @contextlib.contextmanager

@@ -10,13 +10,16 @@ from keras_es.optimizers.evolution import EvolutionStrategy
 from keras_es.optimizers.guarded import guarded_apply
 
 
-class ScoreGradientStrategy(EvolutionStrategy):
-    """Base of strategies whose scores are moved by `score_optimizer`.
+class ScoreGradient:
+    """Mixin of optimizers whose scores are moved by `score_optimizer`.
+
+    Put it before `MaskOptimizer` or a class derived from that. `search_gradient` has to
+    return the gradient of the scores of each weight.
 
     Args:
         score_optimizer: Keras optimizer of the mask scores, its name or config; None
             for Adam at `default_score_learning_rate`.
-        **kwargs: See `EvolutionStrategy`.
+        **kwargs: See the other base class.
     """
 
     default_score_learning_rate = 0.003
@@ -58,6 +61,10 @@ class ScoreGradientStrategy(EvolutionStrategy):
         """Return the arguments of the constructor."""
         optimizer = keras.saving.serialize_keras_object(self.score_optimizer)
         return {**super().get_config(), "score_optimizer": optimizer}
+
+
+class ScoreGradientStrategy(ScoreGradient, EvolutionStrategy):
+    """Base of evolution strategies whose scores are moved by `score_optimizer`."""
 
 
 class BernoulliStrategy(ScoreGradientStrategy):

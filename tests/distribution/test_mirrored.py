@@ -67,7 +67,7 @@ assert_close(one, many)
 assert_equal_replicas(many)
 """,
     "methods and failures": """
-for method in (GuidedES, Static):
+for method in (GuidedES, Static, StraightThrough):
     model, history = train(
         REPLICAS, lambda: mlp(keras.layers.BatchNormalization()),
         lambda: method(keras.optimizers.Adam(0.02)), batches(32, 16), epochs=1,
@@ -98,6 +98,30 @@ assert np.isfinite(history["loss"]).all()
 assert history["nonfinite_members"] == [2.0 * (R - 1)]
 assert history["skipped_steps"] == [0.0]
 assert_equal_replicas(model)
+""",
+    # Replicas see other examples, and the mean of their gradients moves all masks.
+    "masks that move at some steps": """
+often = keras_es.schedules.ConstantUpdates(0.6, update_every=3)
+falling = keras_es.schedules.PolynomialSparsity(7, update_every=2)
+methods = {
+    "rigl": lambda: RigL(sgd(), update_schedule=often),
+    "set": lambda: SET(sgd(), update_schedule=often),
+    "pruning": lambda: GradualMagnitude(sgd(), sparsity_schedule=falling),
+    "scores": lambda: StraightThrough(
+        sgd(), score_optimizer=keras.optimizers.SGD(100.0)
+    ),
+}
+for name, method in methods.items():
+    one, want = train(ONE, mlp, method, batches(32, 8))
+    many, got = train(REPLICAS, mlp, method, batches(32, 8))
+    for key in ("loss", "sparsity", "mask_flip_ratio"):
+        np.testing.assert_allclose(got[key], want[key], 1e-4, err_msg=name)
+    for a, b in zip(*map(keras_es.masked_weights, (one, many))):
+        np.testing.assert_array_equal(
+            a.kernel_mask.numpy(), b.kernel_mask.numpy(), err_msg=name
+        )
+    assert_close(one, many)
+    assert_equal_replicas(many)
 """,
     "around fit": """
 import tempfile
