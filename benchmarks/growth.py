@@ -9,7 +9,7 @@ depends on: 1 is linear, less is better. Growth with devices: `benchmarks.scalin
 import statistics
 import time
 
-from benchmarks.timing import Row, in_subprocess
+from benchmarks.timing import Row, in_subprocess, own_peak
 
 SUITE = "growth"
 POPULATIONS = (2, 8, 32, 128, 256)
@@ -42,14 +42,11 @@ def _point(kind, against, number):
 
 
 def measure(kind, population, weights):
-    """Return seconds of a step (or generation) and the memory it takes, in bytes."""
-    from benchmarks.timing import _own_peak
-
+    """Return seconds of a step (or generation) and the peak of memory in bytes."""
     width = round(weights**0.5 / 8) * 8
     step = (
         _pure(population, width) if kind == "pure" else _hybrid(kind, population, width)
     )
-    before = _resident()
     step()
     # A generation of the largest takes ten seconds.
     times = []
@@ -59,18 +56,8 @@ def measure(kind, population, weights):
         times.append((time.perf_counter() - start) / count)
     return {
         "seconds": statistics.median(times),
-        "peak": _own_peak(),
-        "step_peak": _own_peak() - before,
+        "peak": own_peak(),
     }
-
-
-def _resident():
-    """Return the memory that the process holds now, in bytes."""
-    import os
-    from pathlib import Path
-
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _network(width):
@@ -105,7 +92,7 @@ def _hybrid(kind, population, width):
     model = keras_es.sparsify(
         _network(width),
         0.95,
-        pattern=keras_es.Block(8, 8) if blocks else None,
+        pattern=keras_es.patterns.Block(8, 8) if blocks else None,
         exclude=["logits"],
     )
     optimizer = SNES("sgd", population, members_per_step=population, steps_per_pair=1)

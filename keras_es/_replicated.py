@@ -16,18 +16,17 @@ from keras_es.distribution import (
     assign_all,
     in_multi_worker,
     mean_over_replicas,
-    replica_count,
 )
 
 
 class Replicated(_compat.TrainerHooks):
-    """Put before `keras.Model`; without a strategy of several replicas it is that."""
+    """Put before `keras.Model`; without a strategy it is that."""
 
     _jit_compile_members = False
 
     def train_step(self, data):
         """Train the weights by plain gradients, on every replica alike."""
-        if replica_count() == 1:
+        if not tf.distribute.has_strategy():
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         step = _PlainStep(self, x, y, sample_weight)

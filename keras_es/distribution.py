@@ -12,6 +12,16 @@ def replica_count():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def is_chosen(strategy):
+    """Tell whether a strategy is not TensorFlow's default, be it of one replica.
+
+    Also with one replica its variables may be assigned outside of other compiled
+    functions and branches only.
+    """
+    with strategy.scope():
+        return tf.distribute.has_strategy()
+
+
 def in_multi_worker(strategy):
     """Tell whether a strategy joins several processes, each of which runs this."""
     multi = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
@@ -85,7 +95,8 @@ def when_all(condition, action, *args):
     """
     strategy = tf.distribute.get_strategy()
     # On TPU all replicas run one program, whose branches may hold collectives.
-    if replica_count() == 1 or isinstance(strategy, tf.distribute.TPUStrategy):
+    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    if on_tpu or not tf.distribute.has_strategy():
         when(condition(), lambda: action(*args))
         return
     # Elsewhere a branch within a replica may not: leave the replicas, and enter again.

@@ -5,7 +5,6 @@ import tensorflow as tf
 from keras_es.distribution import (
     assign_all,
     mean_over_replicas,
-    replica_count,
     when,
     when_all,
 )
@@ -29,14 +28,14 @@ class Step:
     def __init__(self, model, jit_compile):
         self.model, self.optimizer = model, model.optimizer
         self.jit_compile = jit_compile
-        self.alone = replica_count() == 1
+        self.alone = not tf.distribute.has_strategy()
 
     def run(self, x, y, sample_weight):
         """Run the step on a batch and return the logs."""
         turns = self.optimizer.turns
         if turns is not None and turns.held:
             when(turns.draw_is_due, lambda: turns.hold(self._compiled(turns.draw)))
-        # With one replica, members, updates and logs are one program.
+        # Without a strategy, members, updates and logs are one program.
         logs, ok, guidance = self._compiled_alone(
             lambda: self._learn(x, y, sample_weight)
         )

@@ -40,7 +40,8 @@ class EvolutionStrategy(MaskOptimizer):
             of the generation. None: n, or under "split" 2 where sampling would cost
             more than the step does, which is with more than one unit for 16 weights.
         steps_per_pair: Integer H, for how many steps a pair's masks are held; a
-            generation takes n/M * H steps. None: 1, or 8 where sampling is not cheap.
+            generation takes n/M * H steps. None: 1; where sampling
+            is not cheap 16, or 8 if the method uses dL/dm.
         semi_updates: With several replicas of a `tf.distribute` strategy, each
             evaluates `population_size` members of its own. True: each ranks its own,
             on its own examples, and the search gradients are averaged. False: the
@@ -118,7 +119,10 @@ class EvolutionStrategy(MaskOptimizer):
             at_once = cheap or self.batch_mode == "full"
             members = self.population_size if at_once else 2
         if held is None:
-            held = 1 if cheap or members > 2 else 8
+            # What the backward pass says is better heard often; losses say too little
+            # to tell the difference.
+            held = 8 if self.needs_guidance else 16
+            held = 1 if cheap or members > 2 else held
         return members, held
 
     @property

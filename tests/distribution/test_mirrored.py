@@ -177,3 +177,22 @@ np.testing.assert_allclose(served.serve(tf.constant(x)), predicted, 1e-4, 1e-5)
 @pytest.mark.parametrize("count", [2, 4])
 def test_replicas(count, script):
     run_on_devices(count, COMMON + SCRIPTS[script])
+
+
+# A strategy of one device assigns variables as one of many does.
+ALONE = """
+for jit_compile in (False, True):
+    for method in (lambda: GuidedES("adam"), lambda: SNES(sgd(), 4), sgd):
+        results = [
+            train(s, mlp, method, batches(32, 8), jit_compile=jit_compile)
+            for s in (ONE, REPLICAS)
+        ]
+        (one, want), (many, got) = results
+        for key in want:
+            np.testing.assert_allclose(got[key], want[key], 1e-4, 1e-6, err_msg=key)
+        assert_close(one, many)
+"""
+
+
+def test_a_strategy_of_one_device():
+    run_on_devices(1, COMMON + ALONE)
