@@ -10,6 +10,7 @@ from keras_es.distribution import (
     when_all,
 )
 from keras_es.evaluation import Evaluation
+from keras_es.evolved_population import EvolvedPopulation
 from keras_es.population import Population
 
 
@@ -60,7 +61,9 @@ class Step:
 
     def _learn(self, x, y, sample_weight):
         """Evaluate members and move weights; move masks if the generation is over."""
-        population = Population(self.model, x, y, sample_weight)
+        pure = self.optimizer.inner_optimizer is None
+        kind = EvolvedPopulation if pure else Population
+        population = kind(self.model, x, y, sample_weight)
         evaluate = population.evaluate
         mine = evaluate() if self.alone else self._compiled_evaluation(evaluate)
         result = mine.over_replicas()

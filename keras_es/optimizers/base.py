@@ -73,10 +73,15 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     ranked_together = False
     """Whether the members of several replicas are one population."""
 
+    evolves_weights = False
+    """Whether `inner_optimizer` may be None (see `EvolvesWeights`)."""
+
     def __init__(self, inner_optimizer, *, seed=0, name=None, **kwargs):
         refuse_unknown(type(self).__name__, kwargs)
         super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = check_inner(inner_optimizer, MaskOptimizer)
+        self.inner_optimizer = check_inner(
+            inner_optimizer, MaskOptimizer, self.evolves_weights
+        )
         self.seed = check_integer("seed", seed)
         self.masked_weights = []
         # Straight into __dict__: TensorFlow would track it, and cannot export its keys.
@@ -195,8 +200,9 @@ class MaskOptimizer(keras.optimizers.Optimizer):
                 (), dtype=dtype, name=name, aggregation="only_first_replica"
             )
             self.__dict__[name] = counter
-        slots = _compat.record_slots(self.inner_optimizer, variables)
-        self.__dict__["_slots"] = slots
+        if self.inner_optimizer is not None:
+            slots = _compat.record_slots(self.inner_optimizer, variables)
+            self.__dict__["_slots"] = slots
         self.build_search()
         super().build(variables)
 
@@ -226,7 +232,10 @@ class MaskOptimizer(keras.optimizers.Optimizer):
             search_gradient: What the hook of that name returned, of all replicas.
             ok: Boolean scalar, whether any member was valid.
         """
-        new_scores = self.update_masks(search_gradient, ok)
+        self.deploy_scores(self.update_masks(search_gradient, ok), ok)
+
+    def deploy_scores(self, new_scores, ok):
+        """Set scores (None: they stay), deploy the masks of them, and count."""
         flipped, assignments = 0.0, []
         if new_scores is not None:
             new_scores = [
