@@ -116,6 +116,26 @@ class WeightNoise:
             )
         ]
 
+    def members(self, generation, draws, scales, first_draw=0):
+        """Return m * E of all members at once, [members, *shape] for each weight.
+
+        Args:
+            generation: Integer scalar.
+            draws: Number of draws.
+            scales: List of sigmas, as for `draw`.
+            first_draw: Index of the first one.
+        """
+        indices = first_draw + tf.range(draws)
+        factors, multipliers = self.draw(generation, indices, scales)
+        values = []
+        for p, f, m, v in zip(self.perturbations, factors, multipliers, self.variables):
+            columns = m.shape[2] if m.shape.rank == 3 else 1
+            axes = (1,) * (len(v.shape) - 1) + (columns,) * bool(v.shape)
+            m = tf.reshape(m, (draws, -1, *axes))
+            noise = m * p.values(f)[:, None]
+            values.append(tf.reshape(noise, (-1, *v.shape)))
+        return values
+
     def weighted_sums(self, generation, weights, first_pair=0, draws_per_chunk=8):
         """Return sum_k w_k e_k for each weight, e_k the noise of pair k at sigma 1.
 

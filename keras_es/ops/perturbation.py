@@ -43,6 +43,10 @@ class FullRank:
         """Return the noise as a tensor of the weight's shape."""
         return factors[0]
 
+    def values(self, factors):
+        """Return the noise of several draws, [draws, *shape]."""
+        return factors[0]
+
     def product(self, first, factors):
         """Return x E.
 
@@ -112,6 +116,12 @@ class LowRank:
         a = tf.reshape(a, (-1, self.rank))
         return tf.reshape(tf.matmul(a, b, transpose_b=True), self.shape)
 
+    def values(self, factors):
+        """Return the noise of several draws, [draws, *shape]."""
+        a, b = factors
+        a = tf.reshape(a, (a.shape[0], -1, self.rank))
+        return tf.reshape(tf.matmul(a, b, transpose_b=True), (-1, *self.shape))
+
     def product(self, first, factors):
         """Return x E = (x A) B^T.
 
@@ -177,6 +187,10 @@ class ScaledLowRank:
 
     def value(self, factors):
         """Return the noise as a tensor of the weight's shape."""
+        return factors[0]
+
+    def values(self, factors):
+        """Return the noise of several draws, [draws, *shape]."""
         return factors[0]
 
     def product(self, first, factors):

@@ -7,6 +7,8 @@ from keras_es.optimizers.bernoulli_nes import BernoulliNES
 from keras_es.optimizers.evolution import EvolutionStrategy
 from keras_es.optimizers.guided_es import GuidedES
 from keras_es.optimizers.open_es import OpenES
+from keras_es.optimizers.pgpe import PGPE
+from keras_es.optimizers.sep_cma_es import SepCMAES
 from keras_es.optimizers.snes import SNES
 from keras_es.optimizers.static import Static
 
@@ -17,7 +19,15 @@ OPTIMIZERS = {
     "guided_es": GuidedES,
     "static": Static,
 }
-"""Name -> class of all methods."""
+"""Name -> class of all methods that move masks next to gradients for the weights."""
+
+PURE = {
+    "snes": SNES,
+    "open_es": OpenES,
+    "pgpe": PGPE,
+    "sep_cma_es": SepCMAES,
+}
+"""Name -> class of all that evolve the weights too, with `inner_optimizer=None`."""
 
 
 def get(name):
@@ -31,24 +41,28 @@ def get(name):
     >>> get("snes").__name__
     'SNES'
     """
-    if name in OPTIMIZERS:
-        return OPTIMIZERS[name]
-    near = difflib.get_close_matches(str(name), OPTIMIZERS, n=2)
+    known = {**OPTIMIZERS, **PURE}
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(str(name), known, n=2)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(
-        f"The mask optimizer must be one of {sorted(OPTIMIZERS)}.{hint} "
+        f"The mask optimizer must be one of {sorted(known)}.{hint} "
         f"Received: {name!r}"
     )
 
 
 __all__ = [
     "OPTIMIZERS",
+    "PGPE",
+    "PURE",
     "SNES",
     "BernoulliNES",
     "EvolutionStrategy",
     "GuidedES",
     "MaskOptimizer",
     "OpenES",
+    "SepCMAES",
     "Static",
     "get",
 ]

@@ -37,6 +37,9 @@ class EvolvesWeights(MaskOptimizer):
     separable = False
     """Whether each coordinate has a sigma of its own."""
 
+    needs_none = False
+    """Whether there is no hybrid form: `inner_optimizer` must be None."""
+
     space = None
     """The `SearchSpace` of pure evolution."""
 
@@ -52,6 +55,12 @@ class EvolvesWeights(MaskOptimizer):
         **kwargs,
     ):
         super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
+        if self.needs_none and not self.pure:
+            raise ValueError(
+                f"{type(self).__name__} evolves the weights: its `inner_optimizer` must "
+                "be None. For weights by gradient and masks by evolution take SNES or "
+                f"OpenES. Received: inner_optimizer={self.inner_optimizer.name!r}"
+            )
         given = {"rank": rank, "members_per_chunk": members_per_chunk}
         for key, value in given.items():
             if value is not None:
@@ -61,6 +70,11 @@ class EvolvesWeights(MaskOptimizer):
             self.refuse_in_hybrid({**given, "pairs_per_draw": pairs_per_draw})
         self.rank, self.members_per_chunk = rank, members_per_chunk
         self.pairs_per_draw = pairs_per_draw
+
+    @staticmethod
+    def small_search(population_size, sigma):
+        """Return arguments for a search in few dimensions (see `minimize`)."""
+        return {"population_size": population_size, "sigma": sigma}
 
     def refuse_in_hybrid(self, arguments):
         """Raise for an argument of pure evolution if weights have an optimizer."""
@@ -95,6 +109,25 @@ class EvolvesWeights(MaskOptimizer):
             self.__dict__["space"] = SearchSpace(variables, masked)
             self.__dict__["weight_noise"] = self.make_noise()
         super().build(variables)
+
+    def add_searched(self, name, values=None):
+        """Create a float32 variable of the shape of each searched one.
+
+        Args:
+            name: Name of the variables, to which an index is added.
+            values: First value of each, None for 0.
+        """
+        values = [0.0] * len(self.searched) if values is None else values
+        return [
+            self.add_variable(
+                tuple(variable.shape),
+                initializer=keras.initializers.Constant(value),
+                dtype="float32",
+                name=f"{name}_{i}",
+                aggregation="only_first_replica",
+            )
+            for i, (variable, value) in enumerate(zip(self.searched, values))
+        ]
 
     def make_noise(self):
         """Return the noise of the searched variables."""
@@ -137,6 +170,53 @@ class EvolvesWeights(MaskOptimizer):
             function, self.generation.value, self.scales(), self.first_pair, **kwargs
         )
         return results, state
+
+    # Without a model: ask and tell.
+
+    def ask(self):
+        """Return the population: a tensor [n, *shape] for each searched variable.
+
+        The same until `tell`: members are a function of (seed, generation).
+        """
+        return self._traced("ask", self.members)()
+
+    def tell(self, fitness):
+        """Move what is searched by the losses of the population of `ask`.
+
+        Args:
+            fitness: [n] losses, lower is better; NaN and infinity rank worst.
+
+        Raises:
+            ValueError: If it has another shape.
+        """
+        fitness = tf.cast(tf.convert_to_tensor(fitness), tf.float32)
+        if tuple(fitness.shape) != (self.population_size,):
+            raise ValueError(
+                f"`fitness` must have shape [{self.population_size}], the loss of each "
+                f"member of the population. Received: shape={tuple(fitness.shape)}"
+            )
+        self._traced("tell", self._tell)(fitness)
+
+    def _tell(self, fitness):
+        valid = tf.math.is_finite(fitness)
+        ok = tf.reduce_any(valid)
+        self.count_step(valid, ok)
+        gradient = self.search_gradient(fitness, valid, None)
+        self.end_generation(gradient, ok)
+
+    def _traced(self, name, function):
+        """Return a graph function of a method, traced once."""
+        if name not in self.__dict__.setdefault("functions", {}):
+            self.functions[name] = tf.function(function, autograph=False)
+        return self.functions[name]
+
+    def members(self):
+        """Return the values of all members, [n, *shape] for each searched variable."""
+        draws = self.population_size // self.weight_noise.members_per_draw
+        noises = self.weight_noise.members(self.generation.value, draws, self.scales())
+        return [
+            v[None] + tf.cast(e, v.dtype) for v, e in zip(self.space.values(), noises)
+        ]
 
     @property
     def first_pair(self):

@@ -61,6 +61,14 @@ class OpenES(ScoreGradientStrategy):
             self.mean_optimizer = keras.optimizers.get(mean_optimizer)
             self.refuse_shared("mean_optimizer", self.mean_optimizer)
 
+    @staticmethod
+    def small_search(population_size, sigma):
+        """Return arguments for a search in few dimensions: larger steps too."""
+        adam = keras.optimizers.Adam(0.2 * sigma)
+        return {
+            "population_size": population_size, "sigma": sigma, "mean_optimizer": adam
+        }  # fmt: skip
+
     def build_search(self):
         """Build the optimizers of scores and weights."""
         super().build_search()

@@ -32,9 +32,9 @@ class SNES(EvolutionStrategy):
         fitness_shaping: Name or function; "nes" in the paper.
         sigma: Initial std of every score, in units of the initial scores, None for
             0.3; of weights 0.05, and their scores then get ten times that.
-        mean_learning_rate: eta_mu or a schedule, None for min(1, 4/sqrt d); 1 in the
-            paper, where d is small. d is the number of units of the weight, or with
-            `inner_optimizer=None` of all coordinates together.
+        mean_learning_rate: eta_mu or a schedule, None for 1, as in the paper, or where
+            weights have an optimizer for min(1, 4/sqrt d). d is the number of units
+            of the weight, or with `inner_optimizer=None` of all coordinates.
         std_learning_rate: eta_sigma, None for (3 + ln d)/(5 sqrt d), as in the paper;
             0 holds the std.
         seed: Integer seed of the noise.
@@ -71,28 +71,13 @@ class SNES(EvolutionStrategy):
             inner_optimizer, population_size, batch_mode, fitness, fitness_shaping,
             sigma, seed=seed, name=name, **kwargs,
         )  # fmt: skip
-        if not isinstance(self.sigma, float) or self.sigma == 0:
-            raise ValueError(
-                "`sigma` of SNES is the initial std, which then adapts itself: it "
-                f"must be a number above 0. Received: sigma={sigma!r}"
-            )
+        self.require_number("sigma", self.sigma)
         self.mean_learning_rate = _optional("mean_learning_rate", mean_learning_rate)
         self.std_learning_rate = _optional("std_learning_rate", std_learning_rate)
 
     def build_search(self):
         """Create one std for each coordinate."""
-        self._stds = [
-            self.add_variable(
-                tuple(variable.shape),
-                initializer=keras.initializers.Constant(self.sigma * factor),
-                dtype="float32",
-                name=f"std_{i}",
-                aggregation="only_first_replica",
-            )
-            for i, (variable, factor) in enumerate(
-                zip(self.searched, self.scale_factors)
-            )
-        ]
+        self._stds = self.add_searched("std", self.initial_stds())
 
     def scales(self):
         """Return the std of each coordinate."""
@@ -124,7 +109,8 @@ class SNES(EvolutionStrategy):
         dimension = self.space.size if self.pure else math.prod(variable.shape)
         eta_mean, eta_std = self.mean_learning_rate, self.std_learning_rate
         if eta_mean is None:
-            eta_mean = search.snes_mean_learning_rate(dimension)
+            few = search.snes_mean_learning_rate(dimension)
+            eta_mean = 1.0 if self.pure else few
         if eta_std is None:
             eta_std = search.snes_std_learning_rate(dimension)
         return self.current(eta_mean), self.current(eta_std)
