@@ -59,7 +59,7 @@ class WeightPopulation:
                 f"Received: population_size={population_size}"
             )
         masks_move = space is not None and bool(space.masked)
-        self.vectorize = not (_has_loops(model) or masks_move)
+        self.vectorize = not (has_loops(model) or masks_move)
         self.draws = population_size // per_draw
         self.draws_per_chunk = self._draws_per_chunk(members_per_chunk, batch_size)
         self.layers = perturbed_layers.shared_kernels(model, noise.variables)
@@ -152,21 +152,14 @@ class WeightPopulation:
 
         def members(drawn):
             factors, multipliers = drawn
-            return self._map(lambda m: member(factors, m), multipliers)
+            return map_members(
+                lambda m: member(factors, m), multipliers, self.vectorize
+            )
 
         drawn = draw(generation, start)
         if self.draws_per_chunk == 1:
             return members(tf.nest.map_structure(lambda t: t[0], drawn))
-        return tf.nest.map_structure(_join, self._map(members, drawn))
-
-    def _map(self, function, elements):
-        """Map over the first axis, all at once where the model allows it."""
-        if self.vectorize:
-            return tf.vectorized_map(function, elements)
-        rows = zip(*(tf.unstack(e) for e in tf.nest.flatten(elements)))
-        rows = [tf.nest.pack_sequence_as(elements, row) for row in rows]
-        results = [function(row) for row in rows]
-        return tf.nest.map_structure(lambda *values: tf.stack(values), *results)
+        return tf.nest.map_structure(_join, map_members(members, drawn, self.vectorize))
 
     def _member_values(self, factors, multipliers):
         """Return (variable, tensor) of what layers do not add up themselves."""
@@ -189,7 +182,17 @@ class WeightPopulation:
         )
 
 
-def _has_loops(model):
+def map_members(function, elements, vectorize):
+    """Map over the first axis, all at once where the model allows it."""
+    if vectorize:
+        return tf.vectorized_map(function, elements)
+    rows = zip(*(tf.unstack(e) for e in tf.nest.flatten(elements)))
+    rows = [tf.nest.pack_sequence_as(elements, row) for row in rows]
+    results = [function(row) for row in rows]
+    return tf.nest.map_structure(lambda *values: tf.stack(values), *results)
+
+
+def has_loops(model):
     """Tell whether a model has loops over time, which XLA cannot vectorize."""
     return any(
         isinstance(layer, keras.layers.RNN) for _, layer in conversion.walk(model)

@@ -2,9 +2,11 @@
 
 import difflib
 
+from keras_es.optimizers.alopex import Alopex
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.bernoulli_nes import BernoulliNES
 from keras_es.optimizers.evolution import EvolutionStrategy
+from keras_es.optimizers.genetic import GeneticAlgorithm
 from keras_es.optimizers.guided_es import GuidedES
 from keras_es.optimizers.open_es import OpenES
 from keras_es.optimizers.pgpe import PGPE
@@ -26,6 +28,8 @@ PURE = {
     "open_es": OpenES,
     "pgpe": PGPE,
     "sep_cma_es": SepCMAES,
+    "genetic_algorithm": GeneticAlgorithm,
+    "alopex": Alopex,
 }
 """Name -> class of all that evolve the weights too, with `inner_optimizer=None`."""
 
@@ -57,8 +61,10 @@ __all__ = [
     "PGPE",
     "PURE",
     "SNES",
+    "Alopex",
     "BernoulliNES",
     "EvolutionStrategy",
+    "GeneticAlgorithm",
     "GuidedES",
     "MaskOptimizer",
     "OpenES",
