@@ -324,8 +324,8 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         raise RuntimeError(
             f"{type(self).__name__} moves masks within the train step of an "
             "`ESModel`; plain gradients are not enough. Make the model with "
-            "`keras_es.sparsify(model, ...)`, or derive its class from "
-            "`keras_es.ESMixin` before `keras.Model`. "
+            "`keras_es.sparsify(model, ...)`, or `keras_es.es_model(model)` without "
+            "masks, or derive its class from `keras_es.ESMixin` before `keras.Model`. "
             f"Received: optimizer={self.name!r} used outside such a model"
         )
 

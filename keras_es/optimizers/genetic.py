@@ -4,7 +4,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_es.distribution import assign_all, replica_count, replica_index
-from keras_es.ops import genetic, noise
+from keras_es.ops import genetic, noise, philox
 from keras_es.optimizers.arguments import (
     check_integer,
     check_schedule,
@@ -177,8 +177,13 @@ class GeneticAlgorithm(EvolvesWeights):
         """Return parent and gene of members: candidates first, unchanged."""
         n = self.population_size * replica_count()
         key = noise.stream_key(self.seed, "parents")
-        seed = noise.counter_seed(key, self.generation.value, 0)
-        drawn = tf.cast(noise.uniform((n,), seed) * self.parents, tf.int32)
+        generation = self.generation.value
+
+        def draw():
+            uniform = noise.uniform((n,), noise.counter_seed(key, generation, 0))
+            return tf.cast(uniform * self.parents, tf.int32)
+
+        drawn = philox.kept(draw, generation)
         everyone = tf.range(n)
         lives_on = everyone < self.elite_candidates
         parents = tf.where(lives_on, everyone, drawn)

@@ -140,3 +140,14 @@ def sep_cma_es(state, noise, fitness, generation, rate_scale=None):
     new = new + c_1 * p_c**2 + c_mu * weights @ y**2
     new_sigma = sigma * np.exp(c_s / d_s * (length / chi - 1))
     return mean + sigma * step, new_sigma, new, p_s, p_c
+
+
+def alopex(weights, signs, temperature, change, uniform, delta, momentum):
+    """One step of Unnikrishnan and Venugopal 1994; T is the mean of |dE|."""
+    size = abs(change)
+    temperature = momentum * temperature + (1 - momentum) * size if temperature else (
+        size
+    )  # fmt: skip
+    down = 1 / (1 + np.exp(-signs * change / max(temperature, 1e-30)))
+    signs = np.where(uniform < down, -1.0, 1.0)
+    return weights + delta * signs, signs, temperature
