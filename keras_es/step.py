@@ -31,6 +31,7 @@ class Step:
         self.model, self.optimizer = model, model.optimizer
         self.jit_compile = jit_compile
         self.alone = replica_count() == 1
+        self.together = self.alone and self.optimizer.compiled_together
 
     def run(self, x, y, sample_weight):
         """Run the step on a batch and return the logs."""
@@ -38,7 +39,7 @@ class Step:
         if turns is not None and turns.held:
             when(turns.draw_is_due, lambda: turns.hold(self._compiled(turns.draw)))
         # With one replica, members and updates are one program.
-        learn = self._compiled if self.alone else lambda f: f()
+        learn = self._compiled if self.together else lambda f: f()
         fitness, valid = learn(lambda: self._learn(x, y, sample_weight))
         if turns is not None:
             when_all(
@@ -65,7 +66,7 @@ class Step:
         kind = EvolvedPopulation if pure else Population
         population = kind(self.model, x, y, sample_weight)
         evaluate = population.evaluate
-        mine = evaluate() if self.alone else self._compiled_evaluation(evaluate)
+        mine = evaluate() if self.together else self._compiled_evaluation(evaluate)
         result = mine.over_replicas()
         ok = tf.reduce_any(result.valid)
         self.optimizer.update_weights(
@@ -78,7 +79,9 @@ class Step:
         turns = self.optimizer.turns
         if turns is None:
             told = result if self.optimizer.ranked_together else mine
-            self._tell(told.fitness, told.valid, self._guidance(mine), ok)
+            guidance = self._guidance(mine)
+            tell = self._compiled_alone if not self.together else lambda f: f()
+            tell(lambda: _done(self._tell(told.fitness, told.valid, guidance, ok)))
         else:
             turns.collect(result.fitness, result.valid, mine.guidance)
         return result.fitness, result.valid
@@ -116,6 +119,10 @@ class Step:
         else:
             gradient = mean_over_replicas(self._compiled(search_gradient))
         optimizer.end_generation(gradient, ok)
+
+
+def _done(_):
+    return tf.constant(0)
 
 
 def population_logs(fitness, valid):

@@ -151,9 +151,7 @@ class LowRank:
             weights: [draws].
         """
         squares = tf.square(self.full(positions)) - 1.0
-        return tf.reduce_sum(
-            _over_columns(weights, len(self.shape)) * squares, axis=0
-        )
+        return tf.reduce_sum(_over_columns(weights, len(self.shape)) * squares, axis=0)
 
     def full(self, positions):
         """Return the products A B^T / sqrt(r), [draws, *shape]."""

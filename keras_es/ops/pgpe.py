@@ -4,9 +4,9 @@ from keras import ops
 
 
 def pgpe_gradients(std, weighted_noise, weighted_square, population_size):
-    """Gradients of mean and std: -(std/n) sum_k u_k z_k, -(std/n) sum_k u_k (z_k**2 - 1).
+    """Gradients -(std/n) sum_k u_k z_k and -(std/n) sum_k u_k (z_k**2 - 1).
 
-    The score functions of mean and std, times std**2 as in the paper, so that steps
+    The score functions of mean and of std, times std**2 as in the paper, so that steps
     shrink with the noise. Utilities u stand for -f and have mean 0, the baseline.
 
     Args:

@@ -51,8 +51,7 @@ def get(name):
     near = difflib.get_close_matches(str(name), known, n=2)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(
-        f"The mask optimizer must be one of {sorted(known)}.{hint} "
-        f"Received: {name!r}"
+        f"The mask optimizer must be one of {sorted(known)}.{hint} Received: {name!r}"
     )
 
 

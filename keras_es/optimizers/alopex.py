@@ -116,9 +116,7 @@ class Alopex(EvolvesWeights):
     def update_masks(self, search_gradient, ok):
         """Return the next values of what is searched."""
         (change,) = search_gradient
-        new = alopex.temperature_update(
-            self._temperature.value, change, self.momentum
-        )
+        new = alopex.temperature_update(self._temperature.value, change, self.momentum)
         delta = self.step_size
         if not isinstance(delta, float):
             delta = delta(self.generation.value)

@@ -73,15 +73,17 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     ranked_together = False
     """Whether the members of several replicas are one population."""
 
+    compiled_together = True
+    """Whether XLA may compile members and updates as one program."""
+
     evolves_weights = False
     """Whether `inner_optimizer` may be None (see `EvolvesWeights`)."""
 
     def __init__(self, inner_optimizer, *, seed=0, name=None, **kwargs):
         refuse_unknown(type(self).__name__, kwargs)
         super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = check_inner(
-            inner_optimizer, MaskOptimizer, self.evolves_weights
-        )
+        inner = check_inner(inner_optimizer, MaskOptimizer, self.evolves_weights)
+        self.inner_optimizer = inner
         self.seed = check_integer("seed", seed)
         self.masked_weights = []
         # Straight into __dict__: TensorFlow would track it, and cannot export its keys.
@@ -174,9 +176,8 @@ class MaskOptimizer(keras.optimizers.Optimizer):
 
     def steps_done(self):
         """Return the number of steps so far, int64 scalar."""
-        if self.turns is None:
-            return self.generation.value
-        return self.generation.value * self.turns.steps + self.turns.step.value
+        turns, done = self.turns, self.generation.value
+        return done if turns is None else done * turns.steps + turns.step.value
 
     def step_masks(self, pair):
         """Return `member_masks` of one of the pairs of this step."""
@@ -196,9 +197,8 @@ class MaskOptimizer(keras.optimizers.Optimizer):
             ("skipped_steps", "int64"),
             ("mask_flip_ratio", "float32"),
         ):
-            counter = self.add_variable(
-                (), dtype=dtype, name=name, aggregation="only_first_replica"
-            )
+            shared = {"aggregation": "only_first_replica"}
+            counter = self.add_variable((), dtype=dtype, name=name, **shared)
             self.__dict__[name] = counter
         if self.inner_optimizer is not None:
             slots = _compat.record_slots(self.inner_optimizer, variables)
@@ -235,7 +235,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         self.deploy_scores(self.update_masks(search_gradient, ok), ok)
 
     def deploy_scores(self, new_scores, ok):
-        """Set scores (None: they stay), deploy the masks of them, and count."""
+        """Set scores (None: they stay), deploy their masks, and count."""
         flipped, assignments = 0.0, []
         if new_scores is not None:
             new_scores = [
@@ -331,10 +331,9 @@ class MaskOptimizer(keras.optimizers.Optimizer):
 
     def get_config(self):
         """Return the arguments of the constructor."""
+        inner = keras.saving.serialize_keras_object(self.inner_optimizer)
         return {
-            "inner_optimizer": keras.saving.serialize_keras_object(
-                self.inner_optimizer
-            ),
+            "inner_optimizer": inner,
             "seed": self.seed,
             "name": self.name,
         }

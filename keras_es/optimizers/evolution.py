@@ -192,19 +192,6 @@ class EvolutionStrategy(EvolvesWeights):
         sigma = self.current(self.sigma)
         return [sigma * factor for factor in self.scale_factors]
 
-    def initial_stds(self):
-        """Return the first std of each searched variable."""
-        return [self.sigma * factor for factor in self.scale_factors]
-
-    def require_number(self, name, value):
-        """Raise for a schedule or 0 where the value is where adaption begins."""
-        if not isinstance(value, float) or value == 0:
-            raise ValueError(
-                f"`{name}` of {type(self).__name__} is the initial std, which then "
-                "adapts itself: it must be a number above 0. "
-                f"Received: {name}={value!r}"
-            )
-
     @property
     def scale_factors(self):
         """The noise of each searched variable in units of sigma."""
@@ -229,16 +216,6 @@ class EvolutionStrategy(EvolvesWeights):
             centred = shaping.baseline(fitness, valid, self.batch_mode == "split")
         utilities = self.fitness_shaping(centred)
         return ops.where(ops.any(valid), utilities, ops.zeros_like(utilities))
-
-    @property
-    def pairs(self):
-        """Number of pairs in the population; members that are not mirrored are one."""
-        return self.population_size // (2 if self.mirrored else 1)
-
-    @property
-    def members_per_pair(self):
-        """2, or 1 if members are independent."""
-        return 2 if self.mirrored else 1
 
     # Which members are ranked together.
 

@@ -1,4 +1,4 @@
-"""`EvolvesWeights`: with `inner_optimizer=None` all variables are searched by losses."""
+"""`EvolvesWeights`: with `inner_optimizer=None` losses alone move all variables."""
 
 import keras
 import tensorflow as tf
@@ -57,7 +57,7 @@ class EvolvesWeights(MaskOptimizer):
         super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
         if self.needs_none and not self.pure:
             raise ValueError(
-                f"{type(self).__name__} evolves the weights: its `inner_optimizer` must "
+                f"{type(self).__name__} evolves the weights: `inner_optimizer` must "
                 "be None. For weights by gradient and masks by evolution take SNES or "
                 f"OpenES. Received: inner_optimizer={self.inner_optimizer.name!r}"
             )
@@ -129,6 +129,19 @@ class EvolvesWeights(MaskOptimizer):
             for i, (variable, value) in enumerate(zip(self.searched, values))
         ]
 
+    def initial_stds(self):
+        """Return the first std of each searched variable."""
+        return [self.sigma * factor for factor in self.scale_factors]
+
+    def require_number(self, name, value):
+        """Raise for a schedule or 0 where the value is where adaption begins."""
+        if not isinstance(value, float) or value == 0:
+            raise ValueError(
+                f"`{name}` of {type(self).__name__} is the initial std, which then "
+                "adapts itself: it must be a number above 0. "
+                f"Received: {name}={value!r}"
+            )
+
     def make_noise(self):
         """Return the noise of the searched variables."""
         return WeightNoise(
@@ -143,6 +156,16 @@ class EvolvesWeights(MaskOptimizer):
     def scales(self):
         """Return sigma of each searched variable, a scalar or one per coordinate."""
         raise NotImplementedError
+
+    @property
+    def pairs(self):
+        """Number of pairs in the population; members that are not mirrored are one."""
+        return self.population_size // (2 if self.mirrored else 1)
+
+    @property
+    def members_per_pair(self):
+        """2, or 1 if members are independent."""
+        return 2 if self.mirrored else 1
 
     # What the train step calls.
 
@@ -301,11 +324,8 @@ class EvolvesWeights(MaskOptimizer):
 
     def get_config(self):
         """Return the arguments of the constructor."""
-        config = super().get_config()
-        if self.pure:
-            config["inner_optimizer"] = None
         return {
-            **config,
+            **super().get_config(),
             "rank": self.rank,
             "pairs_per_draw": self.pairs_per_draw,
             "members_per_chunk": self.members_per_chunk,

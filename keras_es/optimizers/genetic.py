@@ -60,6 +60,8 @@ class GeneticAlgorithm(EvolvesWeights):
 
     needs_none = True
     mirrored = False
+    # Genomes are decoded in both; as one program XLA compiles them for minutes.
+    compiled_together = False
 
     def __init__(
         self,
@@ -90,16 +92,6 @@ class GeneticAlgorithm(EvolvesWeights):
             "population_size": 4 * population_size, "sigma": 0.2 * sigma,
             "parents": population_size, "elite_candidates": 2,
         }  # fmt: skip
-
-    @property
-    def pairs(self):
-        """Number of members, which come one by one."""
-        return self.population_size
-
-    @property
-    def members_per_pair(self):
-        """1: members are independent."""
-        return 1
 
     @property
     def ranked_together(self):

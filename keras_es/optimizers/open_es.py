@@ -17,7 +17,7 @@ class OpenES(ScoreGradientStrategy):
     g = -(1/(n sigma)) sum_k u_k eps_k, u the centred ranks of the losses.
 
     With `inner_optimizer=None` weights are evolved as well: `mean_optimizer` moves
-    them, with the weight decay, clipping and schedules it has, and no gradient is taken.
+    them, with its weight decay, clipping and schedules, and no gradient is taken.
 
     Args:
         inner_optimizer: Optimizer of the weights, or None to evolve them (see

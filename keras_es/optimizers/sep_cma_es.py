@@ -105,9 +105,7 @@ class SepCMAES(EvolutionStrategy):
         """Return the new means of what is searched."""
         groups = (self._variances, self._sigma_paths, self._covariance_paths)
         values = [[v.value for v in group] for group in groups]
-        state = sep_cma_es.State(
-            center_of(self.searched), self._sigma.value, *values
-        )
+        state = sep_cma_es.State(center_of(self.searched), self._sigma.value, *values)
         count = len(self.searched)
         new = sep_cma_es.update(
             state, search_gradient[:count], search_gradient[count:],

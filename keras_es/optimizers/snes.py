@@ -2,7 +2,6 @@
 
 import math
 
-import keras
 from keras import ops
 
 from keras_es.distribution import assign_all
