@@ -79,7 +79,8 @@ class EvolvesWeights(MaskOptimizer):
     def refuse_in_hybrid(self, arguments):
         """Raise for an argument of pure evolution if weights have an optimizer."""
         for key, value in arguments.items():
-            if value not in (None, 1) or value is True:
+            default = 1 if key == "pairs_per_draw" else None
+            if value != default:
                 raise ValueError(
                     f"`{key}` is of pure evolution: {type(self).__name__}(None, "
                     f"{key}=...). Here the weights are trained by gradient. "

@@ -28,7 +28,8 @@ class GeneticAlgorithm(EvolvesWeights):
     drawn at random plus sigma * N(0, 1). A genome is the list of the seeds of its
     mutations, one integer for each generation: weights are decoded from it when they
     are needed. Mutations that all parents have in common are added to one set of
-    weights, their last common ancestor, so that lists stay some ten times log T long.
+    weights, their last common ancestor, so that the rest of a list stays about 2 T
+    long. (Weights that are set from outside while it trains are overwritten.)
 
     The first `elite_candidates` parents live on unchanged and are evaluated again on
     the next batch; the one with the lowest mean of both losses is the elite. Its

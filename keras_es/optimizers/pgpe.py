@@ -64,8 +64,8 @@ class PGPE(EvolutionStrategy):
         **kwargs,
     ):
         super().__init__(
-            inner_optimizer, population_size, None, fitness, fitness_shaping, sigma,
-            **kwargs,
+            inner_optimizer, population_size, fitness=fitness, sigma=sigma,
+            fitness_shaping=fitness_shaping, **kwargs,
         )  # fmt: skip
         self.require_number("sigma", self.sigma)
         rates = {

@@ -12,7 +12,7 @@ NAMES = sorted(PURE)
 MEMBERS = 12
 
 
-def make(name, members=MEMBERS, **kwargs):
+def make(name, /, members=MEMBERS, **kwargs):
     """Make a strategy of that name with few members."""
     if name == "alopex":
         return PURE[name](**kwargs)
@@ -54,7 +54,7 @@ def make_model(layers=(), masked=False):
     return keras_es.es_model(model)
 
 
-def compiled(name, model=None, jit_compile=False, **kwargs):
+def compiled(name, /, model=None, jit_compile=False, **kwargs):
     """Compile a model with a strategy of that name."""
     model = make_model() if model is None else model
     model.compile(

@@ -238,7 +238,7 @@ def test_a_subclass_that_defines_its_own_step_is_refused_with_a_way_out():
     [
         (lambda: OpenES(None, batch_mode="split"), "whole batch.*batch_mode='split'"),
         (lambda: SNES(None, members_per_step=2), "one step.*members_per_step=2"),
-        (lambda: SNES("adam", rank=2), r"SNES\(None, rank=...\).*rank=2"),
+        (lambda: SNES("adam", rank=1), r"SNES\(None, rank=...\).*rank=1"),
         (lambda: OpenES("adam", mean_optimizer="sgd"), "mean_optimizer='sgd'"),
         (lambda: OpenES(None, rank=0), "at least 1. Received: rank=0"),
         (lambda: SepCMAES("adam"), "must be None.*inner_optimizer='adam'"),
