@@ -213,6 +213,8 @@ def _normal(shape, positions):
 
 def _over_columns(weights, rank, swap=False):
     """Bring [draws] or [draws, columns] to where it multiplies [draws, *shape]."""
+    if rank == 0:  # A scalar weight has no columns.
+        return tf.reshape(weights, (-1,))
     columns = 1 if weights.shape.rank == 1 else weights.shape[1]
     if swap:
         return tf.reshape(weights, (-1, columns, 1))
