@@ -1,4 +1,4 @@
-"""Train a sparse image classifier: weights by gradient, masks by evolution strategies.
+"""Train a sparse image classifier: weights by gradient, masks as you choose.
 
     python train.py
     python train.py --dataset=mnist --model=lenet --sparsity=0.95
@@ -38,14 +38,20 @@ def define_flags():
     )
     text("dataset", "digits", "digits, or any image data set of tensorflow-datasets")
     text("data_dir", None, "where data sets are, or $KERAS_ES_DATA_DIR")
-    text("model", None, "mlp, lenet, mnist_30k, cifar_convnet; default by data set")
+    text(
+        "model",
+        None,
+        "mlp, lenet, mnist_11k, mnist_30k, cifar_small, cifar_convnet; default by data "
+        "set",
+    )
     real("sparsity", None, "share of zeros in masked weights, in [0, 1); default 0.9")
     text("block_shape", "", "size of blocks, ROWSxCOLUMNS, like 16x1; empty for none")
     text("allocation", "uniform", "sparsity of the layers: uniform or erk")
     text(
         "mask_optimizer",
         "guided_es",
-        "guided_es, snes, open_es, bernoulli_nes, static, or none for a dense model",
+        "guided_es, snes, open_es, bernoulli_nes, straight_through, rigl, set, "
+        "gradual_magnitude, static, or none for a dense model",
     )
     whole("population_size", None, "members in a step; default by mask_optimizer")
     text("optimizer", "adam", "Keras optimizer of the weights")
@@ -152,25 +158,14 @@ def pattern(block_shape):
 
 
 def mask_optimizer(config, inner, model, steps):
-    """Return the optimizer of weights and masks.
-
-    Scores that follow a gradient slow down to 0 over the run, so that masks settle.
-    """
-    import keras
-
+    """Return the optimizer of weights and masks, with schedules for so many steps."""
     import keras_es
 
-    cls = keras_es.optimizers.get(config["mask_optimizer"])
     arguments = {"seed": config["seed"]}
     if config["population_size"] is not None:
         arguments["population_size"] = config["population_size"]
-    rate = getattr(cls, "default_score_learning_rate", None)
-    if rate is not None:
-        # A decay from three times the constant rate moves scores about as far.
-        generations = -(-steps // cls(inner, **arguments).steps_per_generation(model))
-        cosine = keras.optimizers.schedules.CosineDecay(3.0 * rate, generations)
-        arguments["score_optimizer"] = keras.optimizers.Adam(cosine)
-    return cls(inner, **arguments)
+    cls = keras_es.optimizers.get(config["mask_optimizer"])
+    return keras_es.optimizers.for_run(cls, inner, model, steps, **arguments)
 
 
 @contextlib.contextmanager

@@ -153,6 +153,8 @@ def run(flags):
 def main(argv):
     """Run, write the JSON, and return 0 if all were exact."""
     flags = parse(argv)
+    output = Path(flags.output)
+    output.parent.mkdir(parents=True, exist_ok=True)  # before an hour of work
     rows = run(flags)
     stops = [row for row in rows if not row.get("end")]
     ends = [row for row in rows if row.get("end")]
@@ -164,7 +166,7 @@ def main(argv):
         "all_exact": not inexact and all(row["exact"] for row in ends),
         "rows": rows,
     }
-    Path(flags.output).write_text(json.dumps(summary, indent=1) + "\n")
+    output.write_text(json.dumps(summary, indent=1) + "\n")
     print(f"{len(stops)} stops, {len(ends)} runs ended, {len(inexact)} not exact")
     return 0 if summary["all_exact"] else 1
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks import picture
 from benchmarks.timing import Row, in_subprocess, machine_info
 
-SUITES = ("overhead", "block_sparse", "population", "start")
+SUITES = ("overhead", "block_sparse", "population", "growth", "start")
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 

@@ -156,11 +156,12 @@ def peak_memory(function, *args, env=None):
 def _answer(call):
     module, name, args, path = json.loads(call)
     result = getattr(importlib.import_module(module), name)(*args)
-    answer = {"result": result, "peak_bytes": _own_peak()}
+    answer = {"result": result, "peak_bytes": own_peak()}
     Path(path).write_text(json.dumps(answer), encoding="utf-8")
 
 
-def _own_peak():
+def own_peak():
+    """Return the peak resident memory of this process in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
         # ru_maxrss of a new process begins with that of its parent on Linux.

@@ -1,6 +1,15 @@
 """Sparse and non-differentiable training for Keras 3 on TensorFlow."""
 
-from keras_es import callbacks, datasets, layers, ops, optimizers, patterns, plots
+from keras_es import (
+    callbacks,
+    datasets,
+    layers,
+    ops,
+    optimizers,
+    patterns,
+    plots,
+    schedules,
+)
 from keras_es.conversion import masked_weights
 from keras_es.minimize import minimize
 from keras_es.report import SparsityReport, sparsity_report
@@ -24,6 +33,7 @@ __all__ = [
     "optimizers",
     "patterns",
     "plots",
+    "schedules",
     "sparsify",
     "sparsity_report",
     "strip_masks",

@@ -139,12 +139,13 @@ def record_slots(optimizer, variables):
         variables: Weights to build it with.
 
     Returns:
-        Dict from id of the weight to the list of its slots.
+        (slots, starts): dict from id of the weight to the list of its slots, and dict
+        from id of a slot to the initializer that it started from.
 
     Raises:
         ValueError: If the optimizer is built: its slots can no longer be told apart.
     """
-    slots = {}
+    slots, starts = {}, {}
     inner = innermost_optimizer(optimizer)
     if inner.built:
         raise ValueError(
@@ -164,6 +165,8 @@ def record_slots(optimizer, variables):
             )
         slot = original(reference_variable, *args, **kwargs)
         slots.setdefault(id(reference_variable), []).append(slot)
+        start = keras.initializers.get(kwargs.get("initializer", "zeros"))
+        starts[id(slot)] = start
         return slot
 
     # Not `inner.add_... = ...`: Keras would track the attribute as state.
@@ -172,7 +175,7 @@ def record_slots(optimizer, variables):
         optimizer.build(variables)
     finally:
         object.__delattr__(inner, "add_variable_from_reference")
-    return slots
+    return slots, starts
 
 
 class TrainerHooks:

@@ -1,9 +1,12 @@
 """What `fit` and `evaluate` need under strategies of several replicas or workers.
 
-Keras 3 has three gaps there. Its steps are not compiled by XLA, which does not know the
-collectives; moving statistics of each replica go their own way; and with several
-workers, neither building a model nor reducing the logs works at all (keras#20585).
+Keras 3 has four gaps there. Its steps are not compiled by XLA, which does not know the
+collectives; moving statistics of each replica go their own way; several steps in one
+execution fail; and with several workers, neither building a model nor reducing the logs
+works at all (keras#20585).
 """
+
+import itertools
 
 import keras
 import tensorflow as tf
@@ -13,18 +16,17 @@ from keras_es.distribution import (
     assign_all,
     in_multi_worker,
     mean_over_replicas,
-    replica_count,
 )
 
 
 class Replicated(_compat.TrainerHooks):
-    """Put before `keras.Model`; without a strategy of several replicas it is that."""
+    """Put before `keras.Model`; without a strategy it is that."""
 
     _jit_compile_members = False
 
     def train_step(self, data):
         """Train the weights by plain gradients, on every replica alike."""
-        if replica_count() == 1:
+        if not tf.distribute.has_strategy():
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         step = _PlainStep(self, x, y, sample_weight)
@@ -49,17 +51,45 @@ class Replicated(_compat.TrainerHooks):
 
     def make_train_function(self, force=False):
         """Compile the train step; with several workers, join them at each step."""
-        if not in_multi_worker(self.distribute_strategy):
-            return super().make_train_function(force)
-        if self.train_function is None or force:
+        if self.train_function is not None and not force:
+            return
+        if in_multi_worker(self.distribute_strategy):
             self.train_function = JoinedStep(self, self.train_step)
+            return
+        super().make_train_function(force)
+        self.train_function = self._looping(self.train_function)
 
     def make_test_function(self, force=False):
         """Compile the test step, as `make_train_function`."""
-        if not in_multi_worker(self.distribute_strategy):
-            return super().make_test_function(force)
-        if self.test_function is None or force:
+        if self.test_function is not None and not force:
+            return
+        if in_multi_worker(self.distribute_strategy):
             self.test_function = JoinedStep(self, self.test_step)
+            return
+        super().make_test_function(force)
+        self.test_function = self._looping(self.test_function)
+
+    def _looping(self, function):
+        """Return a function of several steps whose loop is not in its graph.
+
+        Keras's loop over `steps_per_execution` cannot hold the collectives of a
+        MirroredStrategy ("You must feed a value for placeholder"). From what is not
+        an iterator of TensorFlow it takes batch by batch.
+        """
+        mirrored = isinstance(
+            self.distribute_strategy,
+            (
+                tf.distribute.MirroredStrategy,
+                tf.distribute.MultiWorkerMirroredStrategy,
+            ),
+        )
+        if self.steps_per_execution == 1 or not mirrored:
+            return function
+
+        def steps(iterator):
+            return function(itertools.chain([next(iterator)], iterator))
+
+        return steps
 
 
 class _PlainStep:

@@ -12,6 +12,16 @@ def replica_count():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def is_chosen(strategy):
+    """Tell whether a strategy is not TensorFlow's default, be it of one replica.
+
+    Also with one replica its variables may be assigned outside of other compiled
+    functions and branches only.
+    """
+    with strategy.scope():
+        return tf.distribute.has_strategy()
+
+
 def in_multi_worker(strategy):
     """Tell whether a strategy joins several processes, each of which runs this."""
     multi = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
@@ -74,22 +84,27 @@ def when(condition, action):
     tf.cond(condition, lambda: _done(action()), lambda: _done(None))
 
 
-def when_all(condition, action):
+def when_all(condition, action, *args):
     """Run `action` on all replicas if a condition holds, which all share.
 
     Args:
         condition: Function of no arguments to a boolean scalar tensor, of variables
             that are equal on all replicas.
-        action: Function of no arguments that may communicate.
+        action: Function that may communicate.
+        *args: What each replica gives to its `action`, structures of tensors.
     """
     strategy = tf.distribute.get_strategy()
     # On TPU all replicas run one program, whose branches may hold collectives.
-    if replica_count() == 1 or isinstance(strategy, tf.distribute.TPUStrategy):
-        when(condition(), action)
+    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    if on_tpu or not tf.distribute.has_strategy():
+        when(condition(), lambda: action(*args))
         return
     # Elsewhere a branch within a replica may not: leave the replicas, and enter again.
     tf.distribute.get_replica_context().merge_call(
-        lambda strategy: when(condition(), lambda: strategy.run(action))
+        lambda strategy, *args: when(
+            condition(), lambda: strategy.run(action, args=args)
+        ),
+        args=args,
     )
 
 

@@ -22,7 +22,8 @@ class Member:
         gradients: For each trainable variable, 0 where the member did not use it.
         missing: Ids of the variables that the loss does not depend on.
         active: Where the gradient of each masked weight is allowed.
-        guidance: dL/dm of the units of each masked weight, empty if not needed.
+        guidance: What the optimizer asks of the gradient of each masked weight, dL/dm
+            of its units as a rule; empty if not needed.
         metrics: New values of the metrics' variables.
         updates: For each touched variable its new value, or the change of it where
             the members' updates are averaged.
@@ -106,7 +107,9 @@ class Member:
             allowed[key] = tf.logical_and(masked.active(units), self.valid)
             self.active.append(allowed[key])
             if p.optimizer.needs_guidance:
-                unit = masked.unit_gradient(by_id[key], p.values[key], units)
+                unit = p.optimizer.unit_guidance(
+                    masked, by_id[key], p.values[key], units
+                )
                 self.guidance.append(self._known(tf.cast(unit, tf.float32)))
         self.gradients = [
             tf.where(allowed[id(v)], by_id[id(v)], tf.zeros_like(by_id[id(v)]))

@@ -50,8 +50,25 @@ class Pattern:
         return max(1, round((1.0 - sparsity) * total))
 
     def decode(self, scores, count):
-        """Turn scores [units_shape] into booleans with exactly `count` true."""
+        """Turn scores [units_shape] into booleans with exactly `count` true.
+
+        Args:
+            scores: float32 tensor [units_shape].
+            count: `unit_count`, or what `whole_count` returned.
+        """
         return selection.top_k_mask(scores, count)
+
+    def whole_count(self, count, matrix_shape):
+        """Return the number of units, at least 1, that `decode` can choose next to one.
+
+        Args:
+            count: float64 scalar tensor.
+            matrix_shape: (rows, columns).
+
+        Returns:
+            int64 scalar tensor.
+        """
+        return ops.cast(ops.maximum(ops.round(count), 1.0), "int64")
 
     def get_config(self):
         """Return the fields."""
@@ -231,11 +248,19 @@ class NByM(Pattern):
             )
         return height * width * self.n // self.m
 
+    def whole_count(self, count, matrix_shape):
+        """Return a multiple of the number of groups, at least 1 in each."""
+        groups = matrix_shape[0] // self.m * matrix_shape[1]
+        return super().whole_count(count / groups, matrix_shape) * groups
+
     def decode(self, scores, count):
-        """Mark the n best of each group; `count` follows from n and m."""
+        """Mark the best of each group, as many in each: n with `unit_count`."""
         height, width = scores.shape
         groups = ops.reshape(scores, (height // self.m, self.m, width))
-        chosen = selection.top_n_in_groups(groups, self.n, axis=1)
+        in_group = count // (height // self.m * width)
+        if not isinstance(count, int):
+            in_group = ops.cast(in_group, "int32")
+        chosen = selection.top_n_in_groups(groups, in_group, axis=1)
         return ops.reshape(chosen, (height, width))
 
 

@@ -5,7 +5,6 @@ import tensorflow as tf
 from keras_es.distribution import (
     assign_all,
     mean_over_replicas,
-    replica_count,
     when,
     when_all,
 )
@@ -30,7 +29,7 @@ class Step:
     def __init__(self, model, jit_compile):
         self.model, self.optimizer = model, model.optimizer
         self.jit_compile = jit_compile
-        self.alone = replica_count() == 1
+        self.alone = not tf.distribute.has_strategy()
         self.together = self.alone and self.optimizer.compiled_together
 
     def run(self, x, y, sample_weight):
@@ -38,18 +37,16 @@ class Step:
         turns = self.optimizer.turns
         if turns is not None and turns.held:
             when(turns.draw_is_due, lambda: turns.hold(self._compiled(turns.draw)))
-        # With one replica, members and updates are one program.
+        # Without a strategy, members, updates and logs are one program.
         learn = self._compiled if self.together else lambda f: f()
-        fitness, valid = learn(lambda: self._learn(x, y, sample_weight))
+        logs, ok, guidance = learn(lambda: self._learn(x, y, sample_weight))
         if turns is not None:
             when_all(
                 lambda: turns.are_over, lambda: self._compiled_alone(self._end_turns)
             )
-        return {
-            **self.model.get_metrics_result(),
-            **population_logs(fitness, valid),
-            **self.optimizer.step_logs(),
-        }
+        if self.optimizer.scheduled:
+            when_all(self.optimizer.move_is_due, self._move, guidance, ok)
+        return {**logs, **self.optimizer.step_logs()}
 
     def _compiled(self, function):
         """Call a function of no arguments, compiled by XLA if that is wanted."""
@@ -61,9 +58,8 @@ class Step:
         return self._compiled(function) if self.alone else function()
 
     def _learn(self, x, y, sample_weight):
-        """Evaluate members and move weights; move masks if the generation is over."""
-        pure = self.optimizer.inner_optimizer is None
-        kind = EvolvedPopulation if pure else Population
+        """Evaluate members and move weights; move masks if no turns are taken."""
+        kind = EvolvedPopulation if self.optimizer.pure else Population
         population = kind(self.model, x, y, sample_weight)
         evaluate = population.evaluate
         mine = evaluate() if self.together else self._compiled_evaluation(evaluate)
@@ -84,7 +80,17 @@ class Step:
             tell(lambda: _done(self._tell(told.fitness, told.valid, guidance, ok)))
         else:
             turns.collect(result.fitness, result.valid, mine.guidance)
-        return result.fitness, result.valid
+        # What moves masks leaves the program, for the move is a branch outside of it.
+        kept = mine.guidance if self.optimizer.scheduled else None
+        logs = {
+            **self.model.get_metrics_result(),
+            **population_logs(result.fitness, result.valid),
+        }
+        return logs, ok, kept or []
+
+    def _move(self, guidance, ok):
+        guidance = mean_over_replicas(guidance)
+        self._compiled_alone(lambda: self.optimizer.move_masks(guidance, ok))
 
     def _compiled_evaluation(self, evaluate):
         return Evaluation(**self._compiled(lambda: dict(vars(evaluate()))))

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_es import _compat, conversion
 from keras_es._replicated import Replicated
+from keras_es.distribution import is_chosen
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.step import Step
 
@@ -85,9 +86,9 @@ class ESMixin(Replicated):
             auto_scale_loss = False
         if jit_compile == "auto":
             jit_compile = not run_eagerly and xla_wins(self)
-        # Keras cannot compile the step of several replicas, whose collectives XLA does
+        # Keras cannot compile the step under a strategy, whose collectives XLA does
         # not know; what each replica does with its members it can.
-        replicated = self.distribute_strategy.num_replicas_in_sync > 1
+        replicated = is_chosen(self.distribute_strategy)
         has_members = isinstance(inner, MaskOptimizer)
         self._jit_compile_members = bool(jit_compile) and (replicated or has_members)
         super().compile(

@@ -117,8 +117,13 @@ class WeightPopulation:
         first_draw = first_pair // self.noise.pairs_per_draw
         chunks = self.draws // self.draws_per_chunk
 
+        graph = tf.compat.v1.get_default_graph()
+        before = len(graph.get_operations())
         shared = perturbed_layers.find_shared(
             self.layers, self.noise.variables, function
+        )
+        self.vectorize_draws = self.vectorize and _may_have_two_more_axes(
+            graph.get_operations()[before:]
         )
 
         def member(factors, multipliers):
@@ -159,7 +164,8 @@ class WeightPopulation:
         drawn = draw(generation, start)
         if self.draws_per_chunk == 1:
             return members(tf.nest.map_structure(lambda t: t[0], drawn))
-        return tf.nest.map_structure(_join, map_members(members, drawn, self.vectorize))
+        results = map_members(members, drawn, self.vectorize_draws)
+        return tf.nest.map_structure(_join, results)
 
     def _member_values(self, factors, multipliers):
         """Return (variable, tensor) of what layers do not add up themselves."""
@@ -190,6 +196,19 @@ def map_members(function, elements, vectorize):
     rows = [tf.nest.pack_sequence_as(elements, row) for row in rows]
     results = [function(row) for row in rows]
     return tf.nest.map_structure(lambda *values: tf.stack(values), *results)
+
+
+def _may_have_two_more_axes(operations):
+    """Tell whether operations take an axis of draws besides that of members.
+
+    TensorFlow's softmax for recent processors (oneDNN) takes five axes at most, and
+    that of attention has four.
+    """
+    return all(
+        op.inputs[0].shape.rank in (None, 1, 2, 3)
+        for op in operations
+        if op.type in ("Softmax", "LogSoftmax")
+    )
 
 
 def has_loops(model):

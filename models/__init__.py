@@ -9,14 +9,21 @@ logits of shape [batch, num_classes] come out. Nothing in here knows of masks;
 import dataclasses
 from collections.abc import Callable
 
-from models import cifar_convnet, digits_mlp, lenet, mnist_30k
+from models import (
+    cifar_convnet,
+    cifar_small,
+    digits_mlp,
+    lenet,
+    mnist_11k,
+    mnist_30k,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
     """A builder, and the names of the layers that stay dense.
 
-    The last layer is among them in all four: it has few weights, and a class that
+    The last layer is among them in all of them: it has few weights, and a class that
     loses all of its inputs is lost for good.
     """
 
@@ -27,7 +34,9 @@ class Architecture:
 ARCHITECTURES = {
     "mlp": Architecture(digits_mlp.build),
     "lenet": Architecture(lenet.build),
+    "mnist_11k": Architecture(mnist_11k.build),
     "mnist_30k": Architecture(mnist_30k.build),
+    "cifar_small": Architecture(cifar_small.build),
     "cifar_convnet": Architecture(cifar_convnet.build),
 }
 

@@ -125,6 +125,11 @@ class BlockSparseWeight:
         total = tf.reduce_sum(product, axis=[2, 3])
         return index_ops.spread(total, self._index(), self.rows)
 
+    def unit_magnitude(self, value):
+        """Return the sum of |value| over each block [R, C]; 0 where none is stored."""
+        total = tf.reduce_sum(tf.abs(tf.cast(value, tf.float32)), axis=[2, 3])
+        return index_ops.spread(total, self._index(), self.rows)
+
     def deploy(self, scores, units, slots=()):
         """Return the assignments that make a unit mask the deployed one.
 

@@ -95,9 +95,19 @@ class MaskedWeight:
         """Exact number of non-zero weights under the deployed mask."""
         return self.size // self.units * self.unit_count
 
-    def decode(self, scores):
-        """Turn scores into a boolean unit mask with exactly `unit_count` true."""
-        return self.pattern.decode(scores, self.unit_count)
+    def decode(self, scores, count=None):
+        """Turn scores into a boolean unit mask with exactly `unit_count` true.
+
+        Args:
+            scores: Scores of the units.
+            count: Another number of units than `unit_count`, see
+                `Pattern.whole_count`.
+        """
+        return self.pattern.decode(scores, self.unit_count if count is None else count)
+
+    def stored_units(self):
+        """Return the deployed unit mask, boolean of the shape of the scores."""
+        return self.reduce(ops.cast(self.kernel_mask.value, "float32")) > 0.0
 
     def expand(self, units):
         """Spread values of units over the kernel's shape."""
@@ -140,6 +150,10 @@ class MaskedWeight:
         """
         return self.reduce(gradient * value)
 
+    def unit_magnitude(self, value):
+        """Return the sum of |value| over each unit, for a tensor like the kernel."""
+        return ops.cast(self.reduce(ops.abs(value)), "float32")
+
     def deploy(self, scores, units, slots):
         """Return what sets new scores and their decoded mask.
 
@@ -155,6 +169,15 @@ class MaskedWeight:
         changed = ops.not_equal(mask, self.kernel_mask.value)
         assignments = [(self.mask_scores, scores), (self.kernel_mask, mask)]
         return assignments, ops.sum(ops.cast(changed, "float32"))
+
+    def grown(self, units):
+        """Return where `units` is active and the deployed mask is not, as the kernel.
+
+        Args:
+            units: Boolean unit mask that is about to be deployed.
+        """
+        off = ops.logical_not(self.kernel_mask.value)
+        return ops.logical_and(self.expand(units), off)
 
     def effective_value(self):
         """Return the effective kernel: latent kernel times deployed mask."""

@@ -12,6 +12,8 @@ import math
 
 import tensorflow as tf
 
+from keras_es.ops import philox
+
 PHILOX = 1
 """The number of the algorithm in `tf.raw_ops`."""
 
@@ -68,20 +70,26 @@ def uniform(shape, seed):
 
     The numbers are the same to the bit with XLA and without: multiples of 2**-24.
     """
-    bits = tf.bitwise.right_shift(_bits(shape, seed), 8)
-    return tf.cast(tf.cast(bits, tf.int32), tf.float32) * 2.0**-24
+    return _fraction(_bits(shape, seed))
+
+
+def _fraction(bits):
+    return tf.cast(tf.cast(tf.bitwise.right_shift(bits, 8), tf.int32), tf.float32) * (
+        2.0**-24
+    )
 
 
 def normal(shape, seed):
     """Draw standard normal noise, float32 of the given static shape.
 
-    Of two uniforms u, v in (0, 1], sqrt(-2 ln u) (cos 2 pi v, sin 2 pi v).
+    Of two uniforms u in (0, 1], v in [0, 1), sqrt(-2 ln u) (cos 2 pi v, sin 2 pi v).
 
     References:
         Box, Muller 1958, A note on the generation of random normal deviates.
     """
     size = math.prod(shape)
-    first, second = tf.unstack(1.0 - uniform((2, (size + 1) // 2), seed))
-    radius, angle = tf.sqrt(-2.0 * tf.math.log(first)), 2.0 * math.pi * second
-    pairs = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=0)
+    first, second = tf.unstack(_bits((2, (size + 1) // 2), seed))
+    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - _fraction(first)))
+    cosine, sine = philox.cos_and_sin_of_turn(second)
+    pairs = tf.concat([radius * cosine, radius * sine], axis=0)
     return tf.reshape(pairs[:size], shape)

@@ -148,6 +148,18 @@ def cos_of_turn(turn):
     Returns:
         float32 tensor, within 3e-7.
     """
+    return cos_and_sin_of_turn(turn)[0]
+
+
+def cos_and_sin_of_turn(turn):
+    """Return cos(2 pi t / 2**32 - pi/4), as `cos_of_turn`, and the sine of the same.
+
+    Args:
+        turn: uint32 tensor.
+
+    Returns:
+        Two float32 tensors.
+    """
     quadrant = _signed(tf.bitwise.right_shift(turn, _word(30)))
     rest = tf.bitwise.bitwise_and(
         tf.bitwise.right_shift(turn, _word(7)), _word(0x7FFFFF)
@@ -157,9 +169,10 @@ def cos_of_turn(turn):
     square = angle * angle
     sine = angle * _series(square, (1, -6, 120, -5040, 362880))
     cosine = _series(square, (1, -2, 24, -720, 40320))
-    # cos(q pi/2 + a)
-    value = tf.where(tf.bitwise.bitwise_and(quadrant, 1) > 0, -sine, cosine)
-    return tf.where(quadrant > 1, -value, value)
+    # cos(q pi/2 + a) and sin(q pi/2 + a)
+    odd, low = tf.bitwise.bitwise_and(quadrant, 1) > 0, quadrant < 2
+    first, second = tf.where(odd, -sine, cosine), tf.where(odd, cosine, sine)
+    return tf.where(low, first, -first), tf.where(low, second, -second)
 
 
 def _series(x, denominators):

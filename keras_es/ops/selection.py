@@ -63,51 +63,48 @@ def _first_of_ties(ties, needed):
 
 
 def _kth_largest(keys, k):
-    """Return t and count(keys >= t) with count(keys >= t) >= k > count(keys >= t + 1).
+    """Return t, count(keys >= t) and count(keys > t), the second at least k.
 
-    It is searched between bounds low and high, count(low) >= k > count(high), first by
-    the quantiles of a sample, then by a straight line through the two counts, which is
-    nearly exact where bounds are close; every third try halves the interval, so that
-    the worst case is that of bisection. It also ends where count(t) is k.
+    Either it is k, or keys equal to t are tied for the last places and the third is
+    below k.
+
+    The k-th largest is searched between bounds low and high, count(low) >= k >
+    count(high), first by the quantiles of a sample, then by a straight line through
+    the two counts, which is nearly exact where bounds are close; every third try halves
+    the interval, so that the worst case is that of bisection.
     """
     size = keys.shape[0]
+    guesses = _quantiles_of_sample(keys, k)
 
-    def narrowed(candidate, bounds):
-        low, at_low, high, at_high = bounds
+    def searching(_, low, at_low, high, __):
+        # The difference may be beyond int32; bounds are halved to compare them.
+        return tf.logical_and(at_low > k, _gap(low, high) > 1.0)
+
+    def body(turn, low, at_low, high, at_high):
+        share = tf.cast(at_low - k, tf.float64) + 0.5
+        share = share / tf.cast(at_low - at_high, tf.float64)
+        share = tf.where(tf.equal(turn % 3, 2), tf.constant(0.5, tf.float64), share)
+        step = tf.clip_by_value(share * _gap(low, high), 1.0, _gap(low, high) - 1.0)
+        candidate = tf.cast(tf.cast(low, tf.float64) + tf.floor(step), tf.int32)
+        if guesses is not None:
+            guess = guesses[tf.minimum(turn, 1)]
+            inside = tf.logical_and(guess > low, guess < high)
+            candidate = tf.where(tf.logical_and(turn < 2, inside), guess, candidate)
         count = _count(keys >= candidate)
         enough = count >= k
         return (
+            turn + 1,
             tf.where(enough, candidate, low),
             tf.where(enough, count, at_low),
             tf.where(enough, high, candidate),
             tf.where(enough, at_high, count),
         )
 
-    def searching(_, bounds):
-        low, at_low, high, _ = bounds
-        # The difference may be beyond int32; bounds are halved to compare them.
-        return tf.logical_and(at_low > k, _gap(low, high) > 1.0)
-
-    def body(turn, bounds):
-        low, at_low, high, at_high = bounds
-        share = tf.cast(at_low - k, tf.float64) + 0.5
-        share = share / tf.cast(at_low - at_high, tf.float64)
-        share = tf.where(tf.equal(turn % 3, 2), tf.constant(0.5, tf.float64), share)
-        step = tf.clip_by_value(share * _gap(low, high), 1.0, _gap(low, high) - 1.0)
-        candidate = tf.cast(tf.cast(low, tf.float64) + tf.floor(step), tf.int32)
-        return turn + 1, narrowed(candidate, bounds)
-
     # No key is as high: -NaN is the lowest integer, and NaN the highest.
-    bounds = (
-        tf.constant(tf.int32.min), tf.constant(size), tf.constant(tf.int32.max),
-        tf.constant(0),
-    )  # fmt: skip
-    for candidate in _quantiles_of_sample(keys, k):
-        low, _, high, _ = bounds
-        inside = tf.logical_and(candidate > low, candidate < high)
-        bounds = narrowed(tf.where(inside, candidate, low), bounds)
-    low, count, _, _ = tf.while_loop(searching, body, (tf.constant(0), bounds))[1]
-    return low, count
+    start = (0, tf.int32.min, size, tf.int32.max, 0)
+    start = [tf.constant(number, tf.int32) for number in start]
+    _, low, count, _, above = tf.while_loop(searching, body, start)
+    return low, count, above
 
 
 def _gap(low, high):
@@ -115,31 +112,29 @@ def _gap(low, high):
 
 
 def _quantiles_of_sample(keys, k):
-    """Return two keys that the k-th largest most likely lies between."""
+    """Return two keys that the k-th largest most likely lies between, or None."""
     size = keys.shape[0]
     if size < 4 * _SAMPLE:
-        return []
+        return None
     sample = tf.sort(keys[:: size // _SAMPLE][:_SAMPLE], direction="DESCENDING")
     share = tf.cast(k, tf.float32) / size
     # Four standard errors of a rank in the sample.
     margin = 4.0 * tf.sqrt(_SAMPLE * share * (1.0 - share)) + 1.0
     ranks = tf.stack([share * _SAMPLE + margin, share * _SAMPLE - margin])
     ranks = tf.clip_by_value(tf.cast(ranks, tf.int32), 0, _SAMPLE - 1)
-    return tf.unstack(tf.gather(sample, ranks))
+    return tf.gather(sample, ranks)
 
 
 def _top_k_mask(values, k):
     """Mark exactly k of a float32 vector; k is an int32 scalar."""
     keys = ordered_keys(values)
-    threshold, count = _kth_largest(keys, k)
-    above = keys > threshold
-    ties = tf.equal(keys, threshold)
-    at_least = keys >= threshold
-    return tf.cond(
-        tf.equal(count, k),
-        lambda: at_least,
-        lambda: above | _first_of_ties(ties, k - _count(above)),
-    )
+    threshold, count, above = _kth_largest(keys, k)
+
+    def first_of_ties():
+        ties = tf.equal(keys, threshold)
+        return (keys > threshold) | _first_of_ties(ties, k - above)
+
+    return tf.cond(tf.equal(count, k), lambda: keys >= threshold, first_of_ties)
 
 
 @functools.cache
@@ -194,7 +189,7 @@ def top_n_in_groups(scores, n, axis):
 
     Args:
         scores: float32 tensor; `axis` has m elements, compared all with all (m**2).
-        n: Integer in [0, m].
+        n: Integer or int32 scalar tensor in [0, m].
         axis: Integer, the axis of the group.
 
     Returns:

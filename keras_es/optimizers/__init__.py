@@ -7,18 +7,27 @@ from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.bernoulli_nes import BernoulliNES
 from keras_es.optimizers.evolution import EvolutionStrategy
 from keras_es.optimizers.genetic import GeneticAlgorithm
+from keras_es.optimizers.gradual_magnitude import GradualMagnitude
 from keras_es.optimizers.guided_es import GuidedES
 from keras_es.optimizers.open_es import OpenES
 from keras_es.optimizers.pgpe import PGPE
+from keras_es.optimizers.rigl import RigL
+from keras_es.optimizers.runs import for_run
 from keras_es.optimizers.sep_cma_es import SepCMAES
+from keras_es.optimizers.set import SET
 from keras_es.optimizers.snes import SNES
 from keras_es.optimizers.static import Static
+from keras_es.optimizers.straight_through import StraightThrough
 
 OPTIMIZERS = {
     "snes": SNES,
     "open_es": OpenES,
     "bernoulli_nes": BernoulliNES,
     "guided_es": GuidedES,
+    "straight_through": StraightThrough,
+    "rigl": RigL,
+    "set": SET,
+    "gradual_magnitude": GradualMagnitude,
     "static": Static,
 }
 """Name -> class of all methods that move masks next to gradients for the weights."""
@@ -59,15 +68,20 @@ __all__ = [
     "OPTIMIZERS",
     "PGPE",
     "PURE",
+    "SET",
     "SNES",
     "Alopex",
     "BernoulliNES",
     "EvolutionStrategy",
     "GeneticAlgorithm",
+    "GradualMagnitude",
     "GuidedES",
     "MaskOptimizer",
     "OpenES",
+    "RigL",
     "SepCMAES",
     "Static",
+    "StraightThrough",
+    "for_run",
     "get",
 ]

@@ -11,10 +11,12 @@ from keras_es.optimizers.arguments import (
     check_integer,
     refuse_unknown,
 )
+from keras_es.optimizers.deployment import deploy
 from keras_es.optimizers.guarded import guarded_apply
+from keras_es.optimizers.wrapper import OptimizerWrapper
 
 
-class MaskOptimizer(keras.optimizers.Optimizer):
+class MaskOptimizer(OptimizerWrapper):
     """Train weights with `inner_optimizer` and move masks in the same step.
 
     One training step of `ESModel`, with this object's part in it:
@@ -25,6 +27,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     3. `search_gradient(fitness, valid, guidance)`: what the losses say of the masks.
     4. `update_weights`: the inner optimizer, never on weights that no member used.
     5. `update_masks(search_gradient, ok)`: scores move, the deployed mask follows.
+    6. `move_masks(guidance, ok)`, if `scheduled`, after steps that `move_is_due` names.
 
     To write a method, override the class attributes and hooks below. This one moves
     towards the better of the first two members:
@@ -68,13 +71,25 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     """`Turns` if a generation takes several steps."""
 
     needs_guidance = False
-    """Whether `search_gradient` wants dL/dm at every unit."""
+    """Whether `search_gradient` or `move_masks` wants `unit_guidance`."""
+
+    scheduled = False
+    """Whether masks move by `move_masks`, after the steps that `move_is_due` says."""
+
+    resets_slots = False
+    """Whether the slots of weights that come back start anew."""
+
+    grows_from_zero = False
+    """Whether weights that come back start at zero, else where they were."""
 
     ranked_together = False
     """Whether the members of several replicas are one population."""
 
     compiled_together = True
     """Whether XLA may compile members and updates as one program."""
+
+    pure = False
+    """Whether weights are evolved, and no gradient is taken."""
 
     evolves_weights = False
     """Whether `inner_optimizer` may be None (see `EvolvesWeights`)."""
@@ -87,7 +102,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         self.seed = check_integer("seed", seed)
         self.masked_weights = []
         # Straight into __dict__: TensorFlow would track it, and cannot export its keys.
-        self.__dict__["_slots"] = {}
+        self.__dict__["_slots"], self.__dict__["_slot_starts"] = {}, {}
         self.__dict__["compiled"] = lambda function: function()
 
     # Hooks of a method.
@@ -114,9 +129,35 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         Args:
             fitness: [population_size] losses, lower is better.
             valid: [population_size] booleans, False where not finite.
-            guidance: List of mean dL/dm for each unit, or None.
+            guidance: List of mean `unit_guidance`, or None.
         """
         return []
+
+    def unit_guidance(self, masked, gradient, value, units):
+        """Return what is wanted of the gradient g at an effective kernel (pure).
+
+        Asked for if `needs_guidance`, for each member; the mean over members goes on.
+        By default dL/dm of each unit, the sum of g * w over it.
+
+        Args:
+            masked: The masked weight.
+            gradient: g, of the kernel's shape, at active and inactive weights.
+            value: w, the latent kernel.
+            units: Boolean unit mask of the member, None for the deployed one.
+        """
+        return masked.unit_gradient(gradient, value, units)
+
+    def move_is_due(self):
+        """Tell whether masks move after this step, a function of the state alone."""
+        raise NotImplementedError
+
+    def move_masks(self, guidance, ok):
+        """Move masks by the weights after this step.
+
+        Args:
+            guidance: List of mean `unit_guidance` over members and replicas, or [].
+            ok: Boolean scalar; if False nothing may change.
+        """
 
     def update_masks(self, search_gradient, ok):
         """Move scores and search distribution.
@@ -166,6 +207,14 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         """Whether the members of a step share its batch out."""
         return self.batch_mode == "split" and self.population_size > 1
 
+    def steps_per_generation(self, model):
+        """Return how many steps of `fit` a generation takes: 1.
+
+        Args:
+            model: A model with masked layers.
+        """
+        return 1
+
     def global_pair(self, pair):
         """Return the index of a pair among those of all replicas, for its noise."""
         return pair + replica_index() * self.pairs
@@ -201,8 +250,8 @@ class MaskOptimizer(keras.optimizers.Optimizer):
             counter = self.add_variable((), dtype=dtype, name=name, **shared)
             self.__dict__[name] = counter
         if self.inner_optimizer is not None:
-            slots = _compat.record_slots(self.inner_optimizer, variables)
-            self.__dict__["_slots"] = slots
+            slots, starts = _compat.record_slots(self.inner_optimizer, variables)
+            self.__dict__["_slots"], self.__dict__["_slot_starts"] = slots, starts
         self.build_search()
         super().build(variables)
 
@@ -244,17 +293,21 @@ class MaskOptimizer(keras.optimizers.Optimizer):
             ]
             units = [m.decode(s) for m, s in zip(self.masked_weights, new_scores)]
             self.masks_decoded(new_scores, units, ok)
-            for masked, scores, chosen in zip(self.masked_weights, new_scores, units):
-                slots = self._slots.get(id(masked.kernel), [])
-                deployed, changed = masked.deploy(scores, chosen, slots)
-                assignments += deployed
-                flipped += changed
-        size = sum(m.size for m in self.masked_weights) or 1
+            assignments, flipped = deploy(self, new_scores, units)
         assignments += [
             (self.generation, self.generation.value + 1),
-            (self.mask_flip_ratio, tf.cast(flipped, tf.float32) / size),
+            (self.mask_flip_ratio, self.share_of_weights(flipped)),
         ]
         assign_all(assignments)
+
+    def share_of_weights(self, number):
+        """Return a number of weights as a share of all masked ones, float32 scalar."""
+        size = sum(m.size for m in self.masked_weights) or 1
+        return tf.cast(tf.cast(number, tf.float64) / size, tf.float32)
+
+    def nonzeros(self):
+        """Return the number of non-zeros of the deployed masks."""
+        return sum(m.nnz for m in self.masked_weights)
 
     def count_step(self, valid, ok):
         """Count the members of this step that failed, and the step if all did."""
@@ -269,55 +322,13 @@ class MaskOptimizer(keras.optimizers.Optimizer):
 
     def step_logs(self):
         """Return sparsity, mask_flip_ratio, nonfinite_members and skipped_steps."""
-        size = sum(m.size for m in self.masked_weights) or 1
-        nnz = sum(m.nnz for m in self.masked_weights)
+        zeros = sum(m.size for m in self.masked_weights) - self.nonzeros()
         logs = {
             name: tf.cast(tf.convert_to_tensor(self.__dict__[name].value), tf.float32)
             for name in ("mask_flip_ratio", "nonfinite_members", "skipped_steps")
         }
-        logs["sparsity"] = tf.constant(1.0 - nnz / size if self.masked_weights else 0.0)
+        logs["sparsity"] = self.share_of_weights(zeros)
         return logs
-
-    # The contract of Keras optimizers.
-
-    @property
-    def variables(self):
-        """Own variables, then those of the inner optimizer."""
-        return self._variables + self.inner_optimizer.variables
-
-    @property
-    def learning_rate(self):
-        """Learning rate of the inner optimizer."""
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value):
-        self.inner_optimizer.learning_rate = value
-
-    @property
-    def iterations(self):
-        """Steps of the inner optimizer."""
-        return self.inner_optimizer.iterations
-
-    def scale_inner_loss(self):
-        """Put loss scaling around the inner optimizer, once (mixed_float16)."""
-        if not self.scales_loss:
-            self.inner_optimizer = keras.optimizers.LossScaleOptimizer(
-                self.inner_optimizer
-            )
-
-    @property
-    def scales_loss(self):
-        """Whether the loss is scaled, as float16 needs."""
-        return isinstance(self.inner_optimizer, keras.optimizers.LossScaleOptimizer)
-
-    def scale_loss(self, loss):
-        """Scale the loss as the inner optimizer wants it (float16)."""
-        return self.inner_optimizer.scale_loss(loss)
-
-    def finalize_variable_values(self, var_list):
-        """Let the inner optimizer overwrite weights by their moving average (EMA)."""
-        self.inner_optimizer.finalize_variable_values(var_list)
 
     def apply(self, grads, trainable_variables=None):
         """Refuse: masks can only move in a step that evaluates members."""
@@ -337,15 +348,6 @@ class MaskOptimizer(keras.optimizers.Optimizer):
             "seed": self.seed,
             "name": self.name,
         }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Make the optimizer from `get_config()`."""
-        config = dict(config)
-        config["inner_optimizer"] = keras.saving.deserialize_keras_object(
-            config["inner_optimizer"], custom_objects=custom_objects
-        )
-        return cls(**config)
 
 
 def register(cls):

@@ -1,6 +1,7 @@
 """What evolution strategies share: population, noise and fitness shaping."""
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from keras_es import conversion
@@ -53,7 +54,8 @@ class EvolutionStrategy(EvolvesWeights):
             of the generation. None: n, or under "split" 2 where sampling would cost
             more than the step does, which is with more than one unit for 16 weights.
         steps_per_pair: Integer H, for how many steps a pair's masks are held; a
-            generation takes n/M * H steps. None: 1, or 8 where sampling is not cheap.
+            generation takes n/M * H steps. None: 1; where sampling
+            is not cheap 16, or 8 if the method uses dL/dm.
         semi_updates: With several replicas of a `tf.distribute` strategy, each
             evaluates `population_size` members of its own. True: each ranks its own,
             on its own examples, and the search gradients are averaged. False: the
@@ -147,7 +149,10 @@ class EvolutionStrategy(EvolvesWeights):
             at_once = cheap or self.batch_mode == "full"
             members = self.population_size if at_once else 2
         if held is None:
-            held = 1 if cheap or members > 2 else 8
+            # What the backward pass says is better heard often; losses say too little
+            # to tell the difference.
+            held = 8 if self.needs_guidance else 16
+            held = 1 if cheap or members > 2 else held
         return members, held
 
     @property
@@ -200,13 +205,17 @@ class EvolutionStrategy(EvolvesWeights):
     def member_masks(self, pair):
         """Decode scores + scale * noise and scores - scale * noise."""
         drawn, scales = self.noise(pair), self.scales()
-        return [
-            [
+
+        def member(sign):
+            return [
                 m.decode(m.mask_scores.value + sign * s * e)
                 for m, s, e in zip(self.masked_weights, scales, drawn)
             ]
-            for sign in (1.0, -1.0)
-        ]
+
+        # A loop, for XLA takes long to compile a selection, and so does it once.
+        types = [tf.bool for _ in self.masked_weights]
+        masks = tf.map_fn(member, tf.constant([1.0, -1.0]), fn_output_signature=types)
+        return list(zip(*(tf.unstack(mask) for mask in masks)))
 
     def utilities(self, fitness, valid):
         """Shape the fitness; members that failed are worst, all zero if all failed."""

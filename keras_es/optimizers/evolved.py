@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_es.distribution import assign_all, replica_count, replica_index
 from keras_es.optimizers.arguments import check_integer
 from keras_es.optimizers.base import MaskOptimizer
+from keras_es.optimizers.wrapper import OptimizerWrapper
 from keras_es.search_space import SearchSpace
 from keras_es.weight_noise import WeightNoise
 from keras_es.weight_population import WeightPopulation
@@ -307,7 +308,7 @@ class EvolvesWeights(MaskOptimizer):
         """Steps so far."""
         if not self.pure:
             return super().iterations
-        return super(MaskOptimizer, self).iterations
+        return super(OptimizerWrapper, self).iterations
 
     def scale_inner_loss(self):
         """Put loss scaling around the inner optimizer; losses alone need none."""

@@ -5,7 +5,7 @@ import contextlib
 import tensorflow as tf
 
 from keras_es import _compat
-from keras_es.distribution import assign_all, replica_count
+from keras_es.distribution import assign_all
 
 
 def guarded_apply(optimizer, gradients, variables, allowed, ok):
@@ -43,14 +43,16 @@ def _slots_set_by_methods(optimizer):
     masks of a replica are not at hand.
     """
     inner = _compat.innermost_optimizer(optimizer)
-    if replica_count() > 1 or not type(inner).__module__.startswith("keras."):
+    chosen = tf.distribute.has_strategy()
+    if chosen or not type(inner).__module__.startswith("keras."):
         return set()
     # The base class alone sets its moving averages of weights (EMA) otherwise.
-    return {
-        id(v)
-        for v in inner.variables
-        if len(v.shape) and not v.name.endswith("_average")
-    }
+    return {id(v) for v in inner.variables if len(v.shape) and not is_average(v)}
+
+
+def is_average(slot):
+    """Tell whether a slot is the moving average (EMA) of its weight."""
+    return slot.name.endswith("_average")
 
 
 @contextlib.contextmanager

@@ -5,21 +5,24 @@ from keras import ops
 
 from keras_es import _compat
 from keras_es.distribution import assign_all
-from keras_es.ops import noise, search
+from keras_es.ops import noise, philox, search
 from keras_es.optimizers.evolution import EvolutionStrategy
 from keras_es.optimizers.evolved import as_gradients
 from keras_es.optimizers.guarded import guarded_apply
 
 
-class ScoreGradientStrategy(EvolutionStrategy):
-    """Base of strategies whose scores are moved by `score_optimizer`.
+class ScoreGradient:
+    """Mixin of optimizers whose scores are moved by `score_optimizer`.
+
+    Put it before `MaskOptimizer` or a class derived from that. `search_gradient` has to
+    return the gradient of the scores of each weight.
 
     In pure evolution a subclass moves the weights (see `OpenES`).
 
     Args:
         score_optimizer: Keras optimizer of the mask scores, its name or config; None
             for Adam at `default_score_learning_rate`.
-        **kwargs: See `EvolutionStrategy`.
+        **kwargs: See the other base class.
     """
 
     evolves_weights = False
@@ -73,6 +76,10 @@ class ScoreGradientStrategy(EvolutionStrategy):
         return {**super().get_config(), "score_optimizer": optimizer}
 
 
+class ScoreGradientStrategy(ScoreGradient, EvolutionStrategy):
+    """Base of evolution strategies whose scores are moved by `score_optimizer`."""
+
+
 class BernoulliStrategy(ScoreGradientStrategy):
     """Base of strategies with independent Bernoulli masks.
 
@@ -109,7 +116,11 @@ class BernoulliStrategy(ScoreGradientStrategy):
 
     def uniforms(self, pair):
         """Return uniform noise of one pair for each weight."""
-        return self.draw(noise.uniform, pair)
+        # Kept: XLA would make the bits anew for each member, which takes three times
+        # as long.
+        return philox.kept(
+            lambda: self.draw(noise.uniform, pair), self.generation.value
+        )
 
     def member_masks(self, pair):
         """Return m+ = [u < p] and m- = [1 - u < p], both Bernoulli(p)."""

@@ -4,10 +4,10 @@ import keras
 import pytest
 
 from keras_es import optimizers
-from tests.reference.problems import make
+from tests.reference import problems
+from tests.reference.problems import POPULATIONS, make
 
 NAMES = sorted(optimizers.OPTIMIZERS)
-POPULATION = [name for name in NAMES if name != "static"]
 
 
 def again(optimizer):
@@ -72,7 +72,7 @@ def minus(fitness):
     return -fitness
 
 
-@pytest.mark.parametrize("name", POPULATION)
+@pytest.mark.parametrize("name", POPULATIONS)
 @pytest.mark.parametrize(
     "fitness",
     [wrong_side, "mean_squared_error", None],
@@ -86,7 +86,7 @@ def test_round_trip_of_the_fitness(name, fitness):
     assert (second.batch_mode, second.population_size) == ("full", 6)
 
 
-@pytest.mark.parametrize("name", [n for n in POPULATION if n != "guided_es"])
+@pytest.mark.parametrize("name", [n for n in POPULATIONS if n != "guided_es"])
 @pytest.mark.parametrize(
     "shaping",
     ["raw", "nes", minus],
@@ -97,11 +97,25 @@ def test_round_trip_of_the_shaping(name, shaping):
     assert again(first).fitness_shaping is first.fitness_shaping
 
 
-@pytest.mark.parametrize("name", [n for n in POPULATION if n != "snes"])
+@pytest.mark.parametrize("name", [n for n in POPULATIONS if n != "snes"])
 def test_round_trip_of_a_schedule_of_sigma(name):
     schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 100, 0.01)
     second = again(make(name, sigma=schedule))
     assert second.sigma.get_config() == schedule.get_config()
+
+
+@pytest.mark.parametrize("name", ["set", "rigl", "gradual_magnitude"])
+def test_round_trip_of_the_schedules_of_masks(name):
+    cls = optimizers.get(name)
+    (kind,) = problems.SCHEDULES[name]
+    short = again(cls("adam", end_step=700))
+    assert short.end_step == 700 and short.get_config()[kind] is None
+    assert getattr(short, kind).end_step == 700
+    full = again(problems.make(name))
+    assert full.end_step is None
+    given = problems.SCHEDULES[name][kind]
+    assert type(getattr(full, kind)) is type(given)
+    assert getattr(full, kind).get_config() == given.get_config()
 
 
 @pytest.mark.parametrize("rate", ["mean_learning_rate", "std_learning_rate"])
@@ -111,7 +125,9 @@ def test_round_trip_of_the_schedules_of_snes(rate):
     assert getattr(second, rate).get_config() == schedule.get_config()
 
 
-@pytest.mark.parametrize("name", ["open_es", "bernoulli_nes", "guided_es"])
+@pytest.mark.parametrize(
+    "name", ["open_es", "bernoulli_nes", "guided_es", "straight_through"]
+)
 def test_round_trip_of_the_optimizer_of_scores(name):
     scores = keras.optimizers.SGD(0.3, momentum=0.5)
     for form in (scores, keras.optimizers.serialize(scores)):

@@ -13,7 +13,8 @@ NAMES = pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
 
 def step(name, inner, sparsity=0.5):
     """Return the kernel before and after one step, the model and the step's masks."""
-    model = problems.compiled(problems.make(name, inner), problems.make_model(sparsity))
+    optimizer = problems.make_resting(name, inner)
+    model = problems.compiled(optimizer, problems.make_model(sparsity))
     (masked,) = keras_es.masked_weights(model)
     before = masked.kernel.numpy()
     model.train_on_batch(*problems.data())

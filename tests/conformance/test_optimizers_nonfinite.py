@@ -47,7 +47,7 @@ def masks_of_the_coming_step(optimizer):
     )
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "static"])
+@pytest.mark.parametrize("name", problems.POPULATIONS)
 def test_failed_members_are_counted_and_teach_nothing(name):
     optimizer = problems.make(name, "sgd", population_size=8, sigma=0.5)
     model = problems.compiled(optimizer, make_model())

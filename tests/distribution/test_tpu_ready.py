@@ -10,7 +10,16 @@ import pytest
 import tensorflow as tf
 
 import keras_es
-from keras_es.optimizers import SNES, BernoulliNES, GuidedES, OpenES, Static
+from keras_es.optimizers import (
+    SNES,
+    BernoulliNES,
+    GradualMagnitude,
+    GuidedES,
+    OpenES,
+    RigL,
+    Static,
+)
+from keras_es.schedules import ConstantUpdates
 from tests.training.common import cross_entropy, data, mlp, sgd
 
 pytestmark = pytest.mark.slow
@@ -21,6 +30,8 @@ METHODS = {
     "open_es": lambda: OpenES(sgd(), 4, "full"),
     "bernoulli_nes": lambda: BernoulliNES(sgd(), 4),
     "guided_es": lambda: GuidedES("adam", 4),
+    "rigl": lambda: RigL("sgd", update_schedule=ConstantUpdates(update_every=1)),
+    "gradual_magnitude": lambda: GradualMagnitude("sgd", end_step=10),
     "static": lambda: Static(keras.optimizers.Adam(clipnorm=1.0)),
 }
 

@@ -4,9 +4,19 @@ import keras
 import numpy as np
 
 import keras_es
-from keras_es.optimizers import OPTIMIZERS
+from keras_es import schedules
+from keras_es.optimizers import OPTIMIZERS, EvolutionStrategy
 
 INPUTS, HIDDEN, EXAMPLES = 12, 8, 32
+
+
+POPULATIONS = sorted(
+    name for name, cls in OPTIMIZERS.items() if issubclass(cls, EvolutionStrategy)
+)
+"""Methods with a population."""
+
+FRESH_SLOTS = sorted(name for name, cls in OPTIMIZERS.items() if cls.resets_slots)
+"""Methods that let the slots of weights that come back start anew."""
 
 
 def data(seed=0, examples=EXAMPLES):
@@ -58,15 +68,40 @@ def bound(optimizer, units=6, sparsity=0.5, seed=0):
 def make(method, /, inner="adam", **kwargs):
     """Make the optimizer of that name, with a generation in each step.
 
-    `Static` takes no population.
+    Arguments that a method without a population does not have are left out.
     """
-    if method == "static":
-        kwargs = {k: v for k, v in kwargs.items() if k in ("seed", "name")}
-    else:
+    if method in POPULATIONS:
         kwargs.setdefault("population_size", 4)
         kwargs.setdefault("members_per_step", kwargs["population_size"])
         kwargs.setdefault("steps_per_pair", 1)
-    return OPTIMIZERS[method](inner, **kwargs)
+        return OPTIMIZERS[method](inner, **kwargs)
+    known = {"seed", "name", *SCHEDULES.get(method, {})}
+    if method == "straight_through":
+        known.add("score_optimizer")
+    kwargs = {key: value for key, value in kwargs.items() if key in known}
+    return OPTIMIZERS[method](inner, **SCHEDULES.get(method, {}) | kwargs)
+
+
+def make_resting(method, /, inner="adam"):
+    """Make the optimizer of that name; by itself it leaves the first masks for long."""
+    if method not in SCHEDULES:
+        return make(method, inner)
+    resting = {
+        "update_schedule": schedules.ConstantUpdates(update_every=1000),
+        "sparsity_schedule": schedules.ConstantSparsity(),
+    }
+    (kind,) = SCHEDULES[method]
+    return OPTIMIZERS[method](inner, **{kind: resting[kind]})
+
+
+# Masks move after each step.
+SCHEDULES = {
+    "set": {"update_schedule": schedules.ConstantUpdates(0.3, update_every=1)},
+    "rigl": {"update_schedule": schedules.ConstantUpdates(0.3, update_every=1)},
+    "gradual_magnitude": {
+        "sparsity_schedule": schedules.PolynomialSparsity(3, update_every=1)
+    },
+}
 
 
 def weights_of(model):

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 import keras_es
+from keras_es import schedules
 from keras_es.optimizers import OPTIMIZERS, SNES
+from tests.reference.problems import SCHEDULES
 from tests.training.common import compiled, data, mlp, sgd, sparse_mlp
 
 LossScale = keras.optimizers.LossScaleOptimizer
@@ -18,7 +20,8 @@ def float16():
 
 @pytest.mark.parametrize("method", OPTIMIZERS)
 def test_scale_goes_around_the_inner_optimizer(method, float16):
-    model = compiled(sparse_mlp(), OPTIMIZERS[method](sgd()), metrics=["accuracy"])
+    optimizer = OPTIMIZERS[method](sgd(), **SCHEDULES.get(method, {}))
+    model = compiled(sparse_mlp(), optimizer, metrics=["accuracy"])
     assert isinstance(model.optimizer, OPTIMIZERS[method])
     assert isinstance(model.optimizer.inner_optimizer, LossScale)
     before = model.layers[0].kernel.numpy()
@@ -57,11 +60,21 @@ def test_scale_outside_is_refused(float16):
         compiled(sparse_mlp(), LossScale(SNES(sgd())))
 
 
-@pytest.mark.parametrize("method", ["snes", "guided_es", "static"])
+@pytest.mark.parametrize(
+    "method",
+    ["snes", "guided_es", "static", "straight_through", "rigl", "gradual_magnitude"],
+)
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_scale_drops_on_overflow_and_the_search_stays_finite(method, float16):
     scaled = LossScale(sgd(), initial_scale=2.0**40)
-    model = compiled(sparse_mlp(), OPTIMIZERS[method](scaled))
+    kind = {"gradual_magnitude": "sparsity_schedule", "rigl": "update_schedule"}
+    # Masks of the first step rest.
+    later = {
+        "update_schedule": schedules.ConstantUpdates(0.5, update_every=2),
+        "sparsity_schedule": schedules.OneShot(2),
+    }
+    chosen = {k: v for k, v in later.items() if k == kind.get(method)}
+    model = compiled(sparse_mlp(), OPTIMIZERS[method](scaled, **chosen))
     before = [v.numpy() for v in model.trainable_variables]
     model.train_on_batch(*data())
     assert float(scaled.dynamic_scale) == 2.0**39

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_es.optimizers import OPTIMIZERS, SNES
+from tests.reference.problems import SCHEDULES
 from tests.training.common import compiled, data, sgd, sparse_mlp
 
 jit = pytest.mark.parametrize("jit_compile", [False, True], ids=["plain", "xla"])
@@ -58,7 +59,9 @@ def assert_close(got, want):
 
 def make(method, jit_compile=False):
     keras.utils.set_random_seed(0)
-    optimizer = OPTIMIZERS[method](keras.optimizers.Adam(0.01))
+    optimizer = OPTIMIZERS[method](
+        keras.optimizers.Adam(0.01), **SCHEDULES.get(method, {})
+    )
     model = compiled(stateful_mlp(), optimizer, jit_compile, metrics=["accuracy"])
     return model
 

@@ -1,0 +1,48 @@
+"""Results as JSON lines, one for each run, written as they come."""
+
+import json
+import os
+from pathlib import Path
+
+KEYS = ("suite", "case", "method", "config", "seed", "split", "steps")
+"""What tells one run from another."""
+
+
+def key(row):
+    """Return what identifies a run, a string."""
+    return json.dumps([row[name] for name in KEYS], sort_keys=True)
+
+
+class Results:
+    """A file of rows.
+
+    Args:
+        path: The file, made with the first row.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def rows(self):
+        """Return all rows, one for each run; a line cut short by a stop is left out."""
+        if not self.path.exists():
+            return []
+        found = {}
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+                found[key(row)] = row
+            except (json.JSONDecodeError, KeyError):
+                continue
+        return list(found.values())
+
+    def add(self, row):
+        """Append a row, whole or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        cut = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
+        with self.path.open("a", encoding="utf-8") as file:
+            # After a line that a stop cut short, begin a new one.
+            file.write("\n" * (cut and self.path.stat().st_size > 0))
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,149 @@
+"""Gradual magnitude pruning: from dense to sparse along a schedule."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_es import schedules
+from keras_es.distribution import assign_all
+from keras_es.optimizers.base import register
+from keras_es.optimizers.scheduled import ScheduledMasks, one_of, schedule_config
+
+
+@register
+class GradualMagnitude(ScheduledMasks):
+    """Gradual magnitude pruning: keep the units with the largest sum of |w|.
+
+    Training begins dense (or at the schedule's `initial_sparsity`), whatever masks the
+    model came with. Of a weight with d units, k of which are to stay in the end, and
+    k_0 = (1 - s_i) d,
+
+        k_t = round(k + (k_0 - k) remaining(t)),
+        remaining(t) = (1 - (t - t_0)/(t_end - t_0))**3
+
+    are active, exactly; under `NByM` as many in each group, and each weight keeps its
+    own final sparsity, so that every allocation works. Weights that were pruned keep
+    their value, rest, and are compared with the others each time; should they come
+    back, their slots start anew. The scores are the sums of |w|.
+
+    Args:
+        inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
+        end_step: Number of training steps after which the sparsity is final; short for
+            `PolynomialSparsity(end_step)`, the schedule of the paper. 75 % of all
+            steps is a good choice.
+        sparsity_schedule: A `keras_es.schedules.SparsitySchedule` instead.
+        seed: Not used by this method; kept so that methods exchange freely.
+        name: Name of the optimizer.
+
+    Raises:
+        ValueError: If neither or both of the schedules are given, or if a layer stores
+            active blocks only, so that it cannot begin dense.
+
+    Example:
+
+    >>> schedule = GradualMagnitude("adam", end_step=1000).sparsity_schedule
+    >>> round(float(schedule(500, 0.9)), 4)
+    0.7875
+
+    References:
+        Zhu, Gupta 2017, To prune, or not to prune, arXiv 1710.01878.
+    """
+
+    def __init__(
+        self,
+        inner_optimizer,
+        end_step=None,
+        sparsity_schedule=None,
+        *,
+        seed=0,
+        name=None,
+        **kwargs,
+    ):
+        super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
+        self.end_step = end_step
+        short = None if end_step is None else schedules.PolynomialSparsity(end_step)
+        self.sparsity_schedule = one_of(
+            type(self).__name__, end_step, short, "sparsity_schedule",
+            sparsity_schedule, schedules.SparsitySchedule,
+        )  # fmt: skip
+
+    def build_search(self):
+        """Begin with the mask of step 0."""
+        for masked in self.masked_weights:
+            if masked.kernel_mask is None:
+                raise ValueError(
+                    "GradualMagnitude begins dense, and a block-sparse layer stores "
+                    "active blocks only. Use SET, or a masked layer with pattern="
+                    f"{masked.pattern}. Received: {masked.name!r} of "
+                    f"{type(masked.layer).__name__}"
+                )
+        with tf.init_scope():
+            first = [int(count) for count in self.counts(0)]
+            self._unit_counts = self.add_variable(
+                (len(first),),
+                initializer=_Values(first),
+                dtype="int64",
+                name="unit_counts",
+                aggregation="only_first_replica",
+            )
+            for masked, size, count in zip(
+                self.masked_weights, self.magnitudes(), first
+            ):
+                units = masked.decode(size, count)
+                masked.mask_scores.assign(size)
+                masked.kernel_mask.assign(masked.expand(units))
+
+    def counts(self, step):
+        """Return k_t of each weight, a list of int64 scalars."""
+        left = self.sparsity_schedule.remaining(step)
+        density = 1.0 - self.sparsity_schedule.initial_sparsity
+        counts = []
+        for masked in self.masked_weights:
+            last = masked.unit_count
+            first = max(density * masked.units, last)
+            wanted = last + (first - last) * left
+            counts.append(masked.pattern.whole_count(wanted, masked.matrix_shape))
+        return counts
+
+    def move_is_due(self):
+        """Ask the schedule; at its end, also if a step that was void missed it."""
+        step, schedule = self.steps_done(), self.sparsity_schedule
+        last = np.array([m.unit_count for m in self.masked_weights], "int64")
+        unfinished = tf.reduce_any(self._unit_counts.value > last)
+        late = tf.logical_and(step > schedule.end_step, unfinished)
+        return tf.logical_or(schedule.is_due(step), late)
+
+    def moved_masks(self, guidance):
+        """Keep the k_t largest units of each weight."""
+        sizes, counts = self.magnitudes(), self.counts(self.steps_done())
+        units = [
+            m.decode(size, count)
+            for m, size, count in zip(self.masked_weights, sizes, counts)
+        ]
+        return sizes, units
+
+    def move_masks(self, guidance, ok):
+        """Deploy `moved_masks`, and count."""
+        super().move_masks(guidance, ok)
+        old, new = self._unit_counts.value, tf.stack(self.counts(self.steps_done()))
+        assign_all([(self._unit_counts, tf.where(ok, new, old))])
+
+    def nonzeros(self):
+        """Return the number of non-zeros of the deployed masks, int64 scalar."""
+        weights = [m.size // m.units for m in self.masked_weights]
+        return tf.reduce_sum(self._unit_counts.value * np.array(weights, "int64"))
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        given = self.end_step, "sparsity_schedule", self.sparsity_schedule
+        return {**super().get_config(), **schedule_config(*given)}
+
+
+class _Values(keras.initializers.Initializer):
+    """Initializer with given numbers."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __call__(self, shape, dtype=None):
+        return tf.reshape(tf.constant(self.values, dtype), shape)

@@ -1,0 +1,23 @@
+"""`cifar_small`: four convolutions with batch normalization, for colour images."""
+
+import keras
+from keras import layers
+
+
+def build(input_shape, num_classes):
+    """3 x 3 convolutions of 32, 64, 96, 128, all but the third of stride 2.
+
+    187,754 parameters on CIFAR-10, 6.7 million multiplications an image: an epoch takes
+    half a minute on two cores.
+    """
+    model = keras.Sequential([keras.Input(input_shape)], name="cifar_small")
+    for width, stride in ((32, 2), (64, 2), (96, 1), (128, 2)):
+        name = None if model.layers else "first"
+        model.add(
+            layers.Conv2D(width, 3, stride, padding="same", use_bias=False, name=name)
+        )
+        model.add(layers.BatchNormalization(momentum=0.9))
+        model.add(layers.ReLU())
+    model.add(layers.GlobalAveragePooling2D())
+    model.add(layers.Dense(num_classes, name="logits"))
+    return model

@@ -1,0 +1,66 @@
+"""Schedules that fit a run of known length."""
+
+import keras
+import pytest
+
+from keras_es import optimizers, schedules
+from keras_es.optimizers import for_run
+from tests.reference import problems
+
+STEPS = 200
+
+
+def made(name, **kwargs):
+    cls = optimizers.get(name)
+    return for_run(cls, "adam", problems.make_model(), STEPS, **kwargs)
+
+
+@pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
+def test_every_method_can_be_made(name):
+    assert type(made(name, seed=3)) is optimizers.get(name)
+    assert made(name, seed=3).seed == 3
+
+
+@pytest.mark.parametrize("name", ["rigl", "set"])
+def test_moving_masks_rest_after_three_quarters(name):
+    schedule = made(name).update_schedule
+    assert (schedule.end_step, schedule.update_every) == (150, 2)
+
+
+def test_pruning_ends_after_three_quarters():
+    schedule = made("gradual_magnitude").sparsity_schedule
+    assert (schedule.end_step, schedule.update_every) == (150, 2)
+    short = made("gradual_magnitude", end_step=20)
+    assert short.sparsity_schedule.end_step == 20
+
+
+def test_long_runs_move_every_hundred_steps():
+    model = problems.make_model()
+    optimizer = for_run(optimizers.RigL, "adam", model, 10**6)
+    assert optimizer.update_schedule.update_every == 100
+    one_step = for_run(optimizers.RigL, "adam", model, 1)
+    assert one_step.update_schedule.end_step == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "generations", "kwargs"),
+    [
+        ("straight_through", 200, {}),
+        ("guided_es", 25, {}),
+        ("guided_es", 50, {"steps_per_pair": 4}),
+    ],
+)
+def test_scores_come_to_rest_at_the_end(name, generations, kwargs):
+    optimizer = made(name, **kwargs)
+    rate = optimizer.score_optimizer._learning_rate
+    first = 3.0 * type(optimizer).default_score_learning_rate
+    assert float(rate(0)) == pytest.approx(first)
+    assert float(rate(generations)) == pytest.approx(0.0, abs=1e-9)
+    assert float(rate(generations // 2)) == pytest.approx(first / 2, rel=0.1)
+
+
+def test_what_is_given_wins():
+    own = keras.optimizers.SGD(0.5)
+    assert made("straight_through", score_optimizer=own).score_optimizer is own
+    schedule = schedules.ConstantUpdates(0.1)
+    assert made("set", update_schedule=schedule).update_schedule is schedule
