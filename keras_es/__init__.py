@@ -11,8 +11,9 @@ from keras_es import (
     schedules,
 )
 from keras_es.conversion import masked_weights
+from keras_es.minimize import minimize
 from keras_es.report import SparsityReport, sparsity_report
-from keras_es.sparsify import sparsify, strip_masks
+from keras_es.sparsify import es_model, sparsify, strip_masks
 from keras_es.training import ESMixin, ESModel, ESSequential
 
 __version__ = "0.1.0"
@@ -24,8 +25,10 @@ __all__ = [
     "SparsityReport",
     "callbacks",
     "datasets",
+    "es_model",
     "layers",
     "masked_weights",
+    "minimize",
     "ops",
     "optimizers",
     "patterns",

@@ -69,7 +69,7 @@ class Member:
         seeds = []
         for variable in self.population.touched:
             value = tf.convert_to_tensor(variable.value)
-            if _is_seed(value):
+            if is_seed(value):
                 seeds.append((variable, value + self._seed_shift(value.dtype)))
         return seeds
 
@@ -89,7 +89,7 @@ class Member:
         model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         fitness = plain
         if optimizer.fitness is not None:
-            fitness = _mean_fitness(optimizer.fitness, y, y_pred, sample_weight)
+            fitness = mean_fitness(optimizer.fitness, y, y_pred, sample_weight)
         scaled = optimizer.scale_loss(loss)
         return tf.cast(plain, tf.float32), tf.cast(fitness, tf.float32), scaled
 
@@ -131,15 +131,15 @@ class Member:
         new = tf.cast(new, old.dtype)
         if averaged:
             return tf.where(self.valid, new - old, tf.zeros_like(old))
-        return new - self._seed_shift(new.dtype) if _is_seed(new) else new
+        return new - self._seed_shift(new.dtype) if is_seed(new) else new
 
 
-def _is_seed(value):
+def is_seed(value):
     """Whether a value is the state (seed, counter) of a random generator."""
     return not value.dtype.is_floating and value.shape == (2,)
 
 
-def _mean_fitness(function, y, y_pred, sample_weight):
+def mean_fitness(function, y, y_pred, sample_weight):
     """Return the weighted mean of a per-example fitness."""
     values = tf.cast(tf.convert_to_tensor(function(y, y_pred)), tf.float32)
     if sample_weight is None or values.shape.rank == 0:

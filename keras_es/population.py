@@ -150,45 +150,65 @@ class Population:
         )  # fmt: skip
 
     def _frozen_values(self):
-        """Return (variable, value) of what masked weights that do not train read.
-
-        In the scope of a member layers do not apply their masks themselves.
-        """
-        moving = {id(m.kernel) for m in self.masked}
-        frozen = [m for m in self.masked if id(m.kernel) not in self.values]
-        if frozen:
-            raise ValueError(
-                "Layers were frozen after the model was compiled. Call `compile` "
-                "again after a change of `trainable`. Received: trainable=False for "
-                f"{[m.name for m in frozen]}"
-            )
-        pairs = []
-        for masked in conversion.masked_weights(self.model):
-            if id(masked.kernel) not in moving:
-                value = tf.convert_to_tensor(masked.kernel.value)
-                effective, overrides = masked.member_values(value, None)
-                pairs += [(masked.kernel, effective), *overrides]
-        return pairs
+        return frozen_values(self.model, self.values, self.masked)
 
     def _touched_variables(self):
-        """Return the non-trainable variables that a training call updates.
+        state = [v for m in self.masked for v in (m.kernel_mask, m.mask_scores)]
+        return touched_variables(self.model, self.batch[0], state)
 
-        Found by a trace on the side, which runs nothing: a model may hold large
-        frozen weights, and a loop should not carry them.
-        """
-        candidates = list(self.model.non_trainable_variables)
-        if not candidates or tf.executing_eagerly():
-            state = {id(v) for m in self.masked for v in (m.kernel_mask, m.mask_scores)}
-            return [v for v in candidates if id(v) not in state]
-        updated = []
 
-        def probe():
-            scope = keras.StatelessScope(collect_losses=True)
-            with scope, effective_weights():
-                _compat.forward(self.model, self.batch[0], training=True)
-            updated.extend(
-                v for v in candidates if scope.get_current_value(v) is not None
-            )
+def touched_variables(model, x, but=()):
+    """Return the non-trainable variables that a training call updates.
 
-        tf.function(probe, autograph=False).get_concrete_function()
-        return updated
+    Found by a trace on the side, which runs nothing: a model may hold large
+    frozen weights, and a loop should not carry them.
+
+    Args:
+        model: Keras model.
+        x: A batch of inputs.
+        but: Variables that are left out where no graph is built.
+    """
+    candidates = list(model.non_trainable_variables)
+    if not candidates or tf.executing_eagerly():
+        state = {id(v) for v in but}
+        return [v for v in candidates if id(v) not in state]
+    updated = []
+
+    def probe():
+        scope = keras.StatelessScope(collect_losses=True)
+        with scope, effective_weights():
+            _compat.forward(model, x, training=True)
+        updated.extend(v for v in candidates if scope.get_current_value(v) is not None)
+
+    tf.function(probe, autograph=False).get_concrete_function()
+    return updated
+
+
+def frozen_values(model, trained, moving):
+    """Return (variable, value) of what masked weights that do not train read.
+
+    In the scope of a member layers do not apply their masks themselves.
+
+    Args:
+        model: Keras model.
+        trained: Ids of the trainable variables.
+        moving: The `MaskedWeight`s that the optimizer was built with.
+
+    Raises:
+        ValueError: If a layer was frozen after `compile`.
+    """
+    frozen = [m for m in moving if id(m.kernel) not in trained]
+    if frozen:
+        raise ValueError(
+            "Layers were frozen after the model was compiled. Call `compile` "
+            "again after a change of `trainable`. Received: trainable=False for "
+            f"{[m.name for m in frozen]}"
+        )
+    known = {id(m.kernel) for m in moving}
+    pairs = []
+    for masked in conversion.masked_weights(model):
+        if id(masked.kernel) not in known:
+            value = tf.convert_to_tensor(masked.kernel.value)
+            effective, overrides = masked.member_values(value, None)
+            pairs += [(masked.kernel, effective), *overrides]
+    return pairs

@@ -74,6 +74,30 @@ def sparsify(
     return _with_train_step(copy)
 
 
+def es_model(model):
+    """Return the same model with the class whose `fit` can evolve its weights.
+
+    No layer is masked or copied: both models share their layers and weights.
+
+    Args:
+        model: Sequential or functional Keras model, or a subclass of `ESMixin`.
+
+    Returns:
+        An `ESSequential` or `ESModel`, not compiled.
+
+    Raises:
+        ValueError: If the model is of another class.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    >>> type(es_model(model)).__name__
+    'ESSequential'
+    """
+    _check_model(model, "random", [])
+    return _with_train_step(model)
+
+
 def strip_masks(model):
     """Return the plain Keras model: zeros baked in, no masks, no keras_es.
 

@@ -9,6 +9,7 @@ from keras_es.distribution import (
     when_all,
 )
 from keras_es.evaluation import Evaluation
+from keras_es.evolved_population import EvolvedPopulation
 from keras_es.population import Population
 
 
@@ -29,6 +30,7 @@ class Step:
         self.model, self.optimizer = model, model.optimizer
         self.jit_compile = jit_compile
         self.alone = not tf.distribute.has_strategy()
+        self.together = self.alone and self.optimizer.compiled_together
 
     def run(self, x, y, sample_weight):
         """Run the step on a batch and return the logs."""
@@ -36,9 +38,8 @@ class Step:
         if turns is not None and turns.held:
             when(turns.draw_is_due, lambda: turns.hold(self._compiled(turns.draw)))
         # Without a strategy, members, updates and logs are one program.
-        logs, ok, guidance = self._compiled_alone(
-            lambda: self._learn(x, y, sample_weight)
-        )
+        learn = self._compiled if self.together else lambda f: f()
+        logs, ok, guidance = learn(lambda: self._learn(x, y, sample_weight))
         if turns is not None:
             when_all(
                 lambda: turns.are_over, lambda: self._compiled_alone(self._end_turns)
@@ -58,9 +59,10 @@ class Step:
 
     def _learn(self, x, y, sample_weight):
         """Evaluate members and move weights; move masks if no turns are taken."""
-        population = Population(self.model, x, y, sample_weight)
+        kind = EvolvedPopulation if self.optimizer.pure else Population
+        population = kind(self.model, x, y, sample_weight)
         evaluate = population.evaluate
-        mine = evaluate() if self.alone else self._compiled_evaluation(evaluate)
+        mine = evaluate() if self.together else self._compiled_evaluation(evaluate)
         result = mine.over_replicas()
         ok = tf.reduce_any(result.valid)
         self.optimizer.update_weights(
@@ -73,7 +75,9 @@ class Step:
         turns = self.optimizer.turns
         if turns is None:
             told = result if self.optimizer.ranked_together else mine
-            self._tell(told.fitness, told.valid, self._guidance(mine), ok)
+            guidance = self._guidance(mine)
+            tell = self._compiled_alone if not self.together else lambda f: f()
+            tell(lambda: _done(self._tell(told.fitness, told.valid, guidance, ok)))
         else:
             turns.collect(result.fitness, result.valid, mine.guidance)
         # What moves masks leaves the program, for the move is a branch outside of it.
@@ -121,6 +125,10 @@ class Step:
         else:
             gradient = mean_over_replicas(self._compiled(search_gradient))
         optimizer.end_generation(gradient, ok)
+
+
+def _done(_):
+    return tf.constant(0)
 
 
 def population_logs(fitness, valid):

@@ -23,19 +23,38 @@ class WeightNoise:
         seed: Integer.
         rank: None for full rank or r >= 1 for E = A B^T / sqrt(r).
         pairs_per_draw: g >= 1.
+        mirrored: True for pairs of members +E and -E; False for members that are
+            independent of each other, each of them a "pair" of its own.
+        separable: Whether sigma may be a tensor, one for each coordinate.
 
     References:
         Wen, Vicol, Ba, Tran, Grosse 2018, Flipout, arXiv 1803.04386 (here with
         the signs of the outputs alone).
     """
 
-    def __init__(self, variables, seed=0, rank=None, pairs_per_draw=1):
+    def __init__(
+        self,
+        variables,
+        seed=0,
+        rank=None,
+        pairs_per_draw=1,
+        mirrored=True,
+        separable=False,
+    ):
         self.variables = list(variables)
         self.pairs_per_draw = pairs_per_draw
-        self.perturbations = [perturbation(v.shape, rank) for v in self.variables]
+        self.signs = (1.0, -1.0) if mirrored else (1.0,)
+        self.perturbations = [
+            perturbation(v.shape, rank, separable) for v in self.variables
+        ]
         indices = range(len(self.variables))
         self._keys = [noise.stream_key(seed, f"weight {i}") for i in indices]
         self._sign_keys = [noise.stream_key(seed, f"signs {i}") for i in indices]
+
+    @property
+    def members_per_draw(self):
+        """Number of members that share a draw."""
+        return len(self.signs) * self.pairs_per_draw
 
     def draw(self, generation, indices, scales):
         """Return the factors of some draws and the multipliers of their members.
@@ -49,6 +68,7 @@ class WeightNoise:
             (factors, multipliers). Factors are a list of tensors [draws, ...] for each
             weight. Multipliers are a tensor for each weight, pairs side by side:
             [draws, 2], which is +1 and -1, if g is 1; else [draws, 2g, columns].
+            (Not mirrored: [draws, 1], which is 1, or [draws, g, columns].)
         """
 
         def draw():
@@ -62,12 +82,13 @@ class WeightNoise:
 
     def _multipliers(self, generation, indices):
         g, draws = self.pairs_per_draw, indices.shape[0]
-        antithetic = tf.constant([1.0, -1.0])
+        both = tf.constant(self.signs)
         if g == 1:
-            return [tf.tile(antithetic[None], (draws, 1)) for _ in self.variables]
+            return [tf.tile(both[None], (draws, 1)) for _ in self.variables]
         pairs = tf.reshape(indices[:, None] * g + tf.range(g), (-1,))
+        shape = (draws, self.members_per_draw)
         return [
-            tf.reshape(antithetic[:, None] * d[:, None], (draws, 2 * g, d.shape[-1]))
+            tf.reshape(both[:, None] * d[:, None], (*shape, d.shape[-1]))
             for d in self._signs(generation, pairs)
         ]
 
@@ -95,6 +116,26 @@ class WeightNoise:
             )
         ]
 
+    def members(self, generation, draws, scales, first_draw=0):
+        """Return m * E of all members at once, [members, *shape] for each weight.
+
+        Args:
+            generation: Integer scalar.
+            draws: Number of draws.
+            scales: List of sigmas, as for `draw`.
+            first_draw: Index of the first one.
+        """
+        indices = first_draw + tf.range(draws)
+        factors, multipliers = self.draw(generation, indices, scales)
+        values = []
+        for p, f, m, v in zip(self.perturbations, factors, multipliers, self.variables):
+            columns = m.shape[2] if m.shape.rank == 3 else 1
+            axes = (1,) * (len(v.shape) - 1) + (columns,) * bool(v.shape)
+            m = tf.reshape(m, (draws, -1, *axes))
+            noise = m * p.values(f)[:, None]
+            values.append(tf.reshape(noise, (-1, *v.shape)))
+        return values
+
     def weighted_sums(self, generation, weights, first_pair=0, draws_per_chunk=8):
         """Return sum_k w_k e_k for each weight, e_k the noise of pair k at sigma 1.
 
@@ -107,22 +148,43 @@ class WeightNoise:
             first_pair: Index of the first pair in `weights`.
             draws_per_chunk: Draws made in one turn of the loop, at most.
         """
+        return self.weighted_moments(
+            generation, weights, None, first_pair, draws_per_chunk
+        )
+
+    def weighted_moments(
+        self, generation, weights, square_weights, first_pair=0, draws_per_chunk=8
+    ):
+        """Return sum_k w_k e_k, then sum_k v_k (e_k**2 - 1), for each weight.
+
+        Args:
+            generation: Integer scalar.
+            weights: [pairs] tensor w.
+            square_weights: [pairs] tensor v, or None to leave the second sums out.
+            first_pair: Index of the first pair in `weights`.
+            draws_per_chunk: Draws made in one turn of the loop, at most.
+        """
         draws = weights.shape[0] // self.pairs_per_draw
         chunk = largest_divisor(draws, draws_per_chunk)
-        weights = tf.reshape(weights, (draws // chunk, chunk * self.pairs_per_draw))
+        count, g = draws // chunk, self.pairs_per_draw
+        rows = [
+            None if w is None else tf.reshape(w, (count, chunk * g))
+            for w in (weights, square_weights)
+        ]
 
         def body(i, sums):
-            terms = self._terms(generation, weights[i], first_pair, i * chunk, chunk)
+            first, second = (None if w is None else w[i] for w in rows)
+            start = first_pair // g + i * chunk
+            terms = self._terms(generation, first, second, start, chunk)
             return i + 1, [s + t for s, t in zip(sums, terms)]
 
-        zeros = [tf.zeros(p.shape) for p in self.perturbations]
-        count = draws // chunk
+        moments = 1 if square_weights is None else 2
+        zeros = [tf.zeros(p.shape) for p in self.perturbations] * moments
         loop = (tf.constant(0), zeros)
         return tf.while_loop(lambda i, _: i < count, body, loop)[1]
 
-    def _terms(self, generation, weights, first_pair, first_draw, chunk):
+    def _terms(self, generation, weights, square_weights, first_draw, chunk):
         g = self.pairs_per_draw
-        first_draw = first_draw + first_pair // g
         draws = first_draw + tf.range(chunk)
 
         def signed():
@@ -133,9 +195,18 @@ class WeightNoise:
         by_column = [weights for _ in self.variables]
         if g > 1:
             by_column = philox.kept(signed, generation)
-        return [
-            p.weighted_sum(philox.stream(key, generation, draws), w)
-            for p, key, w in zip(self.perturbations, self._keys, by_column)
+        positions = [philox.stream(key, generation, draws) for key in self._keys]
+        terms = [
+            p.weighted_sum(position, w)
+            for p, position, w in zip(self.perturbations, positions, by_column)
+        ]
+        if square_weights is None:
+            return terms
+        # Signs of columns do not change squares.
+        v = tf.reduce_sum(tf.reshape(square_weights, (chunk, g)), axis=1)
+        return terms + [
+            p.weighted_square(position, v)
+            for p, position in zip(self.perturbations, positions)
         ]
 
 

@@ -13,10 +13,14 @@ import keras
 import tensorflow as tf
 
 from keras_es import conversion, perturbed_layers
+from keras_es.layers.masked_weight import effective_weights
 from keras_es.weight_noise import largest_divisor
 
 CHUNK_WEIGHTS = 2**17
 """Weights of a chunk's draws by default: what a core's cache holds."""
+
+CHUNK_ACTIVATIONS = 2**25
+"""Largest output of a layer by default, of all members of a chunk together."""
 
 
 class WeightPopulation:
@@ -27,32 +31,49 @@ class WeightPopulation:
         noise: `WeightNoise` of the variables that are perturbed.
         population_size: Even integer n; pairs must divide by the draws' pairs.
         members_per_chunk: Members evaluated at once, or None: as many as keep a
-            chunk's noise to 131,072 numbers, so that it is used from the cache.
+            chunk's noise to 131,072 numbers, so that it is used from the cache, and
+            the largest output of a layer to 2**25.
+        space: `SearchSpace` of the variables, or None if masks do not move.
+        batch_size: Examples that each member sees, to choose the chunks by.
 
     Raises:
         ValueError: If the sizes do not divide each other.
     """
 
-    def __init__(self, model, noise, population_size, members_per_chunk=None):
-        self.model, self.noise = model, noise
+    def __init__(
+        self,
+        model,
+        noise,
+        population_size,
+        members_per_chunk=None,
+        space=None,
+        batch_size=None,
+    ):
+        self.model, self.noise, self.space = model, noise, space
         self.population_size = population_size
-        members_per_draw = 2 * noise.pairs_per_draw
-        if population_size % members_per_draw:
+        per_draw = noise.members_per_draw
+        if population_size % per_draw:
             raise ValueError(
-                f"`population_size` must be a multiple of {members_per_draw}, the "
-                "members of a draw (two for each of `pairs_per_draw`). "
+                f"`population_size` must be a multiple of {per_draw}, the members of "
+                "a draw (for mirrored noise, two for each of `pairs_per_draw`). "
                 f"Received: population_size={population_size}"
             )
-        self.draws = population_size // members_per_draw
-        self.draws_per_chunk = self._draws_per_chunk(members_per_chunk)
+        masks_move = space is not None and bool(space.masked)
+        self.vectorize = not (has_loops(model) or masks_move)
+        self.draws = population_size // per_draw
+        self.draws_per_chunk = self._draws_per_chunk(members_per_chunk, batch_size)
         self.layers = perturbed_layers.shared_kernels(model, noise.variables)
-        self.vectorize = not _has_loops(model)
 
-    def _draws_per_chunk(self, members_per_chunk):
+    def _draws_per_chunk(self, members_per_chunk, batch_size):
+        per_draw = self.noise.members_per_draw
         if members_per_chunk is None:
             size = sum(math.prod(v.shape) for v in self.noise.variables)
-            return largest_divisor(self.draws, CHUNK_WEIGHTS // max(size, 1))
-        per_draw = 2 * self.noise.pairs_per_draw
+            limit = CHUNK_WEIGHTS // max(size, 1)
+            outputs = largest_output(self.model) * (batch_size or 256)
+            limit = min(limit, CHUNK_ACTIVATIONS // (outputs * per_draw))
+            if not self.vectorize or _has_attention(self.model):
+                limit = 1
+            return largest_divisor(self.draws, limit)
         if members_per_chunk < 1 or self.population_size % members_per_chunk:
             raise ValueError(
                 "`members_per_chunk` must divide the population. Received: "
@@ -61,7 +82,17 @@ class WeightPopulation:
             )
         return max(1, largest_divisor(self.draws, members_per_chunk // per_draw))
 
-    def evaluate(self, function, generation, scales, first_pair=0, updated=()):
+    def evaluate(
+        self,
+        function,
+        generation,
+        scales,
+        first_pair=0,
+        updated=(),
+        fixed=(),
+        after=None,
+        state=(),
+    ):
         """Evaluate a function of the model under each member.
 
         Args:
@@ -72,11 +103,16 @@ class WeightPopulation:
             scales: List of sigmas, one for each variable of the noise.
             first_pair: Index of the first pair, for replicas.
             updated: Variables that the function assigns, such as moving statistics.
+            fixed: List of (variable, tensor) of what all members read besides.
+            after: None, or a function (results, state) -> (results, state) that is
+                called once for the members of each chunk, with a first axis of them.
+            state: Structure of tensors that `after` begins with.
 
         Returns:
-            (results, updates): the function's results with a first axis of
-            `population_size` members, the two of a pair side by side; and for each
-            of `updated` the mean of what members assigned (integers: the first's).
+            (results, updates, state): the function's results with a first axis of
+            `population_size` members, the two of a pair side by side; for each of
+            `updated` the mean of what members assigned (integers: the first's); and
+            the last state of `after`.
         """
         first_draw = first_pair // self.noise.pairs_per_draw
         chunks = self.draws // self.draws_per_chunk
@@ -91,18 +127,27 @@ class WeightPopulation:
         )
 
         def member(factors, multipliers):
-            return self._member(function, factors, multipliers, shared, updated)
+            mapping = self._member_values(factors, multipliers) + list(fixed)
+            calls = self._perturbed_calls(factors, multipliers, shared)
+            scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+            with scope, calls, effective_weights():
+                result = function()
+            return result, [_current(scope, v) for v in updated]
 
-        def chunk(i):
+        def chunk(i, state):
             start = first_draw + i * self.draws_per_chunk
-            return self._chunk(member, generation, scales, start)
+            results, updates = self._chunk(member, generation, scales, start)
+            if after is not None:
+                results, state = after(results, state)
+            return (results, updates), state
 
         if chunks == 1:
-            stacked = chunk(tf.constant(0))
+            stacked, state = chunk(tf.constant(0), state)
         else:
-            stacked = tf.nest.map_structure(_join, _map_in_turn(chunk, chunks))
+            stacked, state = map_in_turn(chunk, chunks, state)
+            stacked = tf.nest.map_structure(_join, stacked)
         results, updates = stacked
-        return results, [_mean_update(values) for values in updates]
+        return results, [_mean_update(values) for values in updates], state
 
     def _chunk(self, member, generation, scales, start):
         @tf.function(jit_compile=True, autograph=False)
@@ -112,39 +157,40 @@ class WeightPopulation:
 
         def members(drawn):
             factors, multipliers = drawn
-            return _map(lambda m: member(factors, m), multipliers, self.vectorize)
+            return map_members(
+                lambda m: member(factors, m), multipliers, self.vectorize
+            )
 
         drawn = draw(generation, start)
         if self.draws_per_chunk == 1:
             return members(tf.nest.map_structure(lambda t: t[0], drawn))
-        results = _map(members, drawn, self.vectorize_draws)
+        results = map_members(members, drawn, self.vectorize_draws)
         return tf.nest.map_structure(_join, results)
 
-    def _member(self, function, factors, multipliers, shared, updated):
-        keys = [id(v) for v in self.noise.variables]
-        split = [key in self.layers for key in keys]
+    def _member_values(self, factors, multipliers):
+        """Return (variable, tensor) of what layers do not add up themselves."""
         mapping = []
         values = self.noise.value(factors, multipliers)
-        for variable, change, apart in zip(self.noise.variables, values, split):
-            if not apart:
+        for variable, change in zip(self.noise.variables, values):
+            if id(variable) not in self.layers:
                 value = tf.convert_to_tensor(variable.value)
                 mapping.append((variable, value + tf.cast(change, value.dtype)))
-        scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
-        perturbed = perturbed_layers.perturbed_calls(
+        return mapping if self.space is None else self.space.overrides(mapping)
+
+    def _perturbed_calls(self, factors, multipliers, shared):
+        keys = [id(v) for v in self.noise.variables]
+        return perturbed_layers.perturbed_calls(
             self.layers,
             dict(zip(keys, self.noise.perturbations)),
             dict(zip(keys, factors)),
             dict(zip(keys, multipliers)),
             shared,
         )
-        with scope, perturbed:
-            result = function()
-        return result, [_current(scope, v) for v in updated]
 
 
-def _map(function, elements, at_once):
-    """Map over the first axis, all at once or one after the other."""
-    if at_once:
+def map_members(function, elements, vectorize):
+    """Map over the first axis, all at once where the model allows it."""
+    if vectorize:
         return tf.vectorized_map(function, elements)
     rows = zip(*(tf.unstack(e) for e in tf.nest.flatten(elements)))
     rows = [tf.nest.pack_sequence_as(elements, row) for row in rows]
@@ -165,11 +211,30 @@ def _may_have_two_more_axes(operations):
     )
 
 
-def _has_loops(model):
+def has_loops(model):
     """Tell whether a model has loops over time, which XLA cannot vectorize."""
     return any(
         isinstance(layer, keras.layers.RNN) for _, layer in conversion.walk(model)
     )
+
+
+def _has_attention(model):
+    """Tell whether outputs may have more axes than a softmax takes twice vectorized."""
+    kinds = (keras.layers.Softmax, keras.layers.MultiHeadAttention)
+    kinds += (keras.layers.GroupQueryAttention, keras.layers.Attention)
+    return any(isinstance(layer, kinds) for _, layer in conversion.walk(model))
+
+
+def largest_output(model):
+    """Return the size of the largest output of a layer for one example, if known."""
+    sizes = [1]
+    for _, layer in conversion.walk(model):
+        try:
+            outputs = keras.tree.flatten(layer.output)
+        except (AttributeError, ValueError):
+            continue  # Called within a composite, or more than once.
+        sizes += [math.prod(d or 1 for d in o.shape[1:]) for o in outputs]
+    return max(sizes)
 
 
 def _current(scope, variable):
@@ -186,26 +251,36 @@ def _join(tensor):
     return tf.reshape(tensor, (-1, *tensor.shape[2:]))
 
 
-def _map_in_turn(function, count):
-    """Return the stacked results of function(0) ... function(count - 1), one by one."""
+def map_in_turn(function, count, state=()):
+    """Return the stacked results of function(0) ... function(count - 1), one by one.
+
+    Args:
+        function: (i, state) -> (results, state).
+        count: Number of calls.
+        state: Structure of tensors that the first call gets.
+
+    Returns:
+        (results, state): results with a first axis of calls, and the last state.
+    """
     structure = tf.nest.map_structure(
-        lambda s: tf.zeros((count, *s.shape), s.dtype), _result_spec(function)
+        lambda s: tf.zeros((count, *s.shape), s.dtype), _result_spec(function, state)
     )
 
-    def body(i, results):
-        values = function(i)
-        return i + 1, tf.nest.map_structure(
+    def body(i, results, state):
+        values, state = function(i, state)
+        results = tf.nest.map_structure(
             lambda r, v: tf.tensor_scatter_nd_update(r, [[i]], v[None]),
             results,
             values,
         )
+        return i + 1, results, state
 
-    loop = (tf.constant(0), structure)
-    return tf.while_loop(lambda i, _: i < count, body, loop, parallel_iterations=1)[1]
+    loop = (tf.constant(0), structure, state)
+    return tf.while_loop(lambda i, *_: i < count, body, loop, parallel_iterations=1)[1:]
 
 
-def _result_spec(function):
+def _result_spec(function, state):
     """Trace a function on the side for the shapes of its results; nothing runs."""
+    traced = tf.function(lambda i: function(i, state)[0], autograph=False)
     spec = tf.TensorSpec((), tf.int32)
-    traced = tf.function(function, autograph=False).get_concrete_function(spec)
-    return traced.structured_outputs
+    return traced.get_concrete_function(spec).structured_outputs

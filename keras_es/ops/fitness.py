@@ -5,6 +5,8 @@ weighted with: higher is better, they sum to zero. A shaping function has one
 signature, `(fitness [n]) -> utilities [n]`, and sees +inf for a member that failed.
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -90,6 +92,26 @@ def best_only(fitness):
     n = fitness.shape[0]
     table = ops.cast(ops.equal(ops.arange(n), 0), "float32") - 1.0 / n
     return _spread_over_ties(fitness, table)
+
+
+def recombination(fitness):
+    """Weights of the better half, which sum to 1: those of CMA-ES.
+
+    w_k = max(0, ln((n + 1)/2) - ln k) / sum_j max(0, ln((n + 1)/2) - ln j).
+
+    Args:
+        fitness: [n] losses, lower is better; +inf ranks worst.
+
+    Returns:
+        [n] weights.
+
+    References:
+        Hansen 2016, The CMA evolution strategy: a tutorial, arXiv 1604.00772, (48).
+    """
+    n = fitness.shape[0]
+    ranks = ops.arange(1, n + 1, dtype="float32")
+    table = ops.maximum(0.0, math.log((n + 1) / 2.0) - ops.log(ranks))
+    return _spread_over_ties(fitness, table / ops.sum(table))
 
 
 def _finite(fitness):

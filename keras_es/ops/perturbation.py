@@ -43,6 +43,10 @@ class FullRank:
         """Return the noise as a tensor of the weight's shape."""
         return factors[0]
 
+    def values(self, factors):
+        """Return the noise of several draws, [draws, *shape]."""
+        return factors[0]
+
     def product(self, first, factors):
         """Return x E.
 
@@ -62,6 +66,17 @@ class FullRank:
         noise = _normal(self.shape, positions)
         return tf.reduce_sum(_over_columns(weights, len(self.shape)) * noise, axis=0)
 
+    def weighted_square(self, positions, weights):
+        """Return sum_k v_k (E_k**2 - 1) over draws, which are drawn again.
+
+        Args:
+            positions: Two [draws] tensors.
+            weights: [draws].
+        """
+        squares = tf.square(_normal(self.shape, positions)) - 1.0
+        weights = _over_columns(weights, len(self.shape))
+        return tf.reduce_sum(weights * squares, axis=0)
+
 
 @dataclasses.dataclass(frozen=True)
 class LowRank:
@@ -77,8 +92,8 @@ class LowRank:
         rank: r >= 1.
 
     References:
-        Sarkar et al. 2025, Evolution strategies at the hyperscale (EGGROLL), arXiv
-        2511.16652.
+        Sarkar, Fellows, Duque et al. 2025, Evolution strategies at the hyperscale
+        (EGGROLL), arXiv 2511.16652.
     """
 
     shape: tuple[int, ...]
@@ -101,6 +116,12 @@ class LowRank:
         a = tf.reshape(a, (-1, self.rank))
         return tf.reshape(tf.matmul(a, b, transpose_b=True), self.shape)
 
+    def values(self, factors):
+        """Return the noise of several draws, [draws, *shape]."""
+        a, b = factors
+        a = tf.reshape(a, (a.shape[0], -1, self.rank))
+        return tf.reshape(tf.matmul(a, b, transpose_b=True), (-1, *self.shape))
+
     def product(self, first, factors):
         """Return x E = (x A) B^T.
 
@@ -122,6 +143,66 @@ class LowRank:
         total = tf.einsum("kir,kjr->ij", a, b) / math.sqrt(self.rank)
         return tf.reshape(total, self.shape)
 
+    def weighted_square(self, positions, weights):
+        """Return sum_k v_k (E_k**2 - 1) over draws.
+
+        Args:
+            positions: Two [draws] tensors.
+            weights: [draws].
+        """
+        squares = tf.square(self.full(positions)) - 1.0
+        return tf.reduce_sum(_over_columns(weights, len(self.shape)) * squares, axis=0)
+
+    def full(self, positions):
+        """Return the products A B^T / sqrt(r), [draws, *shape]."""
+        a, b = self._factors(positions)
+        noise = tf.matmul(a, b, transpose_b=True) / math.sqrt(self.rank)
+        return tf.reshape(noise, (-1, *self.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledLowRank:
+    """sigma * E with E of low rank and a sigma for each coordinate.
+
+    The product with sigma has full rank, so layers gain nothing; but r (rows + columns)
+    normal numbers are drawn in place of rows * columns.
+
+    Args:
+        shape: Shape of the weight, at least two axes.
+        rank: r >= 1.
+    """
+
+    shape: tuple[int, ...]
+    rank: int
+
+    @property
+    def _noise(self):
+        return LowRank(self.shape, self.rank)
+
+    def draw(self, positions, scale):
+        """Return [scale * E] (see `FullRank`)."""
+        return [scale * self._noise.full(positions)]
+
+    def value(self, factors):
+        """Return the noise as a tensor of the weight's shape."""
+        return factors[0]
+
+    def values(self, factors):
+        """Return the noise of several draws, [draws, *shape]."""
+        return factors[0]
+
+    def product(self, first, factors):
+        """Return x E."""
+        return first
+
+    def weighted_sum(self, positions, weights):
+        """Return sum_k w_k E_k (see `LowRank`)."""
+        return self._noise.weighted_sum(positions, weights)
+
+    def weighted_square(self, positions, weights):
+        """Return sum_k v_k (E_k**2 - 1) (see `LowRank`)."""
+        return self._noise.weighted_square(positions, weights)
+
 
 def _normal(shape, positions):
     """Return standard normal noise [draws, *shape]."""
@@ -132,22 +213,25 @@ def _normal(shape, positions):
 
 def _over_columns(weights, rank, swap=False):
     """Bring [draws] or [draws, columns] to where it multiplies [draws, *shape]."""
+    if rank == 0:  # A scalar weight has no columns.
+        return tf.reshape(weights, (-1,))
     columns = 1 if weights.shape.rank == 1 else weights.shape[1]
     if swap:
         return tf.reshape(weights, (-1, columns, 1))
     return tf.reshape(weights, (-1, *(1,) * (rank - 1), columns))
 
 
-def perturbation(shape, rank):
+def perturbation(shape, rank, separable=False):
     """Return what draws the noise of a weight of this shape.
 
     Args:
         shape: Shape of the weight.
         rank: None for full rank, or r: full rank is kept where r factors would hold
             as many numbers as the weight, as for biases.
+        separable: Whether sigma is a tensor of the weight's shape.
 
     Returns:
-        A `FullRank` or a `LowRank`.
+        A `FullRank`, a `LowRank` or a `ScaledLowRank`.
 
     Example:
 
@@ -162,4 +246,4 @@ def perturbation(shape, rank):
     rows = math.prod(shape[:-1])
     if rank * (rows + shape[-1]) >= rows * shape[-1]:
         return FullRank(shape)
-    return LowRank(shape, rank)
+    return (ScaledLowRank if separable else LowRank)(shape, rank)

@@ -2,14 +2,18 @@
 
 import difflib
 
+from keras_es.optimizers.alopex import Alopex
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.bernoulli_nes import BernoulliNES
 from keras_es.optimizers.evolution import EvolutionStrategy
+from keras_es.optimizers.genetic import GeneticAlgorithm
 from keras_es.optimizers.gradual_magnitude import GradualMagnitude
 from keras_es.optimizers.guided_es import GuidedES
 from keras_es.optimizers.open_es import OpenES
+from keras_es.optimizers.pgpe import PGPE
 from keras_es.optimizers.rigl import RigL
 from keras_es.optimizers.runs import for_run
+from keras_es.optimizers.sep_cma_es import SepCMAES
 from keras_es.optimizers.set import SET
 from keras_es.optimizers.snes import SNES
 from keras_es.optimizers.static import Static
@@ -26,7 +30,17 @@ OPTIMIZERS = {
     "gradual_magnitude": GradualMagnitude,
     "static": Static,
 }
-"""Name -> class of all methods."""
+"""Name -> class of all methods that move masks next to gradients for the weights."""
+
+PURE = {
+    "snes": SNES,
+    "open_es": OpenES,
+    "pgpe": PGPE,
+    "sep_cma_es": SepCMAES,
+    "genetic_algorithm": GeneticAlgorithm,
+    "alopex": Alopex,
+}
+"""Name -> class of all that evolve the weights too, with `inner_optimizer=None`."""
 
 
 def get(name):
@@ -40,27 +54,32 @@ def get(name):
     >>> get("snes").__name__
     'SNES'
     """
-    if name in OPTIMIZERS:
-        return OPTIMIZERS[name]
-    near = difflib.get_close_matches(str(name), OPTIMIZERS, n=2)
+    known = {**OPTIMIZERS, **PURE}
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(str(name), known, n=2)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(
-        f"The mask optimizer must be one of {sorted(OPTIMIZERS)}.{hint} "
-        f"Received: {name!r}"
+        f"The mask optimizer must be one of {sorted(known)}.{hint} Received: {name!r}"
     )
 
 
 __all__ = [
     "OPTIMIZERS",
+    "PGPE",
+    "PURE",
     "SET",
     "SNES",
+    "Alopex",
     "BernoulliNES",
     "EvolutionStrategy",
+    "GeneticAlgorithm",
     "GradualMagnitude",
     "GuidedES",
     "MaskOptimizer",
     "OpenES",
     "RigL",
+    "SepCMAES",
     "Static",
     "StraightThrough",
     "for_run",

@@ -54,20 +54,25 @@ def check_integer(name, value, minimum=None):
     return value
 
 
-def check_inner(inner_optimizer, mask_optimizer):
+def check_inner(inner_optimizer, mask_optimizer, evolves_weights=False):
     """Return the Keras optimizer of the weights.
 
     Args:
         inner_optimizer: Optimizer, its name or its config.
         mask_optimizer: The class that it must not belong to.
+        evolves_weights: Whether None will do, for weights that are evolved.
 
     Raises:
         ValueError: If it cannot be used.
     """
+    if inner_optimizer is None and evolves_weights:
+        return None
     if inner_optimizer is None:
         raise ValueError(
             "`inner_optimizer` must be a Keras optimizer, its name or its config, "
-            'such as "adam": it trains the weights. Received: inner_optimizer=None'
+            'such as "adam": it trains the weights. To evolve the weights too, take '
+            "keras_es.optimizers.OpenES(None) or another strategy that can. "
+            "Received: inner_optimizer=None"
         )
     optimizer = keras.optimizers.get(inner_optimizer)
     if isinstance(optimizer, mask_optimizer):
@@ -83,3 +88,76 @@ def check_inner(inner_optimizer, mask_optimizer):
             f"{_compat.innermost_optimizer(optimizer).gradient_accumulation_steps}"
         )
     return optimizer
+
+
+def refuse_in_pure(batch_mode, members_per_step, steps_per_pair):
+    """Raise for arguments that have no meaning where weights are evolved."""
+    if batch_mode != "full":
+        raise ValueError(
+            "With inner_optimizer=None all members see the whole batch, which they "
+            'share the work of: batch_mode must be "full" or None. '
+            f"Received: batch_mode={batch_mode!r}"
+        )
+    turns = {"members_per_step": members_per_step, "steps_per_pair": steps_per_pair}
+    for key, value in turns.items():
+        if value is not None:
+            raise ValueError(
+                "With inner_optimizer=None a generation is one step; "
+                f"`members_per_chunk` bounds its memory. Received: {key}={value!r}"
+            )
+
+
+def check_members(members, population_size):
+    """Return `members_per_step`, an even divisor of the population, or None."""
+    if members is None:
+        return None
+    check_integer("members_per_step", members, minimum=2)
+    if members % 2 or population_size % members:
+        raise ValueError(
+            "`members_per_step` must be even and divide population_size="
+            f"{population_size}. Received: members_per_step={members}"
+        )
+    return members
+
+
+def check_schedule(name, value):
+    """Return a non-negative float or a schedule.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(value, dict):
+        value = keras.saving.deserialize_keras_object(value)
+    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+        return value
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or value < 0:
+        raise ValueError(
+            f"`{name}` must be a number of at least 0 or a LearningRateSchedule. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+def serialize_schedule(value):
+    """Return a float as it is, a schedule as its Keras config."""
+    if isinstance(value, float):
+        return value
+    return keras.saving.serialize_keras_object(value)
+
+
+def get_function(fitness):
+    """Return the function of a fitness, from its name or config; None stays."""
+    if isinstance(fitness, (dict, str)):
+        fitness = keras.losses.get(fitness)
+    if fitness is not None and not callable(fitness):
+        raise ValueError(
+            "`fitness` must be None (the model's loss), the name of a Keras loss or "
+            f"a function (y, y_pred) -> per-example values. Received: {fitness!r}"
+        )
+    return fitness
+
+
+def serialize_function(fitness):
+    """Return the name or config of a fitness."""
+    return None if fitness is None else keras.losses.serialize(fitness)

@@ -85,10 +85,20 @@ class MaskOptimizer(OptimizerWrapper):
     ranked_together = False
     """Whether the members of several replicas are one population."""
 
+    compiled_together = True
+    """Whether XLA may compile members and updates as one program."""
+
+    pure = False
+    """Whether weights are evolved, and no gradient is taken."""
+
+    evolves_weights = False
+    """Whether `inner_optimizer` may be None (see `EvolvesWeights`)."""
+
     def __init__(self, inner_optimizer, *, seed=0, name=None, **kwargs):
         refuse_unknown(type(self).__name__, kwargs)
         super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = check_inner(inner_optimizer, MaskOptimizer)
+        inner = check_inner(inner_optimizer, MaskOptimizer, self.evolves_weights)
+        self.inner_optimizer = inner
         self.seed = check_integer("seed", seed)
         self.masked_weights = []
         # Straight into __dict__: TensorFlow would track it, and cannot export its keys.
@@ -215,9 +225,8 @@ class MaskOptimizer(OptimizerWrapper):
 
     def steps_done(self):
         """Return the number of steps so far, int64 scalar."""
-        if self.turns is None:
-            return self.generation.value
-        return self.generation.value * self.turns.steps + self.turns.step.value
+        turns, done = self.turns, self.generation.value
+        return done if turns is None else done * turns.steps + turns.step.value
 
     def step_masks(self, pair):
         """Return `member_masks` of one of the pairs of this step."""
@@ -237,12 +246,12 @@ class MaskOptimizer(OptimizerWrapper):
             ("skipped_steps", "int64"),
             ("mask_flip_ratio", "float32"),
         ):
-            counter = self.add_variable(
-                (), dtype=dtype, name=name, aggregation="only_first_replica"
-            )
+            shared = {"aggregation": "only_first_replica"}
+            counter = self.add_variable((), dtype=dtype, name=name, **shared)
             self.__dict__[name] = counter
-        slots, starts = _compat.record_slots(self.inner_optimizer, variables)
-        self.__dict__["_slots"], self.__dict__["_slot_starts"] = slots, starts
+        if self.inner_optimizer is not None:
+            slots, starts = _compat.record_slots(self.inner_optimizer, variables)
+            self.__dict__["_slots"], self.__dict__["_slot_starts"] = slots, starts
         self.build_search()
         super().build(variables)
 
@@ -272,7 +281,10 @@ class MaskOptimizer(OptimizerWrapper):
             search_gradient: What the hook of that name returned, of all replicas.
             ok: Boolean scalar, whether any member was valid.
         """
-        new_scores = self.update_masks(search_gradient, ok)
+        self.deploy_scores(self.update_masks(search_gradient, ok), ok)
+
+    def deploy_scores(self, new_scores, ok):
+        """Set scores (None: they stay), deploy their masks, and count."""
         flipped, assignments = 0.0, []
         if new_scores is not None:
             new_scores = [
@@ -323,17 +335,16 @@ class MaskOptimizer(OptimizerWrapper):
         raise RuntimeError(
             f"{type(self).__name__} moves masks within the train step of an "
             "`ESModel`; plain gradients are not enough. Make the model with "
-            "`keras_es.sparsify(model, ...)`, or derive its class from "
-            "`keras_es.ESMixin` before `keras.Model`. "
+            "`keras_es.sparsify(model, ...)`, or `keras_es.es_model(model)` without "
+            "masks, or derive its class from `keras_es.ESMixin` before `keras.Model`. "
             f"Received: optimizer={self.name!r} used outside such a model"
         )
 
     def get_config(self):
         """Return the arguments of the constructor."""
+        inner = keras.saving.serialize_keras_object(self.inner_optimizer)
         return {
-            "inner_optimizer": keras.saving.serialize_keras_object(
-                self.inner_optimizer
-            ),
+            "inner_optimizer": inner,
             "seed": self.seed,
             "name": self.name,
         }

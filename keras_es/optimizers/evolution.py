@@ -8,23 +8,35 @@ from keras_es import conversion
 from keras_es.distribution import replica_count, replica_index, sum_over_replicas
 from keras_es.ops import fitness as shaping
 from keras_es.ops import noise
-from keras_es.optimizers.arguments import check_integer
-from keras_es.optimizers.base import MaskOptimizer
+from keras_es.optimizers.arguments import (
+    check_integer,
+    check_members,
+    check_schedule,
+    get_function,
+    refuse_in_pure,
+    serialize_function,
+    serialize_schedule,
+)
+from keras_es.optimizers.evolved import EvolvesWeights
 from keras_es.optimizers.turns import Turns
 
 BATCH_MODES = ("split", "full")
 
 
-class EvolutionStrategy(MaskOptimizer):
-    """Base of evolution strategies over mask scores.
+class EvolutionStrategy(EvolvesWeights):
+    """Base of evolution strategies over mask scores, or over all variables.
 
     A member is scores + noise, decoded: Gaussian noise and exact top-k unless
-    `member_masks` says otherwise. Members come in antithetic pairs +eps, -eps.
+    `member_masks` says otherwise. Members come in antithetic pairs +eps, -eps. With
+    `inner_optimizer=None` weights get noise too, and losses alone move them.
 
     Args:
-        inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
-        population_size: Even integer n >= 2, members of one generation.
-        batch_mode: "split" (default): with M members in a step, each pair gets B/M
+        inner_optimizer: Optimizer of the weights (see `MaskOptimizer`), or None to
+            evolve weights and scores by losses alone (`EvolvesWeights`).
+        population_size: Even integer n >= 2, members of one generation; None for 8, or
+            with inner_optimizer=None for `default_population_size`.
+        batch_mode: None for "split", or with inner_optimizer=None for "full", which is
+            then the only one. "split": with M members in a step, each pair gets B/M
             examples of the batch of B, both members the same ones, so a step costs
             the forward and backward passes of one ordinary step; which half of the
             batch is used is drawn for each step. "full": each member sees all B
@@ -35,6 +47,8 @@ class EvolutionStrategy(MaskOptimizer):
         fitness_shaping: Name or function, see `keras_es.ops.fitness`.
         sigma: Scale of the noise, in units of the initial scores (standard normal),
             or a `keras.optimizers.schedules.LearningRateSchedule` of the generation.
+            With inner_optimizer=None in units of the weights; scores then get ten
+            times that. None for 0.3, or then `default_weight_sigma`.
         members_per_step: Even integer M that divides n: the members of a generation
             take turns, M of them in a step. Scores and deployed masks move at the end
             of the generation. None: n, or under "split" 2 where sampling would cost
@@ -48,16 +62,20 @@ class EvolutionStrategy(MaskOptimizer):
             losses of all are gathered and ranked together, as one population.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
+        **kwargs: See `EvolvesWeights`.
     """
+
+    default_population_size = 256
+    default_weight_sigma = 0.05
 
     def __init__(
         self,
         inner_optimizer,
-        population_size=8,
-        batch_mode="split",
+        population_size=None,
+        batch_mode=None,
         fitness=None,
         fitness_shaping="centered_rank",
-        sigma=0.3,
+        sigma=None,
         *,
         members_per_step=None,
         steps_per_pair=None,
@@ -67,12 +85,16 @@ class EvolutionStrategy(MaskOptimizer):
         **kwargs,
     ):
         super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
+        if population_size is None:
+            population_size = self.default_population_size if self.pure else 8
         check_integer("population_size", population_size, minimum=2)
-        if population_size % 2:
+        if population_size % 2 and self.mirrored:
             raise ValueError(
                 "`population_size` must be even: members are antithetic pairs. "
                 f"Received: population_size={population_size}"
             )
+        if batch_mode is None:
+            batch_mode = "full" if self.pure else "split"
         if batch_mode not in BATCH_MODES:
             raise ValueError(
                 f"`batch_mode` must be one of {BATCH_MODES}. "
@@ -80,13 +102,17 @@ class EvolutionStrategy(MaskOptimizer):
             )
         self.population_size = population_size
         self.batch_mode = batch_mode
-        self.members_per_step = _check_members(members_per_step, population_size)
+        if self.pure:
+            refuse_in_pure(batch_mode, members_per_step, steps_per_pair)
+        self.members_per_step = check_members(members_per_step, population_size)
         if steps_per_pair is not None:
             check_integer("steps_per_pair", steps_per_pair, minimum=1)
         self.steps_per_pair = steps_per_pair
         self.semi_updates = bool(semi_updates)
-        self.fitness = _get_function(fitness)
+        self.fitness = get_function(fitness)
         self.fitness_shaping = shaping.get(fitness_shaping)
+        if sigma is None:
+            sigma = self.default_weight_sigma if self.pure else 0.3
         self.sigma = check_schedule("sigma", sigma)
 
     def build(self, variables):
@@ -94,6 +120,8 @@ class EvolutionStrategy(MaskOptimizer):
         if self.built:
             return
         super().build(variables)
+        if self.pure:
+            return
         members, held = self._turns_for(self.masked_weights)
         if members < self.population_size or held > 1:
             # Not through Keras's tracking of attributes, which is for state.
@@ -108,6 +136,8 @@ class EvolutionStrategy(MaskOptimizer):
         Args:
             model: A model with masked layers.
         """
+        if self.pure:
+            return 1
         members, held = self._turns_for(conversion.masked_weights(model))
         return self.population_size // members * held
 
@@ -163,9 +193,14 @@ class EvolutionStrategy(MaskOptimizer):
         ]
 
     def scales(self):
-        """Return the scale of the noise of each weight: sigma for all."""
+        """Return the scale of the noise of each searched variable."""
         sigma = self.current(self.sigma)
-        return [sigma for _ in self.masked_weights]
+        return [sigma * factor for factor in self.scale_factors]
+
+    @property
+    def scale_factors(self):
+        """The noise of each searched variable in units of sigma."""
+        return self.space.factors if self.pure else [1.0] * len(self.masked_weights)
 
     def member_masks(self, pair):
         """Decode scores + scale * noise and scores - scale * noise."""
@@ -184,7 +219,10 @@ class EvolutionStrategy(MaskOptimizer):
 
     def utilities(self, fitness, valid):
         """Shape the fitness; members that failed are worst, all zero if all failed."""
-        centred = shaping.baseline(fitness, valid, self.batch_mode == "split")
+        if self.pure:  # One huge loss less would make all others equal.
+            centred = ops.where(valid, fitness, float("inf"))
+        else:
+            centred = shaping.baseline(fitness, valid, self.batch_mode == "split")
         utilities = self.fitness_shaping(centred)
         return ops.where(ops.any(valid), utilities, ops.zeros_like(utilities))
 
@@ -215,10 +253,12 @@ class EvolutionStrategy(MaskOptimizer):
         replica computes the terms of its own pairs, 0 to `pairs` - 1; where all are
         ranked together, the sums of all replicas are added.
         """
+        return self._over_ranked(lambda: self._sum_over_own_pairs(term))
+
+    def _over_ranked(self, sums_of_own):
         if not self.ranked_together:
-            return self._sum_over_own_pairs(term)
-        sums = self.compiled(lambda: self._sum_over_own_pairs(term))
-        return sum_over_replicas(sums)
+            return sums_of_own()
+        return sum_over_replicas(self.compiled(sums_of_own))
 
     def _sum_over_own_pairs(self, term):
         if self.pairs == 1:
@@ -233,12 +273,39 @@ class EvolutionStrategy(MaskOptimizer):
         )
         return list(sums[1:])
 
-    def signed_noise_sums(self, utilities):
-        """Return sum_k u_k eps_k for each weight (a pair's noises are +-eps)."""
-        differences = self.own_pairs(utilities[0::2] - utilities[1::2])
-        return self.sum_over_pairs(
-            lambda pair: [differences[pair] * e for e in self.noise(pair)]
-        )
+    def noise_sums(self, utilities, square_utilities=None):
+        """Return sum_k u_k z_k for each searched variable, z_k the members' noise.
+
+        Args:
+            utilities: [ranked_members] u.
+            square_utilities: [ranked_members] v; if given, sum_k v_k (z_k**2 - 1)
+                follows for each variable.
+        """
+        # The noises of a pair are +-z.
+        first = square = None
+        if self.mirrored:
+            first = self.own_pairs(utilities[0::2] - utilities[1::2])
+        else:
+            first = self.own_pairs(utilities)
+        if square_utilities is not None and self.mirrored:
+            square = self.own_pairs(square_utilities[0::2] + square_utilities[1::2])
+        elif square_utilities is not None:
+            square = self.own_pairs(square_utilities)
+        if self.pure:
+            return self._over_ranked(
+                lambda: self.weight_noise.weighted_moments(
+                    self.generation.value, first, square, self.first_pair
+                )
+            )
+
+        def term(pair):
+            noises = self.noise(pair)
+            terms = [first[pair] * z for z in noises]
+            if square is not None:
+                terms += [square[pair] * (ops.square(z) - 1.0) for z in noises]
+            return terms
+
+        return self.sum_over_pairs(term)
 
     def load_own_variables(self, store):
         """Load what was saved; losses of another number of replicas are left out.
@@ -264,7 +331,7 @@ class EvolutionStrategy(MaskOptimizer):
             **super().get_config(),
             "population_size": self.population_size,
             "batch_mode": self.batch_mode,
-            "fitness": _serialize_function(self.fitness),
+            "fitness": serialize_function(self.fitness),
             "fitness_shaping": shaping.serialize(self.fitness_shaping),
             "sigma": serialize_schedule(self.sigma),
             "members_per_step": self.members_per_step,
@@ -281,56 +348,3 @@ def _sampling_is_cheap(masked_weights):
     """
     units = sum(m.units for m in masked_weights)
     return 16 * units <= sum(m.size for m in masked_weights)
-
-
-def _check_members(members, population_size):
-    if members is None:
-        return None
-    check_integer("members_per_step", members, minimum=2)
-    if members % 2 or population_size % members:
-        raise ValueError(
-            "`members_per_step` must be even and divide population_size="
-            f"{population_size}. Received: members_per_step={members}"
-        )
-    return members
-
-
-def check_schedule(name, value):
-    """Return a non-negative float or a schedule.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if isinstance(value, dict):
-        value = keras.saving.deserialize_keras_object(value)
-    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
-        return value
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or value < 0:
-        raise ValueError(
-            f"`{name}` must be a number of at least 0 or a LearningRateSchedule. "
-            f"Received: {name}={value!r}"
-        )
-    return float(value)
-
-
-def serialize_schedule(value):
-    """Return a float as it is, a schedule as its Keras config."""
-    if isinstance(value, float):
-        return value
-    return keras.saving.serialize_keras_object(value)
-
-
-def _get_function(fitness):
-    if isinstance(fitness, (dict, str)):
-        fitness = keras.losses.get(fitness)
-    if fitness is not None and not callable(fitness):
-        raise ValueError(
-            "`fitness` must be None (the model's loss), the name of a Keras loss or "
-            f"a function (y, y_pred) -> per-example values. Received: {fitness!r}"
-        )
-    return fitness
-
-
-def _serialize_function(fitness):
-    return None if fitness is None else keras.losses.serialize(fitness)

@@ -1,7 +1,12 @@
-"""OpenAI's evolution strategy over mask scores."""
+"""OpenAI's evolution strategy over mask scores, or over all weights."""
 
+import keras
+
+from keras_es import _compat
 from keras_es.ops import search
 from keras_es.optimizers.base import register
+from keras_es.optimizers.evolved import as_gradients
+from keras_es.optimizers.guarded import guarded_apply
 from keras_es.optimizers.score_gradient import ScoreGradientStrategy
 
 
@@ -11,14 +16,22 @@ class OpenES(ScoreGradientStrategy):
 
     g = -(1/(n sigma)) sum_k u_k eps_k, u the centred ranks of the losses.
 
+    With `inner_optimizer=None` weights are evolved as well: `mean_optimizer` moves
+    them, with its weight decay, clipping and schedules, and no gradient is taken.
+
     Args:
-        inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
-        population_size: Even integer, members in one step.
+        inner_optimizer: Optimizer of the weights, or None to evolve them (see
+            `EvolutionStrategy`).
+        population_size: Even integer, members of one generation; None for 8 (256).
         batch_mode: "split" or "full" (see `EvolutionStrategy`).
         fitness: None or a function (see `EvolutionStrategy`).
         fitness_shaping: Name or function; "centered_rank" in the paper.
-        sigma: Scale of the noise or a schedule.
+        sigma: Scale of the noise or a schedule; None for 0.3, of weights 0.05.
         score_optimizer: Keras optimizer of the scores; None for Adam at 0.003.
+        mean_optimizer: With `inner_optimizer=None`, Keras optimizer of the weights;
+            None for Adam at 0.01.
+        rank: With `inner_optimizer=None`, None or the rank of the noise (see
+            `EvolvesWeights`).
         seed: Integer seed of the noise.
         name: Name of the optimizer.
 
@@ -26,14 +39,75 @@ class OpenES(ScoreGradientStrategy):
 
     >>> OpenES("adam", sigma=0.3).sigma
     0.3
+    >>> OpenES(None, rank=1, mean_optimizer="sgd").population_size
+    256
 
     References:
         Salimans et al. 2017, Evolution strategies as a scalable alternative to
         reinforcement learning, arXiv 1703.03864.
     """
 
+    evolves_weights = True
+    default_mean_learning_rate = 0.01
+
+    def __init__(self, inner_optimizer, *args, mean_optimizer=None, **kwargs):
+        super().__init__(inner_optimizer, *args, **kwargs)
+        if not self.pure:
+            self.refuse_in_hybrid({"mean_optimizer": mean_optimizer})
+        elif mean_optimizer is None:
+            mean_optimizer = keras.optimizers.Adam(self.default_mean_learning_rate)
+        self.mean_optimizer = None
+        if self.pure:
+            self.mean_optimizer = keras.optimizers.get(mean_optimizer)
+            self.refuse_shared("mean_optimizer", self.mean_optimizer)
+
+    @staticmethod
+    def small_search(population_size, sigma):
+        """Return arguments for a search in few dimensions: larger steps too."""
+        adam = keras.optimizers.Adam(0.2 * sigma)
+        return {
+            "population_size": population_size, "sigma": sigma, "mean_optimizer": adam
+        }  # fmt: skip
+
+    def build_search(self):
+        """Build the optimizers of scores and weights."""
+        super().build_search()
+        if self.pure:
+            _compat.record_slots(self.mean_optimizer, self.space.weights)
+
+    @property
+    def weights_optimizer(self):
+        """The Keras optimizer that moves weights."""
+        return self.mean_optimizer if self.pure else self.inner_optimizer
+
+    @property
+    def variables(self):
+        """Own variables, then those of the optimizers of weights and scores."""
+        more = self.mean_optimizer.variables if self.pure else []
+        return super().variables + more
+
     def search_gradient(self, fitness, valid, guidance):
-        """Return g for each weight."""
-        sums = self.signed_noise_sums(self.utilities(fitness, valid))
-        sigma = self.current(self.sigma)
-        return [search.gaussian(s, self.ranked_members, sigma) for s in sums]
+        """Return g for each searched variable."""
+        sums = self.noise_sums(self.utilities(fitness, valid))
+        return [
+            search.gaussian(s, self.ranked_members, sigma)
+            for s, sigma in zip(sums, self.scales())
+        ]
+
+    def update_masks(self, search_gradient, ok):
+        """Descend the search gradient."""
+        if not self.pure:
+            return super().update_masks(search_gradient, ok)
+        weights = self.space.weights
+        count = len(weights)
+        scores = super().update_masks(search_gradient[count:], ok) or []
+        gradients = as_gradients(search_gradient[:count])
+        guarded_apply(self.mean_optimizer, gradients, weights, {}, ok)
+        return [w.value for w in weights] + scores
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        optimizer = None
+        if self.pure:
+            optimizer = keras.saving.serialize_keras_object(self.mean_optimizer)
+        return {**super().get_config(), "mean_optimizer": optimizer}

@@ -4,9 +4,10 @@ import keras
 from keras import ops
 
 from keras_es import _compat
-from keras_es.distribution import assign_all, replica_count
+from keras_es.distribution import assign_all
 from keras_es.ops import noise, philox, search
 from keras_es.optimizers.evolution import EvolutionStrategy
+from keras_es.optimizers.evolved import as_gradients
 from keras_es.optimizers.guarded import guarded_apply
 
 
@@ -16,12 +17,15 @@ class ScoreGradient:
     Put it before `MaskOptimizer` or a class derived from that. `search_gradient` has to
     return the gradient of the scores of each weight.
 
+    In pure evolution a subclass moves the weights (see `OpenES`).
+
     Args:
         score_optimizer: Keras optimizer of the mask scores, its name or config; None
             for Adam at `default_score_learning_rate`.
         **kwargs: See the other base class.
     """
 
+    evolves_weights = False
     default_score_learning_rate = 0.003
 
     def __init__(self, inner_optimizer, *args, score_optimizer=None, **kwargs):
@@ -29,18 +33,27 @@ class ScoreGradient:
         if score_optimizer is None:
             score_optimizer = keras.optimizers.Adam(self.default_score_learning_rate)
         self.score_optimizer = keras.optimizers.get(score_optimizer)
-        if self.score_optimizer is self.inner_optimizer:
+        self.refuse_shared("inner_optimizer", self.inner_optimizer)
+
+    def refuse_shared(self, name, optimizer):
+        """Raise if an optimizer is that of the scores too."""
+        if self.score_optimizer is optimizer:
             raise ValueError(
-                "`score_optimizer` must be another object than `inner_optimizer`: "
+                f"`score_optimizer` must be another object than `{name}`: "
                 "each holds the state of its own variables. "
                 f"Received: score_optimizer={self.score_optimizer.name!r} for both"
             )
 
+    @property
+    def moving_scores(self):
+        """The score variables that `score_optimizer` moves."""
+        masked = self.space.masked if self.pure else self.masked_weights
+        return [m.mask_scores for m in masked]
+
     def build_search(self):
         """Build the optimizer of the scores."""
-        if self.masked_weights:
-            scores = [m.mask_scores for m in self.masked_weights]
-            _compat.record_slots(self.score_optimizer, scores)
+        if self.moving_scores:
+            _compat.record_slots(self.score_optimizer, self.moving_scores)
 
     @property
     def variables(self):
@@ -49,12 +62,12 @@ class ScoreGradient:
 
     def update_masks(self, search_gradient, ok):
         """Descend the search gradient with the score optimizer."""
-        if not self.masked_weights:
+        scores = self.moving_scores
+        if not scores:
             return None
-        scores = [m.mask_scores for m in self.masked_weights]
-        # Keras sums gradients over replicas; this one is their mean already.
-        parts = [g / replica_count() for g in search_gradient]
-        guarded_apply(self.score_optimizer, parts, scores, {}, ok)
+        guarded_apply(
+            self.score_optimizer, as_gradients(search_gradient), scores, {}, ok
+        )
         return [s.value for s in scores]
 
     def get_config(self):

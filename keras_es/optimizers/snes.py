@@ -1,21 +1,21 @@
 """Separable natural evolution strategy over mask scores."""
 
-import keras
+import math
+
 from keras import ops
 
 from keras_es.distribution import assign_all
 from keras_es.ops import search
+from keras_es.optimizers.arguments import check_schedule, serialize_schedule
 from keras_es.optimizers.base import register
-from keras_es.optimizers.evolution import (
-    EvolutionStrategy,
-    check_schedule,
-    serialize_schedule,
-)
+from keras_es.optimizers.evolution import EvolutionStrategy
 
 
 @register
 class SNES(EvolutionStrategy):
-    r"""Separable natural evolution strategy: a mean and a std for each score.
+    r"""Separable natural evolution strategy: a mean and a std for each coordinate.
+
+    Coordinates are the scores of masks; with `inner_optimizer=None` all weights too.
 
     With utilities u_k of the ranked members and their noise z_k,
 
@@ -23,16 +23,19 @@ class SNES(EvolutionStrategy):
         std  <- std * exp(eta_sigma / 2 * sum_k u_k (z_k**2 - 1)).
 
     Args:
-        inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
-        population_size: Even integer, members in one step.
+        inner_optimizer: Optimizer of the weights, or None to evolve them (see
+            `EvolutionStrategy`).
+        population_size: Even integer, members of one generation; None for 8 (256).
         batch_mode: "split" or "full" (see `EvolutionStrategy`).
         fitness: None or a function (see `EvolutionStrategy`).
         fitness_shaping: Name or function; "nes" in the paper.
-        sigma: Initial std of every score, in units of the initial scores.
-        mean_learning_rate: eta_mu or a schedule, None for min(1, 4/sqrt d) with d the
-            number of units of the weight; 1 in the paper, where d is small.
-        std_learning_rate: eta_sigma, None for (3 + ln d)/(5 sqrt d) with d the
-            number of units of the weight, as in the paper; 0 holds the std.
+        sigma: Initial std of every score, in units of the initial scores, None for
+            0.3; of weights 0.05, and their scores then get ten times that.
+        mean_learning_rate: eta_mu or a schedule, None for 1, as in the paper, or where
+            weights have an optimizer for min(1, 4/sqrt d). d is the number of units
+            of the weight, or with `inner_optimizer=None` of all coordinates.
+        std_learning_rate: eta_sigma, None for (3 + ln d)/(5 sqrt d), as in the paper;
+            0 holds the std.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
 
@@ -46,14 +49,16 @@ class SNES(EvolutionStrategy):
         natural evolution strategies.
     """
 
+    separable = True
+
     def __init__(
         self,
         inner_optimizer,
-        population_size=8,
-        batch_mode="split",
+        population_size=None,
+        batch_mode=None,
         fitness=None,
         fitness_shaping="nes",
-        sigma=0.3,
+        sigma=None,
         mean_learning_rate=None,
         std_learning_rate=None,
         *,
@@ -65,64 +70,46 @@ class SNES(EvolutionStrategy):
             inner_optimizer, population_size, batch_mode, fitness, fitness_shaping,
             sigma, seed=seed, name=name, **kwargs,
         )  # fmt: skip
-        if not isinstance(self.sigma, float) or self.sigma == 0:
-            raise ValueError(
-                "`sigma` of SNES is the initial std, which then adapts itself: it "
-                f"must be a number above 0. Received: sigma={sigma!r}"
-            )
+        self.require_number("sigma", self.sigma)
         self.mean_learning_rate = _optional("mean_learning_rate", mean_learning_rate)
         self.std_learning_rate = _optional("std_learning_rate", std_learning_rate)
 
     def build_search(self):
-        """Create one std for each score."""
-        self._stds = [
-            self.add_variable(
-                tuple(m.mask_scores.shape),
-                initializer=keras.initializers.Constant(self.sigma),
-                dtype="float32",
-                name=f"std_{i}",
-                aggregation="only_first_replica",
-            )
-            for i, m in enumerate(self.masked_weights)
-        ]
+        """Create one std for each coordinate."""
+        self._stds = self.add_searched("std", self.initial_stds())
 
     def scales(self):
-        """Return the std of each score."""
+        """Return the std of each coordinate."""
         return [std.value for std in self._stds]
 
     def search_gradient(self, fitness, valid, guidance):
-        """Return sum_k u_k z_k, then sum_k u_k (z_k**2 - 1), for each weight."""
+        """Return sum_k u_k z_k, then sum_k u_k (z_k**2 - 1), for each variable."""
         utilities = self.utilities(fitness, valid)
-        differences = self.own_pairs(utilities[0::2] - utilities[1::2])
-        sums = self.own_pairs(utilities[0::2] + utilities[1::2])
-
-        def term(pair):
-            noises = self.noise(pair)
-            first = [differences[pair] * z for z in noises]
-            return first + [sums[pair] * (ops.square(z) - 1.0) for z in noises]
-
-        return self.sum_over_pairs(term)
+        return self.noise_sums(utilities, utilities)
 
     def update_masks(self, search_gradient, ok):
         """Apply the two updates of the paper."""
-        count = len(self.masked_weights)
+        count = len(self.searched)
         means, squares = search_gradient[:count], search_gradient[count:]
-        scores, stds = [], []
-        for masked, std, mean, square in zip(
-            self.masked_weights, self._stds, means, squares
+        centers, stds = [], []
+        for variable, std, mean, square in zip(
+            self.searched, self._stds, means, squares
         ):
-            eta_mean, eta_std = self._learning_rates(masked.units)
-            value = masked.mask_scores.value
-            scores.append(search.snes_mean_update(value, std.value, mean, eta_mean))
+            eta_mean, eta_std = self._learning_rates(variable)
+            value = ops.cast(variable.value, "float32")
+            centers.append(search.snes_mean_update(value, std.value, mean, eta_mean))
             new_std = search.snes_std_update(std.value, square, eta_std)
             stds.append((std, ops.where(ok, new_std, std.value)))
         assign_all(stds)
-        return scores
+        return centers
 
-    def _learning_rates(self, dimension):
+    def _learning_rates(self, variable):
+        # One search over all weights; masks are searched one by one.
+        dimension = self.space.size if self.pure else math.prod(variable.shape)
         eta_mean, eta_std = self.mean_learning_rate, self.std_learning_rate
         if eta_mean is None:
-            eta_mean = search.snes_mean_learning_rate(dimension)
+            few = search.snes_mean_learning_rate(dimension)
+            eta_mean = 1.0 if self.pure else few
         if eta_std is None:
             eta_std = search.snes_std_learning_rate(dimension)
         return self.current(eta_mean), self.current(eta_std)

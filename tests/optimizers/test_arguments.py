@@ -23,7 +23,7 @@ def test_registry_names_near_matches():
         optimizers.get(5)
 
 
-@EVERY
+@pytest.mark.parametrize("name", sorted({*optimizers.OPTIMIZERS} - {*optimizers.PURE}))
 def test_inner_optimizer_is_required(name):
     with pytest.raises(ValueError, match="trains the weights.*inner_optimizer=None"):
         problems.make(name, None)

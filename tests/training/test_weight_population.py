@@ -230,7 +230,7 @@ def test_updates_of_members_are_averaged():
             updated=[moving],
         )
 
-    _, (new,) = evaluate(tf.constant(0))
+    _, (new,), _ = evaluate(tf.constant(0))
     assert new.shape == (3,)
     assert np.abs(new).max() > 0 and np.abs(moving).max() == 0
 

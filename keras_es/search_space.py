@@ -1,0 +1,60 @@
+"""What pure evolution moves: all weights, and the scores of masks that can move."""
+
+import tensorflow as tf
+
+SCORE_SCALE = 10.0
+"""Noise of mask scores in units of that of weights: scores begin with variance 1."""
+
+
+class SearchSpace:
+    """The searched variables of a model, and what a member of the population reads.
+
+    Args:
+        weights: Trainable variables.
+        masked_weights: The `MaskedWeight`s among them.
+
+    Attributes:
+        weights: The trainable variables.
+        masked: The masked weights whose masks can move; at sparsity 0 they cannot.
+        variables: The weights, then the scores of `masked`.
+        factors: For each variable, its noise in units of sigma.
+    """
+
+    def __init__(self, weights, masked_weights=()):
+        self.weights = list(weights)
+        self.masked = [m for m in masked_weights if m.unit_count < m.units]
+        self.variables = self.weights + [m.mask_scores for m in self.masked]
+        self.factors = [1.0] * len(self.weights) + [SCORE_SCALE] * len(self.masked)
+
+    @property
+    def size(self):
+        """Number of coordinates d."""
+        return sum(int(v.shape.num_elements()) for v in self.variables)
+
+    def values(self):
+        """Return the center: the current values."""
+        return [tf.convert_to_tensor(v.value) for v in self.variables]
+
+    def overrides(self, values):
+        """Return what a member reads, with its masks decoded from its scores.
+
+        Args:
+            values: List of (variable, tensor) of searched variables.
+
+        Returns:
+            List of (variable, tensor) for a `keras.StatelessScope`.
+        """
+        if not self.masked:
+            return list(values)
+        found = {id(v): value for v, value in values}
+        mapping, kernels = [], {id(m.kernel) for m in self.masked}
+        scores = {id(m.mask_scores) for m in self.masked}
+        for masked in self.masked:
+            units = masked.decode(found[id(masked.mask_scores)])
+            kernel, more = masked.member_values(found[id(masked.kernel)], units)
+            mapping += [(masked.kernel, kernel), *more]
+        return mapping + [
+            (v, value)
+            for v, value in values
+            if id(v) not in kernels and id(v) not in scores
+        ]

@@ -1,0 +1,62 @@
+"""Pure evolution on two replicas: as one population, and by semi-updates."""
+
+import pytest
+
+from tests.distribution.devices import run_on_devices
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = """
+from tests.reference import pure
+
+x, y = pure.problems.data()
+once = tf.data.Dataset.from_tensors((x, y)).repeat(3)
+each = tf.data.Dataset.from_tensors(
+    (np.concatenate([x] * R), np.concatenate([y] * R))
+).repeat(3)
+
+def trained(strategy, name, dataset, **kwargs):
+    keras.utils.set_random_seed(0)
+    keras.backend.clear_session()
+    with strategy.scope():
+        norm = keras.layers.BatchNormalization()
+        model = pure.compiled(name, pure.make_model([norm], masked=MASKED), **kwargs)
+    before = model.get_weights()
+    history = model.fit(dataset, epochs=1, shuffle=False, verbose=0).history
+    assert any((a != b).any() for a, b in zip(before, model.get_weights()))
+    return model, history
+
+def compare(name, semi=False, **kwargs):
+    # One population, wherever its members are evaluated.
+    mode = {} if name == "alopex" else {"semi_updates": semi}
+    members = {} if name == "alopex" else {"members": 6 * R}
+    one, want = trained(ONE, name, once, **members, **mode, **kwargs)
+    if members:
+        members = {"members": 6}
+    many, got = trained(REPLICAS, name, each, **members, **mode, **kwargs)
+    for key in want:
+        np.testing.assert_allclose(got[key], want[key], 1e-3, 1e-5, err_msg=key)
+    for a, b in zip(one.weights, many.weights, strict=True):
+        a, b = np.asarray(a, "float32"), np.asarray(b, "float32")
+        np.testing.assert_allclose(b, a, 1e-3, 1e-5, err_msg=name)
+    assert_equal_replicas(many)
+
+def semi(name):
+    many, history = trained(REPLICAS, name, each, members=6)
+    assert np.isfinite(history["loss"]).all()
+    assert_equal_replicas(many)
+
+MASKED = False
+for name in pure.NAMES:
+    compare(name)
+    if name != "alopex":
+        semi(name)
+# The mean of two search gradients of raw losses is that of both populations.
+compare("open_es", True, fitness_shaping="raw", mean_optimizer="sgd")
+MASKED = True
+compare("open_es")
+"""
+
+
+def test_two_replicas_of_six_members_are_one_of_twelve():
+    run_on_devices(2, SCRIPT)
