@@ -3,6 +3,7 @@
 import pytest
 
 from tests.distribution.devices import run_on_devices
+from tests.reference import pure
 
 pytestmark = pytest.mark.slow
 
@@ -47,10 +48,15 @@ def semi(name):
     assert_equal_replicas(many)
 
 MASKED = False
-for name in pure.NAMES:
-    compare(name)
-    if name != "alopex":
-        semi(name)
+"""
+
+STRATEGY = """
+compare(NAME)
+if NAME != "alopex":
+    semi(NAME)
+"""
+
+MORE = """
 # The mean of two search gradients of raw losses is that of both populations.
 compare("open_es", True, fitness_shaping="raw", mean_optimizer="sgd")
 MASKED = True
@@ -58,5 +64,10 @@ compare("open_es")
 """
 
 
-def test_two_replicas_of_six_members_are_one_of_twelve():
-    run_on_devices(2, SCRIPT)
+@pytest.mark.parametrize("name", pure.NAMES)
+def test_two_replicas_of_six_members_are_one_of_twelve(name):
+    run_on_devices(2, f"NAME = {name!r}\n" + SCRIPT + STRATEGY)
+
+
+def test_semi_updates_of_raw_losses_and_masks():
+    run_on_devices(2, SCRIPT + MORE)
