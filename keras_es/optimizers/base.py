@@ -6,11 +6,7 @@ from keras import ops
 
 from keras_es import _compat
 from keras_es.distribution import assign_all, replica_index
-from keras_es.optimizers.arguments import (
-    check_inner,
-    check_integer,
-    refuse_unknown,
-)
+from keras_es.optimizers.arguments import check_inner, check_integer, refuse_unknown
 from keras_es.optimizers.deployment import deploy
 from keras_es.optimizers.guarded import guarded_apply
 from keras_es.optimizers.wrapper import OptimizerWrapper
@@ -240,12 +236,9 @@ class MaskOptimizer(OptimizerWrapper):
         self.masked_weights = [
             v.masked_weight for v in variables if hasattr(v, "masked_weight")
         ]
-        for name, dtype in (
-            ("generation", "int64"),
-            ("nonfinite_members", "int64"),
-            ("skipped_steps", "int64"),
-            ("mask_flip_ratio", "float32"),
-        ):
+        counters = ("generation", "nonfinite_members", "skipped_steps")
+        for name in (*counters, "mask_flip_ratio"):
+            dtype = "int64" if name in counters else "float32"
             shared = {"aggregation": "only_first_replica"}
             counter = self.add_variable((), dtype=dtype, name=name, **shared)
             self.__dict__[name] = counter
