@@ -149,8 +149,7 @@ class EvolutionStrategy(EvolvesWeights):
             at_once = cheap or self.batch_mode == "full"
             members = self.population_size if at_once else 2
         if held is None:
-            # What the backward pass says is better heard often; losses say too little
-            # to tell the difference.
+            # What the backward pass says is better heard often.
             held = 8 if self.needs_guidance else 16
             held = 1 if cheap or members > 2 else held
         return members, held
@@ -204,6 +203,8 @@ class EvolutionStrategy(EvolvesWeights):
 
     def member_masks(self, pair):
         """Decode scores + scale * noise and scores - scale * noise."""
+        if not self.masked_weights:  # all of them may be frozen
+            return [[], []]
         drawn, scales = self.noise(pair), self.scales()
 
         def member(sign):
