@@ -15,7 +15,7 @@ SUITE = "growth"
 POPULATIONS = (2, 8, 32, 128, 256)
 WEIGHTS = (10**4, 10**5, 10**6, 10**7, 10**8)
 KINDS = ("hybrid, 8x8 blocks", "hybrid, single weights", "pure")
-# Against weights: of hybrid ES the default members of a step, of pure ES 8 members.
+# Each curve varies one of the two and holds the other.
 FIXED_POPULATION, FIXED_WEIGHTS = 8, 10**6
 BATCH, ROUNDS = 64, 5
 
@@ -110,32 +110,15 @@ def _hybrid(kind, population, width):
 def _pure(population, width):
     """Return a function that runs a generation and returns 1."""
     import keras
-    import tensorflow as tf
 
-    from keras_es.ops import fitness as shaping
-    from keras_es.weight_noise import WeightNoise
-    from keras_es.weight_population import WeightPopulation
+    from benchmarks.population import generations
 
-    model = _network(width)
-    x, y = map(tf.constant, _examples(width))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    noise = WeightNoise(model.trainable_variables)
-    members = WeightPopulation(model, noise, population)
-
-    def generation(index):
-        scales = [0.02 for _ in noise.variables]
-        losses, _ = members.evaluate(lambda: loss(y, model(x)), index, scales)
-        utilities = shaping.centered_rank(losses)
-        sums = noise.weighted_sums(index, utilities[0::2] - utilities[1::2])
-        for variable, value in zip(model.trainable_variables, sums):
-            variable.assign_sub(1e-4 * value)
-        return tf.reduce_mean(losses)
-
-    compiled = tf.function(generation, jit_compile=True, autograph=False)
-    counter = iter(range(10**9))
+    run_one = generations(
+        _network(width), _examples(width), keras.optimizers.SGD(1e-4), population
+    )
 
     def step():
-        compiled(tf.constant(next(counter), tf.int64)).numpy()
+        run_one()
         return 1
 
     return step

@@ -104,23 +104,36 @@ def own_cases(data):
         "rank 1": {"rank": 1},
         "rank 4": {"rank": 4},
     }
-    return {name: _generation(data, **kw) for name, kw in settings.items()}
+    return {
+        name: generations(
+            make_model(), data, keras.optimizers.Adam(LEARNING_RATE), MEMBERS, **kw
+        )
+        for name, kw in settings.items()
+    }
 
 
-def _generation(data, **noise_settings):
-    model, (x, y) = make_model(), map(tf.constant, data)
+def generations(model, data, optimizer, members, **noise_settings):
+    """Return a function that runs a whole generation, compiled by XLA.
+
+    Args:
+        model: Built Keras model of classes, as logits.
+        data: Examples and labels that all members share.
+        optimizer: Keras optimizer of the mean.
+        members: Number of members.
+        **noise_settings: Of `WeightNoise`.
+    """
+    x, y = map(tf.constant, data)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    optimizer = keras.optimizers.Adam(LEARNING_RATE)
     optimizer.build(model.trainable_variables)
     noise = WeightNoise(model.trainable_variables, **noise_settings)
-    population = WeightPopulation(model, noise, MEMBERS)
+    population = WeightPopulation(model, noise, members)
 
     def generation(index, x, y):
         scales = [SIGMA for _ in noise.variables]
-        losses, _ = population.evaluate(lambda: loss(y, model(x)), index, scales)
+        losses, _, _ = population.evaluate(lambda: loss(y, model(x)), index, scales)
         utilities = shaping.centered_rank(losses)
         sums = noise.weighted_sums(index, utilities[0::2] - utilities[1::2])
-        gradients = [search.gaussian(s, MEMBERS, SIGMA) for s in sums]
+        gradients = [search.gaussian(s, members, SIGMA) for s in sums]
         optimizer.apply(gradients, model.trainable_variables)
         return tf.reduce_mean(losses)
 

@@ -77,7 +77,7 @@ class Step:
             told = result if self.optimizer.ranked_together else mine
             guidance = self._guidance(mine)
             tell = self._compiled_alone if not self.together else lambda f: f()
-            tell(lambda: _done(self._tell(told.fitness, told.valid, guidance, ok)))
+            tell(lambda: self._tell(told.fitness, told.valid, guidance, ok))
         else:
             turns.collect(result.fitness, result.valid, mine.guidance)
         # What moves masks leaves the program, for the move is a branch outside of it.
@@ -125,10 +125,6 @@ class Step:
         else:
             gradient = mean_over_replicas(self._compiled(search_gradient))
         optimizer.end_generation(gradient, ok)
-
-
-def _done(_):
-    return tf.constant(0)
 
 
 def population_logs(fitness, valid):

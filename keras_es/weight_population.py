@@ -71,8 +71,6 @@ class WeightPopulation:
             limit = CHUNK_WEIGHTS // max(size, 1)
             outputs = largest_output(self.model) * (batch_size or 256)
             limit = min(limit, CHUNK_ACTIVATIONS // (outputs * per_draw))
-            if not self.vectorize or _has_attention(self.model):
-                limit = 1
             return largest_divisor(self.draws, limit)
         if members_per_chunk < 1 or self.population_size % members_per_chunk:
             raise ValueError(
@@ -115,16 +113,16 @@ class WeightPopulation:
             the last state of `after`.
         """
         first_draw = first_pair // self.noise.pairs_per_draw
-        chunks = self.draws // self.draws_per_chunk
-
         graph = tf.compat.v1.get_default_graph()
         before = len(graph.get_operations())
         shared = perturbed_layers.find_shared(
             self.layers, self.noise.variables, function
         )
-        self.vectorize_draws = self.vectorize and _may_have_two_more_axes(
-            graph.get_operations()[before:]
-        )
+        operations = graph.get_operations()[before:]
+        # Without vectorizing, draws at once would be copies of the graph.
+        together = self.vectorize and _may_have_two_more_axes(operations)
+        draws = self.draws_per_chunk if together else 1
+        chunks = self.draws // draws
 
         def member(factors, multipliers):
             mapping = self._member_values(factors, multipliers) + list(fixed)
@@ -135,8 +133,8 @@ class WeightPopulation:
             return result, [_current(scope, v) for v in updated]
 
         def chunk(i, state):
-            start = first_draw + i * self.draws_per_chunk
-            results, updates = self._chunk(member, generation, scales, start)
+            start = first_draw + i * draws
+            results, updates = self._chunk(member, generation, scales, start, draws)
             if after is not None:
                 results, state = after(results, state)
             return (results, updates), state
@@ -149,10 +147,10 @@ class WeightPopulation:
         results, updates = stacked
         return results, [_mean_update(values) for values in updates], state
 
-    def _chunk(self, member, generation, scales, start):
+    def _chunk(self, member, generation, scales, start, draws):
         @tf.function(jit_compile=True, autograph=False)
         def draw(generation, start):
-            indices = start + tf.range(self.draws_per_chunk)
+            indices = start + tf.range(draws)
             return self.noise.draw(generation, indices, scales)
 
         def members(drawn):
@@ -162,10 +160,9 @@ class WeightPopulation:
             )
 
         drawn = draw(generation, start)
-        if self.draws_per_chunk == 1:
+        if draws == 1:
             return members(tf.nest.map_structure(lambda t: t[0], drawn))
-        results = map_members(members, drawn, self.vectorize_draws)
-        return tf.nest.map_structure(_join, results)
+        return tf.nest.map_structure(_join, tf.vectorized_map(members, drawn))
 
     def _member_values(self, factors, multipliers):
         """Return (variable, tensor) of what layers do not add up themselves."""
@@ -216,13 +213,6 @@ def has_loops(model):
     return any(
         isinstance(layer, keras.layers.RNN) for _, layer in conversion.walk(model)
     )
-
-
-def _has_attention(model):
-    """Tell whether outputs may have more axes than a softmax takes twice vectorized."""
-    kinds = (keras.layers.Softmax, keras.layers.MultiHeadAttention)
-    kinds += (keras.layers.GroupQueryAttention, keras.layers.Attention)
-    return any(isinstance(layer, kinds) for _, layer in conversion.walk(model))
 
 
 def largest_output(model):

@@ -7,10 +7,12 @@ from keras import ops
 from keras_es.distribution import assign_all
 from keras_es.ops import alopex, noise
 from keras_es.optimizers.arguments import (
+    check_decay,
     check_schedule,
     get_function,
     serialize_function,
     serialize_schedule,
+    value_at,
 )
 from keras_es.optimizers.base import register
 from keras_es.optimizers.evolved import EvolvesWeights, center_of
@@ -63,11 +65,7 @@ class Alopex(EvolvesWeights):
         super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
         self.step_size = check_schedule("step_size", step_size)
         self.fitness = get_function(fitness)
-        if not 0 <= momentum < 1:
-            raise ValueError(
-                f"`momentum` must be in [0, 1). Received: momentum={momentum!r}"
-            )
-        self.momentum = float(momentum)
+        self.momentum = check_decay("momentum", momentum)
 
     @staticmethod
     def small_search(population_size, sigma):
@@ -117,9 +115,7 @@ class Alopex(EvolvesWeights):
         """Return the next values of what is searched."""
         (change,) = search_gradient
         new = alopex.temperature_update(self._temperature.value, change, self.momentum)
-        delta = self.step_size
-        if not isinstance(delta, float):
-            delta = delta(self.generation.value)
+        delta = value_at(self.step_size, self.generation.value)
         delta = ops.cast(delta, "float32")
         state = [(self._temperature, new), (self._delta, delta)]
         values, index = [], range(len(self.searched))

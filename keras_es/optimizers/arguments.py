@@ -139,6 +139,26 @@ def check_schedule(name, value):
     return float(value)
 
 
+def value_at(value, generation):
+    """Return a number as it is, a schedule at a generation as a float32 scalar."""
+    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+        return keras.ops.cast(value(generation), "float32")
+    return value
+
+
+def check_decay(name, value):
+    """Return the decay of a running mean as a float.
+
+    Raises:
+        ValueError: If it is not in [0, 1).
+    """
+    if not 0.0 <= value < 1.0:
+        raise ValueError(
+            f"`{name}` must be a number in [0, 1). Received: {name}={value!r}"
+        )
+    return float(value)
+
+
 def serialize_schedule(value):
     """Return a float as it is, a schedule as its Keras config."""
     if isinstance(value, float):

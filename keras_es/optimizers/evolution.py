@@ -1,6 +1,5 @@
 """What evolution strategies share: population, noise and fitness shaping."""
 
-import keras
 import tensorflow as tf
 from keras import ops
 
@@ -16,6 +15,7 @@ from keras_es.optimizers.arguments import (
     refuse_in_pure,
     serialize_function,
     serialize_schedule,
+    value_at,
 )
 from keras_es.optimizers.evolved import EvolvesWeights
 from keras_es.optimizers.turns import Turns
@@ -167,9 +167,7 @@ class EvolutionStrategy(EvolvesWeights):
 
     def current(self, value):
         """Return a hyperparameter now: a number, or a schedule of the generation."""
-        if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
-            return ops.cast(value(self.generation.value), "float32")
-        return value
+        return value_at(value, self.generation.value)
 
     def noise(self, pair):
         """Return the standard normal noise of one pair, one tensor for each weight."""

@@ -11,6 +11,7 @@ from keras_es.optimizers.arguments import (
     get_function,
     serialize_function,
     serialize_schedule,
+    value_at,
 )
 from keras_es.optimizers.base import register
 from keras_es.optimizers.evolved import EvolvesWeights, center_of
@@ -122,10 +123,8 @@ class GeneticAlgorithm(EvolvesWeights):
 
     def scales(self, generation=None):
         """Return the mutation power of each variable in a generation."""
-        sigma = self.sigma
-        if not isinstance(sigma, float):
-            now = self.generation.value if generation is None else generation
-            sigma = ops.cast(sigma(now), "float32")
+        now = self.generation.value if generation is None else generation
+        sigma = value_at(self.sigma, now)
         return [sigma * factor for factor in self.space.factors]
 
     # From genomes to weights.

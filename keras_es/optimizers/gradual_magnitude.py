@@ -69,14 +69,9 @@ class GradualMagnitude(ScheduledMasks):
 
     def build_search(self):
         """Begin with the mask of step 0."""
-        for masked in self.masked_weights:
-            if masked.kernel_mask is None:
-                raise ValueError(
-                    "GradualMagnitude begins dense, and a block-sparse layer stores "
-                    "active blocks only. Use SET, or a masked layer with pattern="
-                    f"{masked.pattern}. Received: {masked.name!r} of "
-                    f"{type(masked.layer).__name__}"
-                )
+        self.refuse_block_sparse(
+            "begins dense, and a block-sparse layer stores active blocks only"
+        )
         with tf.init_scope():
             first = [int(count) for count in self.counts(0)]
             self._unit_counts = self.add_variable(

@@ -4,6 +4,7 @@ from keras import ops
 
 from keras_es.distribution import assign_all
 from keras_es.ops import search
+from keras_es.optimizers.arguments import check_decay
 from keras_es.optimizers.base import register
 from keras_es.optimizers.evolution import check_schedule
 from keras_es.optimizers.score_gradient import BernoulliStrategy
@@ -86,13 +87,8 @@ class GuidedES(BernoulliStrategy):
                     '`correction` must be "auto" or a number in [0, 1]. '
                     f"Received: correction={correction}"
                 )
-        if not 0.0 <= guidance_momentum < 1.0:
-            raise ValueError(
-                "`guidance_momentum` must be a number in [0, 1). "
-                f"Received: guidance_momentum={guidance_momentum}"
-            )
         self.correction = correction
-        self.guidance_momentum = float(guidance_momentum)
+        self.guidance_momentum = check_decay("guidance_momentum", guidance_momentum)
 
     def build_search(self):
         """Create the running mean of s for each weight."""

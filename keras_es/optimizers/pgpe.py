@@ -6,7 +6,11 @@ from keras import ops
 
 from keras_es.distribution import assign_all
 from keras_es.ops import pgpe
-from keras_es.optimizers.arguments import check_schedule, serialize_schedule
+from keras_es.optimizers.arguments import (
+    check_decay,
+    check_schedule,
+    serialize_schedule,
+)
 from keras_es.optimizers.base import register
 from keras_es.optimizers.evolution import EvolutionStrategy
 from keras_es.optimizers.evolved import center_of
@@ -77,11 +81,7 @@ class PGPE(EvolutionStrategy):
             key: None if value is None else check_schedule(key, value)
             for key, value in rates.items()
         }
-        if not 0 <= momentum < 1:
-            raise ValueError(
-                f"`momentum` must be in [0, 1). Received: momentum={momentum!r}"
-            )
-        self.momentum = float(momentum)
+        self.momentum = check_decay("momentum", momentum)
 
     MAX_CHANGE = 0.2
     """Largest relative change of the std in a generation."""

@@ -44,14 +44,10 @@ class RigL(DropAndGrow):
 
     def build_search(self):
         """Refuse layers that have no gradient at inactive units."""
-        for masked in self.masked_weights:
-            if masked.kernel_mask is None:
-                raise ValueError(
-                    "RigL grows by the gradient at inactive weights, and a "
-                    "block-sparse layer has none there. Use SET, or a masked layer "
-                    f"with pattern={masked.pattern}. Received: {masked.name!r} of "
-                    f"{type(masked.layer).__name__}"
-                )
+        self.refuse_block_sparse(
+            "grows by the gradient at inactive weights, and a block-sparse layer has "
+            "none there"
+        )
 
     def unit_guidance(self, masked, gradient, value, units):
         """Return the gradient itself: replicas have to be averaged before |.|."""
