@@ -2,6 +2,7 @@
 
 MET, MISSED, NO_TARGET = "#009E73", "#D55E00", "#999999"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLUMNS = 2
 
 
 def draw(rows, path):
@@ -17,18 +18,14 @@ def draw(rows, path):
     from matplotlib.figure import Figure
 
     bars, panels = _panels(rows)
-    columns = 2
-    lines = -(-len(panels) // columns)
-    height = 1.0 + 0.32 * len(bars)
-    figure = Figure(figsize=(11, height + 3.2 * lines), layout="constrained")
-    grid = figure.add_gridspec(
-        lines + 1, columns, height_ratios=[height, *[3.2] * lines]
-    )
+    lines = -(-len(panels) // COLUMNS)
+    heights = [0.6 + 0.2 * len(bars), 0.1 + 2.8 * lines]
+    figure = Figure(figsize=(11, sum(heights)), layout="constrained")
+    # Parts of their own: the long names of the bars must not make the curves narrow.
+    upper, lower = figure.subfigures(2, 1, height_ratios=heights)
     if bars:
-        _draw_bars(figure.add_subplot(grid[0, :]), bars)
-    for i, (title, curves) in enumerate(panels.items()):
-        axes = figure.add_subplot(grid[1 + i // columns, i % columns])
-        _draw_curves(axes, title, curves)
+        _draw_bars(upper, bars)
+    _draw_panels(lower, panels)
     figure.savefig(path, dpi=110)
 
 
@@ -45,7 +42,14 @@ def _panels(rows):
     return bars, panels
 
 
-def _draw_bars(axes, rows):
+def _draw_panels(figure, panels):
+    lines = -(-len(panels) // COLUMNS)
+    for i, (title, curves) in enumerate(panels.items()):
+        _draw_curves(figure.add_subplot(lines, COLUMNS, i + 1), title, curves)
+
+
+def _draw_bars(figure, rows):
+    axes = figure.subplots()
     numbers = [row.value if row.ratio is None else row.ratio for row in rows]
     colors = [{None: NO_TARGET, True: MET, False: MISSED}[row.met] for row in rows]
     places = range(len(rows))
@@ -63,7 +67,7 @@ def _draw_bars(axes, rows):
     axes.set_yticks(places, [f"{r.suite}: {r.case}" for r in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.margins(x=0.25)
+    axes.margins(x=0.25, y=0.005)
     axes.set_title("Ratio, with its target (black line); orange: missed", fontsize=10)
 
 
@@ -71,7 +75,8 @@ def _draw_curves(axes, title, curves):
     for color, (label, points) in zip(LINES * len(curves), curves.items()):
         x, y = zip(*sorted(points))
         axes.plot(x, y, "o-", color=color, label=label or None, markersize=4)
-    axes.set(xscale="log", yscale="log", title=title)
+    axes.set(xscale="log", yscale="log")
+    axes.set_title(title, fontsize=10)
     if any(curves):
         axes.legend(fontsize=8)
     axes.grid(alpha=0.3)

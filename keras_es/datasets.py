@@ -87,17 +87,32 @@ class ImageDataset:
             A `tf.data.Dataset` of (float32 images in [0, 1], int32 labels).
         """
         size = len(self.x_train)
-        first_epoch, skipped = divmod(first_step * batch_size, size)
         with tf.device("CPU:0"):
             images, labels = tf.constant(self.x_train), tf.constant(self.y_train)
 
-        def one_epoch(epoch):
+        def shuffled(epoch):
             key = tf.stack([tf.constant(seed, tf.int64), epoch])
             order = tf.random.experimental.stateless_shuffle(
                 tf.range(size), seed=key, alg="philox"
             )
-            draws = _augmentation(key, size) if augment else ()
-            return tf.data.Dataset.from_tensor_slices((order, *draws))
+            return order, *(_augmentation(key, size) if augment else ())
+
+        def begun_in(epoch):
+            """Return the batches that begin in an epoch; the last go beyond its end."""
+            begin = -epoch * size % batch_size
+            count = (size - begin + batch_size - 1) // batch_size
+            following = [shuffled(epoch + i) for i in range(1 + -(-batch_size // size))]
+            rows = [tf.concat(parts, 0)[begin:] for parts in zip(*following)]
+            # Whole batches: to go by single examples took most of the time.
+            return tf.data.Dataset.from_tensor_slices(
+                tuple(
+                    tf.reshape(
+                        r[: count * batch_size],
+                        tf.concat([[count, batch_size], tf.shape(r)[1:]], 0),
+                    )
+                    for r in rows
+                )
+            )
 
         def batch(order, *draws):
             pictures = tf.gather(images, order)
@@ -105,9 +120,10 @@ class ImageDataset:
                 pictures = _shift_and_flip(pictures, *draws)
             return self._scaled(pictures), tf.gather(labels, order)
 
+        first_epoch = first_step * batch_size // size
+        before = -(-first_epoch * size // batch_size)  # batches begun earlier
         epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-        stream = epochs.flat_map(one_epoch).skip(skipped)
-        stream = stream.batch(batch_size, drop_remainder=True)
+        stream = epochs.flat_map(begun_in).skip(first_step - before)
         return stream.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
 
     def test_batches(self, batch_size: int = 1000) -> tf.data.Dataset:

@@ -112,16 +112,19 @@ def _done(_):
     return tf.constant(0)
 
 
-def assign_all(pairs):
+def assign_all(pairs, ok=None):
     """Assign a value to each variable, on every replica.
 
     Args:
         pairs: List of (Keras variable, tensor). All replicas must have computed the
             same values; none are sent.
+        ok: Boolean scalar; if False variables keep their values.
     """
     pairs = [
         (v.value if isinstance(v, keras.Variable) else v, value) for v, value in pairs
     ]
+    if ok is not None:
+        pairs = [(v, tf.where(ok, tf.cast(value, v.dtype), v)) for v, value in pairs]
     if not pairs:
         return
     if not tf.distribute.has_strategy():

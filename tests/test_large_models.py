@@ -43,7 +43,13 @@ def data(model):
 
 CASES = [
     pytest.param(mobile_net, 53, "SNES", id="MobileNetV2", marks=pytest.mark.slow),
-    pytest.param(res_net, 54, "SNES", id="ResNet50", marks=pytest.mark.slow),
+    pytest.param(
+        res_net,
+        54,
+        "SNES",
+        id="ResNet50",
+        marks=[pytest.mark.slow, pytest.mark.repeats],
+    ),
     pytest.param(transformer, 13, "GuidedES", id="transformer"),
 ]
 

@@ -126,7 +126,7 @@ class Alopex(EvolvesWeights):
             signs = alopex.next_signs(sign.value, change, new, uniform)
             state.append((sign, signs))
             values.append(center + delta * self.space.factors[i] * signs)
-        assign_all([(v, ops.where(ok, x, v.value)) for v, x in state])
+        assign_all(state, ok)
         return values
 
     def get_config(self):

@@ -259,20 +259,11 @@ class EvolvesWeights(MaskOptimizer):
             return super().end_generation(search_gradient, ok)
         values = self.update_masks(search_gradient, ok)
         count = len(self.space.weights)
-        assign_all(
-            [
-                (v, tf.where(ok, tf.cast(new, v.dtype), v.value))
-                for v, new in zip(self.space.weights, values)
-            ]
-        )
+        assign_all(zip(self.space.weights, values), ok)
         moved = {id(m): s for m, s in zip(self.space.masked, values[count:])}
         if not moved:
             return self.deploy_scores(None, ok)
         scores = [moved.get(id(m), m.mask_scores.value) for m in self.masked_weights]
-        scores = [
-            tf.where(ok, new, m.mask_scores.value)
-            for m, new in zip(self.masked_weights, scores)
-        ]
         return self.deploy_scores(scores, ok)
 
     # The contract of Keras optimizers, where there is no inner optimizer.

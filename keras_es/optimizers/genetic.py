@@ -235,7 +235,7 @@ class GeneticAlgorithm(EvolvesWeights):
             (self._losses, losses),
             *zip(self._ancestors, ancestors),
         ]
-        assign_all([(v, ops.where(ok, x, v.value)) for v, x in state])
+        assign_all(state, ok)
         return values
 
     def _common(self, genes, length):

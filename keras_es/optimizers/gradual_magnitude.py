@@ -120,8 +120,8 @@ class GradualMagnitude(ScheduledMasks):
     def move_masks(self, guidance, ok):
         """Deploy `moved_masks`, and count."""
         super().move_masks(guidance, ok)
-        old, new = self._unit_counts.value, tf.stack(self.counts(self.steps_done()))
-        assign_all([(self._unit_counts, tf.where(ok, new, old))])
+        counts = tf.stack(self.counts(self.steps_done()))
+        assign_all([(self._unit_counts, counts)], ok)
 
     def nonzeros(self):
         """Return the number of non-zeros of the deployed masks, int64 scalar."""

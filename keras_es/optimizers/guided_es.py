@@ -144,12 +144,7 @@ class GuidedES(BernoulliStrategy):
     def update_masks(self, search_gradient, ok):
         """Descend, and keep the running mean of s."""
         count = len(self.masked_weights)
-        assign_all(
-            [
-                (variable, ops.where(ok, new, variable.value))
-                for variable, new in zip(self._guidance, search_gradient[count:])
-            ]
-        )
+        assign_all(zip(self._guidance, search_gradient[count:]), ok)
         return super().update_masks(search_gradient[:count], ok)
 
     def get_config(self):

@@ -134,7 +134,7 @@ class PGPE(EvolutionStrategy):
             for std, gradient in zip(self._stds, search_gradient[count:])
         ]
         state = [*zip(self._velocities, velocities), *zip(self._stds, stds)]
-        assign_all([(v, ops.where(ok, new, v.value)) for v, new in state])
+        assign_all(state, ok)
         return [m + v for m, v in zip(center_of(self.searched), velocities)]
 
     def get_config(self):

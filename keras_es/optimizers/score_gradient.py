@@ -145,8 +145,8 @@ class BernoulliStrategy(ScoreGradientStrategy):
             # Scores may have moved by many temperatures: two places to start from.
             starts = [shift.value, _threshold(value, chosen)]
             new = search.calibrate_shift(value, temperature, starts, masked.unit_count)
-            shifts.append((shift, ops.where(ok, new, shift.value)))
-        assign_all(shifts)
+            shifts.append((shift, new))
+        assign_all(shifts, ok)
 
 
 class _FirstShift:

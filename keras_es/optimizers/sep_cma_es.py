@@ -115,7 +115,7 @@ class SepCMAES(EvolutionStrategy):
         parts = (new.variances, new.sigma_paths, new.covariance_paths)
         for group, part in zip(groups, parts):
             changes += zip(group, part)
-        assign_all([(v, ops.where(ok, x, v.value)) for v, x in changes])
+        assign_all(changes, ok)
         return new.means
 
     def get_config(self):

@@ -98,9 +98,8 @@ class SNES(EvolutionStrategy):
             eta_mean, eta_std = self._learning_rates(variable)
             value = ops.cast(variable.value, "float32")
             centers.append(search.snes_mean_update(value, std.value, mean, eta_mean))
-            new_std = search.snes_std_update(std.value, square, eta_std)
-            stds.append((std, ops.where(ok, new_std, std.value)))
-        assign_all(stds)
+            stds.append((std, search.snes_std_update(std.value, square, eta_std)))
+        assign_all(stds, ok)
         return centers
 
     def _learning_rates(self, variable):

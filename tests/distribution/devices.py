@@ -7,7 +7,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.distribution.launch import ROOT
+
+COUNTS = [2, pytest.param(4, marks=pytest.mark.repeats)]
 
 PREAMBLE = """
 import keras

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.distribution.devices import run_on_devices
+from tests.distribution.devices import COUNTS, run_on_devices
 
 pytestmark = pytest.mark.slow
 
@@ -174,7 +174,7 @@ np.testing.assert_allclose(served.serve(tf.constant(x)), predicted, 1e-4, 1e-5)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", COUNTS)
 def test_replicas(count, script):
     run_on_devices(count, COMMON + SCRIPTS[script])
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.distribution.devices import run_on_devices
+from tests.distribution.devices import COUNTS, run_on_devices
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ compare(GuidedES, steps_per_pair=2, rate=3.0)
     [GLOBAL, GLOBAL.partition("compare(SNES)")[0] + MORE],
     ids=["methods", "variants"],
 )
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", COUNTS)
 def test_replicas_ranked_together_are_one_population(count, script):
     run_on_devices(count, script)
 
@@ -99,6 +99,6 @@ for i, result in enumerate(gradient):
 """
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", COUNTS)
 def test_semi_updates_equal_numpy(count):
     run_on_devices(count, SEMI)

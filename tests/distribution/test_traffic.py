@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.distribution.devices import run_on_devices
+from tests.distribution.devices import COUNTS, run_on_devices
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +64,6 @@ check(BernoulliNES, members_per_step=2, semi_updates=False)
 """
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", COUNTS)
 def test_traffic_does_not_grow_with_the_population(count):
     run_on_devices(count, SCRIPT + MORE if count == 2 else SCRIPT)
