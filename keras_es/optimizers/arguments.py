@@ -90,7 +90,7 @@ def check_inner(inner_optimizer, mask_optimizer, evolves_weights=False):
     return optimizer
 
 
-def refuse_in_pure(batch_mode, members_per_step, steps_per_pair):
+def refuse_in_pure(batch_mode, members_per_step, steps_per_pair, sparsity_schedule):
     """Raise for arguments that have no meaning where weights are evolved."""
     if batch_mode != "full":
         raise ValueError(
@@ -105,6 +105,11 @@ def refuse_in_pure(batch_mode, members_per_step, steps_per_pair):
                 "With inner_optimizer=None a generation is one step; "
                 f"`members_per_chunk` bounds its memory. Received: {key}={value!r}"
             )
+    if sparsity_schedule is not None:
+        raise ValueError(
+            "With inner_optimizer=None masks are as sparse as wanted from the first "
+            f"generation. Received: sparsity_schedule={sparsity_schedule!r}"
+        )
 
 
 def check_members(members, population_size):

@@ -6,13 +6,15 @@ from keras import ops
 
 from keras_es import _compat
 from keras_es.distribution import assign_all, replica_index
+from keras_es.optimizers.active_units import ActiveUnits
 from keras_es.optimizers.arguments import check_inner, check_integer, refuse_unknown
 from keras_es.optimizers.deployment import deploy
 from keras_es.optimizers.guarded import guarded_apply
+from keras_es.optimizers.hooks import MaskHooks
 from keras_es.optimizers.wrapper import OptimizerWrapper
 
 
-class MaskOptimizer(OptimizerWrapper):
+class MaskOptimizer(MaskHooks, OptimizerWrapper):
     """Train weights with `inner_optimizer` and move masks in the same step.
 
     One training step of `ESModel`, with this object's part in it:
@@ -25,7 +27,7 @@ class MaskOptimizer(OptimizerWrapper):
     5. `update_masks(search_gradient, ok)`: scores move, the deployed mask follows.
     6. `move_masks(guidance, ok)`, if `scheduled`, after steps that `move_is_due` names.
 
-    To write a method, override the class attributes and hooks below. This one moves
+    To write a method, override what `MaskHooks` lists. This one moves
     towards the better of the first two members:
 
     ```python
@@ -54,42 +56,6 @@ class MaskOptimizer(OptimizerWrapper):
             to it.
     """
 
-    population_size = 1
-    """Members evaluated in one step; 1 is the deployed mask itself."""
-
-    batch_mode = "full"
-    """"split": members share the batch out; "full": each sees all of it."""
-
-    fitness = None
-    """None for the model's loss, or a function (y, y_pred) -> per-example values."""
-
-    turns = None
-    """`Turns` if a generation takes several steps."""
-
-    needs_guidance = False
-    """Whether `search_gradient` or `move_masks` wants `unit_guidance`."""
-
-    scheduled = False
-    """Whether masks move by `move_masks`, after the steps that `move_is_due` says."""
-
-    resets_slots = False
-    """Whether the slots of weights that come back start anew."""
-
-    grows_from_zero = False
-    """Whether weights that come back start at zero, else where they were."""
-
-    ranked_together = False
-    """Whether the members of several replicas are one population."""
-
-    compiled_together = True
-    """Whether XLA may compile members and updates as one program."""
-
-    pure = False
-    """Whether weights are evolved, and no gradient is taken."""
-
-    evolves_weights = False
-    """Whether `inner_optimizer` may be None (see `EvolvesWeights`)."""
-
     def __init__(self, inner_optimizer, *, seed=0, name=None, **kwargs):
         refuse_unknown(type(self).__name__, kwargs)
         super().__init__(learning_rate=0.0, name=name)
@@ -100,83 +66,6 @@ class MaskOptimizer(OptimizerWrapper):
         # Straight into __dict__: TensorFlow would track it, and cannot export its keys.
         self.__dict__["_slots"], self.__dict__["_slot_starts"] = {}, {}
         self.__dict__["compiled"] = lambda function: function()
-
-    # Hooks of a method.
-
-    def build_search(self):
-        """Create the state of the search, for `self.masked_weights`."""
-
-    def member_masks(self, pair):
-        """Return the masks of the members of one pair.
-
-        Args:
-            pair: Index of the pair, int32 scalar tensor.
-
-        Returns:
-            List with one entry for each member of the pair (two, or one if
-            `population_size` is 1), each the list of boolean unit masks of
-            `self.masked_weights`; None stands for the deployed mask.
-        """
-        return [[None for _ in self.masked_weights]]
-
-    def search_gradient(self, fitness, valid, guidance):
-        """Return what `update_masks` needs, a list of tensors (pure).
-
-        Args:
-            fitness: [population_size] losses, lower is better.
-            valid: [population_size] booleans, False where not finite.
-            guidance: List of mean `unit_guidance`, or None.
-        """
-        return []
-
-    def unit_guidance(self, masked, gradient, value, units):
-        """Return what is wanted of the gradient g at an effective kernel (pure).
-
-        Asked for if `needs_guidance`, for each member; the mean over members goes on.
-        By default dL/dm of each unit, the sum of g * w over it.
-
-        Args:
-            masked: The masked weight.
-            gradient: g, of the kernel's shape, at active and inactive weights.
-            value: w, the latent kernel.
-            units: Boolean unit mask of the member, None for the deployed one.
-        """
-        return masked.unit_gradient(gradient, value, units)
-
-    def move_is_due(self):
-        """Tell whether masks move after this step, a function of the state alone."""
-        raise NotImplementedError
-
-    def move_masks(self, guidance, ok):
-        """Move masks by the weights after this step.
-
-        Args:
-            guidance: List of mean `unit_guidance` over members and replicas, or [].
-            ok: Boolean scalar; if False nothing may change.
-        """
-
-    def update_masks(self, search_gradient, ok):
-        """Move scores and search distribution.
-
-        Args:
-            search_gradient: What the hook of that name returned.
-            ok: Boolean scalar; if False nothing may change.
-
-        Returns:
-            List of new score tensors, or None if scores did not move.
-        """
-        return None
-
-    def masks_decoded(self, scores, units, ok):
-        """Follow the new scores and the deployed unit masks, for each weight.
-
-        Args:
-            scores: List of score tensors.
-            units: List of boolean unit masks.
-            ok: Boolean scalar; if False nothing may change.
-        """
-
-    # Common work.
 
     @property
     def pairs(self):
@@ -245,6 +134,11 @@ class MaskOptimizer(OptimizerWrapper):
         if self.inner_optimizer is not None:
             slots, starts = _compat.record_slots(self.inner_optimizer, variables)
             self.__dict__["_slots"], self.__dict__["_slot_starts"] = slots, starts
+        if self.sparsity_schedule is not None:
+            # Not through Keras's tracking of attributes, which is for state.
+            active = ActiveUnits(self, self.sparsity_schedule)
+            self.__dict__["active_units"] = active
+            active.build(self.first_scores())
         self.build_search()
         super().build(variables)
 
@@ -284,7 +178,7 @@ class MaskOptimizer(OptimizerWrapper):
                 ops.where(ok, scores, masked.mask_scores.value)
                 for masked, scores in zip(self.masked_weights, new_scores)
             ]
-            units = [m.decode(s) for m, s in zip(self.masked_weights, new_scores)]
+            units = self.decode_scores(new_scores, ok)
             self.masks_decoded(new_scores, units, ok)
             assignments, flipped = deploy(self, new_scores, units)
         assignments += [
@@ -293,6 +187,23 @@ class MaskOptimizer(OptimizerWrapper):
         ]
         assign_all(assignments)
 
+    def unit_counts(self):
+        """Return how many units of each weight are active; None for the wanted."""
+        if self.active_units is None:
+            return [None for _ in self.masked_weights]
+        return self.active_units.now()
+
+    def decode_scores(self, scores, ok):
+        """Return the boolean unit masks of the next generation."""
+        counts = self.unit_counts()
+        if self.active_units is not None:
+            steps = 1 if self.turns is None else self.turns.steps
+            counts = self.active_units.follow((self.generation.value + 1) * steps, ok)
+        return [
+            m.decode(s, count)
+            for m, s, count in zip(self.masked_weights, scores, counts)
+        ]
+
     def share_of_weights(self, number):
         """Return a number of weights as a share of all masked ones, float32 scalar."""
         size = sum(m.size for m in self.masked_weights) or 1
@@ -300,6 +211,8 @@ class MaskOptimizer(OptimizerWrapper):
 
     def nonzeros(self):
         """Return the number of non-zeros of the deployed masks."""
+        if self.active_units is not None:
+            return self.active_units.nonzeros()
         return sum(m.nnz for m in self.masked_weights)
 
     def count_step(self, valid, ok):

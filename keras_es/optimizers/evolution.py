@@ -3,7 +3,7 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_es import conversion
+from keras_es import conversion, schedules
 from keras_es.distribution import replica_count, replica_index, sum_over_replicas
 from keras_es.ops import fitness as shaping
 from keras_es.ops import noise
@@ -18,7 +18,8 @@ from keras_es.optimizers.arguments import (
     value_at,
 )
 from keras_es.optimizers.evolved import EvolvesWeights
-from keras_es.optimizers.turns import Turns
+from keras_es.optimizers.scheduled import serialized
+from keras_es.optimizers.turns import Turns, default_turns
 
 BATCH_MODES = ("split", "full")
 
@@ -60,6 +61,10 @@ class EvolutionStrategy(EvolvesWeights):
             evaluates `population_size` members of its own. True: each ranks its own,
             on its own examples, and the search gradients are averaged. False: the
             losses of all are gathered and ranked together, as one population.
+        sparsity_schedule: A `keras_es.schedules.SparsitySchedule` of the step: more
+            units are active at first, all as a rule, and fewer from generation to
+            generation, in members and deployed masks alike. None: the wanted number
+            from the first step.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
         **kwargs: See `EvolvesWeights`.
@@ -80,6 +85,7 @@ class EvolutionStrategy(EvolvesWeights):
         members_per_step=None,
         steps_per_pair=None,
         semi_updates=True,
+        sparsity_schedule=None,
         seed=0,
         name=None,
         **kwargs,
@@ -103,12 +109,18 @@ class EvolutionStrategy(EvolvesWeights):
         self.population_size = population_size
         self.batch_mode = batch_mode
         if self.pure:
-            refuse_in_pure(batch_mode, members_per_step, steps_per_pair)
+            refuse_in_pure(
+                batch_mode, members_per_step, steps_per_pair, sparsity_schedule
+            )
         self.members_per_step = check_members(members_per_step, population_size)
         if steps_per_pair is not None:
             check_integer("steps_per_pair", steps_per_pair, minimum=1)
         self.steps_per_pair = steps_per_pair
         self.semi_updates = bool(semi_updates)
+        if sparsity_schedule is not None:
+            self.sparsity_schedule = schedules.get(
+                "sparsity_schedule", sparsity_schedule, schedules.SparsitySchedule
+            )
         self.fitness = get_function(fitness)
         self.fitness_shaping = shaping.get(fitness_shaping)
         if sigma is None:
@@ -122,7 +134,7 @@ class EvolutionStrategy(EvolvesWeights):
         super().build(variables)
         if self.pure:
             return
-        members, held = self._turns_for(self.masked_weights)
+        members, held = default_turns(self, self.masked_weights)
         if members < self.population_size or held > 1:
             # Not through Keras's tracking of attributes, which is for state.
             self.__dict__["turns"] = Turns(self, members, held)
@@ -138,21 +150,8 @@ class EvolutionStrategy(EvolvesWeights):
         """
         if self.pure:
             return 1
-        members, held = self._turns_for(conversion.masked_weights(model))
+        members, held = default_turns(self, conversion.masked_weights(model))
         return self.population_size // members * held
-
-    def _turns_for(self, masked_weights):
-        """Return members_per_step and steps_per_pair, by default by what they cost."""
-        members, held = self.members_per_step, self.steps_per_pair
-        cheap = _sampling_is_cheap(masked_weights)
-        if members is None:
-            at_once = cheap or self.batch_mode == "full"
-            members = self.population_size if at_once else 2
-        if held is None:
-            # What the backward pass says is better heard often.
-            held = 8 if self.needs_guidance else 16
-            held = 1 if cheap or members > 2 else held
-        return members, held
 
     @property
     def pairs_in_step(self):
@@ -203,12 +202,12 @@ class EvolutionStrategy(EvolvesWeights):
         """Decode scores + scale * noise and scores - scale * noise."""
         if not self.masked_weights:  # all of them may be frozen
             return [[], []]
-        drawn, scales = self.noise(pair), self.scales()
+        drawn, scales, counts = self.noise(pair), self.scales(), self.unit_counts()
 
         def member(sign):
             return [
-                m.decode(m.mask_scores.value + sign * s * e)
-                for m, s, e in zip(self.masked_weights, scales, drawn)
+                m.decode(m.mask_scores.value + sign * s * e, count)
+                for m, s, e, count in zip(self.masked_weights, scales, drawn, counts)
             ]
 
         # A loop, for XLA takes long to compile a selection, and so does it once.
@@ -336,14 +335,5 @@ class EvolutionStrategy(EvolvesWeights):
             "members_per_step": self.members_per_step,
             "steps_per_pair": self.steps_per_pair,
             "semi_updates": self.semi_updates,
+            "sparsity_schedule": serialized(self.sparsity_schedule),
         }
-
-
-def _sampling_is_cheap(masked_weights):
-    """Tell whether units are few: at most one for each 16 weights.
-
-    Where each weight is a unit, to draw and decode a member costs several times the
-    member's forward and backward pass at the usual batch sizes.
-    """
-    units = sum(m.units for m in masked_weights)
-    return 16 * units <= sum(m.size for m in masked_weights)

@@ -1,11 +1,8 @@
 """Gradual magnitude pruning: from dense to sparse along a schedule."""
 
-import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_es import schedules
-from keras_es.distribution import assign_all
 from keras_es.optimizers.base import register
 from keras_es.optimizers.scheduled import ScheduledMasks, one_of, schedule_config
 
@@ -67,50 +64,19 @@ class GradualMagnitude(ScheduledMasks):
             sparsity_schedule, schedules.SparsitySchedule,
         )  # fmt: skip
 
-    def build_search(self):
-        """Begin with the mask of step 0."""
-        self.refuse_block_sparse(
-            "begins dense, and a block-sparse layer stores active blocks only"
-        )
-        with tf.init_scope():
-            first = [int(count) for count in self.counts(0)]
-            self._unit_counts = self.add_variable(
-                (len(first),),
-                initializer=_Values(first),
-                dtype="int64",
-                name="unit_counts",
-                aggregation="only_first_replica",
-            )
-            for masked, size, count in zip(
-                self.masked_weights, self.magnitudes(), first
-            ):
-                units = masked.decode(size, count)
-                masked.mask_scores.assign(size)
-                masked.kernel_mask.assign(masked.expand(units))
-
-    def counts(self, step):
-        """Return k_t of each weight, a list of int64 scalars."""
-        left = self.sparsity_schedule.remaining(step)
-        density = 1.0 - self.sparsity_schedule.initial_sparsity
-        counts = []
-        for masked in self.masked_weights:
-            last = masked.unit_count
-            first = max(density * masked.units, last)
-            wanted = last + (first - last) * left
-            counts.append(masked.pattern.whole_count(wanted, masked.matrix_shape))
-        return counts
+    def first_scores(self):
+        """Return the sums of |w|."""
+        return self.magnitudes()
 
     def move_is_due(self):
         """Ask the schedule; at its end, also if a step that was void missed it."""
         step, schedule = self.steps_done(), self.sparsity_schedule
-        last = np.array([m.unit_count for m in self.masked_weights], "int64")
-        unfinished = tf.reduce_any(self._unit_counts.value > last)
-        late = tf.logical_and(step > schedule.end_step, unfinished)
+        late = tf.logical_and(step > schedule.end_step, self.active_units.unfinished())
         return tf.logical_or(schedule.is_due(step), late)
 
     def moved_masks(self, guidance):
         """Keep the k_t largest units of each weight."""
-        sizes, counts = self.magnitudes(), self.counts(self.steps_done())
+        sizes, counts = self.magnitudes(), self.active_units.at(self.steps_done())
         units = [
             m.decode(size, count)
             for m, size, count in zip(self.masked_weights, sizes, counts)
@@ -120,25 +86,9 @@ class GradualMagnitude(ScheduledMasks):
     def move_masks(self, guidance, ok):
         """Deploy `moved_masks`, and count."""
         super().move_masks(guidance, ok)
-        counts = tf.stack(self.counts(self.steps_done()))
-        assign_all([(self._unit_counts, counts)], ok)
-
-    def nonzeros(self):
-        """Return the number of non-zeros of the deployed masks, int64 scalar."""
-        weights = [m.size // m.units for m in self.masked_weights]
-        return tf.reduce_sum(self._unit_counts.value * np.array(weights, "int64"))
+        self.active_units.follow(self.steps_done(), ok)
 
     def get_config(self):
         """Return the arguments of the constructor."""
         given = self.end_step, "sparsity_schedule", self.sparsity_schedule
         return {**super().get_config(), **schedule_config(*given)}
-
-
-class _Values(keras.initializers.Initializer):
-    """Initializer with given numbers."""
-
-    def __init__(self, values):
-        self.values = values
-
-    def __call__(self, shape, dtype=None):
-        return tf.reshape(tf.constant(self.values, dtype), shape)

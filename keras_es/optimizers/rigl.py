@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_es.optimizers.active_units import refuse_block_sparse
 from keras_es.optimizers.base import register
 from keras_es.optimizers.scheduled import DropAndGrow
 
@@ -44,9 +45,10 @@ class RigL(DropAndGrow):
 
     def build_search(self):
         """Refuse layers that have no gradient at inactive units."""
-        self.refuse_block_sparse(
+        refuse_block_sparse(
+            self,
             "grows by the gradient at inactive weights, and a block-sparse layer has "
-            "none there"
+            "none there",
         )
 
     def unit_guidance(self, masked, gradient, value, units):

@@ -45,20 +45,6 @@ class ScheduledMasks(MaskOptimizer):
         share = self.share_of_weights(flipped)
         assign_all([*assignments, (self.mask_flip_ratio, share)])
 
-    def refuse_block_sparse(self, why):
-        """Raise if a layer stores active blocks only.
-
-        Args:
-            why: What of it this method cannot do with, for the message.
-        """
-        for masked in self.masked_weights:
-            if masked.kernel_mask is None:
-                raise ValueError(
-                    f"{type(self).__name__} {why}. Use SET, or a masked layer with "
-                    f"pattern={masked.pattern}. Received: {masked.name!r} of "
-                    f"{type(masked.layer).__name__}"
-                )
-
     def magnitudes(self):
         """Return the sum of |w| over each unit, for each weight."""
         return [

@@ -144,7 +144,10 @@ class BernoulliStrategy(ScoreGradientStrategy):
         ):
             # Scores may have moved by many temperatures: two places to start from.
             starts = [shift.value, _threshold(value, chosen)]
-            new = search.calibrate_shift(value, temperature, starts, masked.unit_count)
+            count = masked.unit_count
+            if self.active_units is not None:
+                count = ops.sum(ops.cast(chosen, "float32"))
+            new = search.calibrate_shift(value, temperature, starts, count)
             shifts.append((shift, new))
         assign_all(shifts, ok)
 
@@ -159,11 +162,12 @@ class _FirstShift:
         sigma = self.strategy.sigma
         start = sigma if isinstance(sigma, float) else sigma(0)
         scores = self.masked.mask_scores.value
+        chosen = self.masked.stored_units()
         return search.calibrate_shift(
             scores,
             ops.maximum(ops.cast(start, "float32"), 1e-4),
-            [_threshold(scores, self.masked.decode(scores))],
-            self.masked.unit_count,
+            [_threshold(scores, chosen)],
+            ops.sum(ops.cast(chosen, "float32")),
             iterations=8,
         )
 

@@ -14,6 +14,35 @@ from keras_es.distribution import (
 )
 
 
+def default_turns(strategy, masked_weights):
+    """Return members_per_step and steps_per_pair, by default by what they cost.
+
+    Args:
+        strategy: The `EvolutionStrategy`.
+        masked_weights: The masked weights that it will search.
+    """
+    members, held = strategy.members_per_step, strategy.steps_per_pair
+    cheap = _sampling_is_cheap(masked_weights)
+    if members is None:
+        at_once = cheap or strategy.batch_mode == "full"
+        members = strategy.population_size if at_once else 2
+    if held is None:
+        # What the backward pass says is better heard often.
+        held = 8 if strategy.needs_guidance else 16
+        held = 1 if cheap or members > 2 else held
+    return members, held
+
+
+def _sampling_is_cheap(masked_weights):
+    """Tell whether units are few: at most one for each 16 weights.
+
+    Where each weight is a unit, to draw and decode a member costs several times the
+    member's forward and backward pass at the usual batch sizes.
+    """
+    units = sum(m.units for m in masked_weights)
+    return 16 * units <= sum(m.size for m in masked_weights)
+
+
 class Turns:
     """What a population that is spread over steps remembers between them.
 
