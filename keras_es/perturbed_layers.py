@@ -80,7 +80,8 @@ def find_shared(layers, variables, function):
         function: Called without arguments; calls the model.
 
     Returns:
-        Dict from id of a kernel to its `Shared`.
+        Dict from id of a kernel to its `Shared`, and the set of all operations that
+        differ between members.
     """
     mark = tf.identity(tf.zeros(()))
     mapping = [(v, _marked(v, mark)) for v in variables]
@@ -98,12 +99,12 @@ def find_shared(layers, variables, function):
     with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
         with _calls({k: (layer, recorded(k, layer)) for k, layer in layers.items()}):
             function()
-    found = {}
+    depending, found = _depending_on(mark), {}
     for key, inputs in calls.items():
-        if len(inputs) == 1 and not _depends(inputs[0], mark):
+        if len(inputs) == 1 and not _is_of(inputs[0], depending):
             kernel = ops.cast(layers[key].kernel.value, inputs[0].dtype)
             found[key] = Shared(inputs[0], _product(layers[key])(inputs[0], kernel))
-    return found
+    return found, depending
 
 
 def _marked(variable, mark):
@@ -111,17 +112,19 @@ def _marked(variable, mark):
     return value + tf.cast(mark, value.dtype)
 
 
-def _depends(tensor, source):
-    """Tell whether a tensor of a graph was computed from another."""
-    waiting, seen = [tensor], set()
+def _is_of(tensor, operations):
+    return tf.is_symbolic_tensor(tensor) and tensor.op in operations
+
+
+def _depending_on(source):
+    """Return the set of the operations that are computed from a tensor."""
+    waiting, found = [source], set()
     while waiting:
-        current = waiting.pop()
-        if current is source:
-            return True
-        if tf.is_symbolic_tensor(current) and id(current.op) not in seen:
-            seen.add(id(current.op))
-            waiting.extend(current.op.inputs)
-    return False
+        for operation in waiting.pop().consumers():
+            if operation not in found:
+                found.add(operation)
+                waiting.extend(operation.outputs)
+    return found
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_es import conversion, perturbed_layers
+from keras_es._vectorizing import can_be_vectorized
 from keras_es.layers.masked_weight import effective_weights
 from keras_es.weight_noise import largest_divisor
 
@@ -113,14 +114,12 @@ class WeightPopulation:
             the last state of `after`.
         """
         first_draw = first_pair // self.noise.pairs_per_draw
-        graph = tf.compat.v1.get_default_graph()
-        before = len(graph.get_operations())
-        shared = perturbed_layers.find_shared(
+        shared, differing = perturbed_layers.find_shared(
             self.layers, self.noise.variables, function
         )
-        operations = graph.get_operations()[before:]
+        self.vectorize = self.vectorize and can_be_vectorized(differing)
         # Without vectorizing, draws at once would be copies of the graph.
-        together = self.vectorize and _may_have_two_more_axes(operations)
+        together = self.vectorize and _may_have_two_more_axes(differing)
         draws = self.draws_per_chunk if together else 1
         chunks = self.draws // draws
 

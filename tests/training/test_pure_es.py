@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_es
 from keras_es.optimizers import SNES, Alopex, OpenES, SepCMAES
@@ -222,6 +223,24 @@ def test_fitness_need_not_be_the_loss():
         return keras.ops.cast((y_pred > 0.5) != (y > 0.5), "float32")
 
     model = pure.compiled("snes", fitness=errors)
+    logs = model.train_on_batch(*problems.data(), return_dict=True)
+    assert logs["population_loss"] == pytest.approx(1 - logs["accuracy"], rel=1e-4)
+
+
+def by_argmax(y, y_pred):
+    both = keras.ops.concatenate([1.0 - y_pred, y_pred], -1)
+    decided = keras.ops.argmax(both, -1)
+    return keras.ops.cast(decided != keras.ops.cast(y[:, 0], decided.dtype), "float32")
+
+
+def by_an_operation_that_is_not_vectorized(y, y_pred):
+    next_up = tf.math.nextafter(y_pred, tf.ones_like(y_pred))
+    return keras.ops.cast((next_up > 0.5) != (y > 0.5), "float32")
+
+
+@pytest.mark.parametrize("fitness", [by_argmax, by_an_operation_that_is_not_vectorized])
+def test_any_operation_may_be_in_the_fitness_under_xla(fitness):
+    model = pure.compiled("open_es", fitness=fitness, jit_compile=True)
     logs = model.train_on_batch(*problems.data(), return_dict=True)
     assert logs["population_loss"] == pytest.approx(1 - logs["accuracy"], rel=1e-4)
 

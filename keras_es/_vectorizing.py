@@ -1,0 +1,38 @@
+"""What `tf.vectorized_map` can do under XLA, which TensorFlow does not tell in public.
+
+An operation that it has no rule for becomes a loop over the elements, which XLA
+refuses with an error about TensorListReserve.
+"""
+
+import tensorflow as tf
+
+try:
+    from tensorflow.python.ops.parallel_for import pfor
+
+    RULES = pfor._pfor_converter_registry
+except (ImportError, AttributeError):  # moved: everything counts as known
+    pfor, RULES = None, None
+
+_LOOPS = ("While", "StatelessWhile")
+
+
+def _bitcast(pfor_input):
+    """Cast bits as they are: each number by itself, if both types are as long."""
+    to = pfor_input.get_attr("type")
+    return pfor.wrap(tf.bitcast(pfor_input.stacked_input(0), to), True)
+
+
+if RULES is not None and "Bitcast" not in RULES:
+    # Keras's argmax looks at the sign of zeros, so no accuracy could be a fitness.
+    pfor.RegisterPFor("Bitcast")(_bitcast)
+
+
+def can_be_vectorized(operations):
+    """Tell whether there is a rule for all operations that differ between elements.
+
+    Args:
+        operations: Iterable of `tf.Operation`.
+    """
+    return RULES is None or all(
+        op.type in RULES and op.type not in _LOOPS for op in operations
+    )
