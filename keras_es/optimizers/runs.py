@@ -2,13 +2,18 @@
 
 import keras
 
-from keras_es import schedules
+from keras_es import conversion, schedules
 from keras_es.optimizers.gradual_magnitude import GradualMagnitude
+from keras_es.optimizers.open_es import OpenES
 from keras_es.optimizers.scheduled import DropAndGrow
 from keras_es.optimizers.score_gradient import ScoreGradient
+from keras_es.optimizers.turns import sampling_is_cheap
 
 REST = 0.75
 """Share of a run after which scheduled masks rest, as in RigL."""
+
+SEARCHED, FALLING = 0.6, 0.4
+"""Shares of a run in which losses alone move masks, and in which masks get sparse."""
 
 MOVES = 75
 """Moves of scheduled masks in a run, if that is not more often than every step."""
@@ -23,6 +28,12 @@ def for_run(cls, inner_optimizer, model, steps, **kwargs):
       times until then, but not less often than every 100 steps;
     - `StraightThrough`, `GuidedES`, `OpenES`, `BernoulliNES`: the learning rate of the
       scores falls to 0 along a cosine, from three times its constant default;
+    - `OpenES` with few units (one for 16 weights or more, as with blocks and channels):
+      masks are dense at first and as sparse as wanted after 40 % of the steps, so that
+      the weights of every unit are trained before losses decide about it; sigma falls
+      from 2 in a straight line, the learning rate of the scores from 0.05 along a
+      cosine, and both end after 60 %, from when on the mask rests. Block-sparse layers
+      are sparse from the first step;
     - others as they are by default.
 
     Args:
@@ -50,6 +61,7 @@ def for_run(cls, inner_optimizer, model, steps, **kwargs):
 
 def _arguments(cls, model, steps, given):
     """Return the arguments that follow from the length of a run."""
+    masked_weights = conversion.masked_weights(model)
     end_step = max(1, int(REST * steps))
     update_every = min(100, max(1, end_step // MOVES))
     if issubclass(cls, DropAndGrow):
@@ -58,6 +70,8 @@ def _arguments(cls, model, steps, given):
     elif issubclass(cls, GradualMagnitude):
         schedule = schedules.PolynomialSparsity(end_step, update_every=update_every)
         arguments = {"sparsity_schedule": schedule}
+    elif issubclass(cls, OpenES) and sampling_is_cheap(masked_weights):
+        return _few_units(cls, model, masked_weights, steps, given)
     elif issubclass(cls, ScoreGradient) and "score_optimizer" not in given:
         generation = cls("sgd", **given).steps_per_generation(model)
         # A decay from three times the constant rate moves scores about as far.
@@ -70,3 +84,18 @@ def _arguments(cls, model, steps, given):
     if {"end_step", *arguments} & set(given):
         return {}
     return arguments
+
+
+def _few_units(cls, model, masked_weights, steps, given):
+    """Return arguments of a search that losses alone can finish before the run ends."""
+    generations = -(-steps // cls("sgd", **given).steps_per_generation(model))
+    searched = max(1, int(SEARCHED * generations))
+    schedule = keras.optimizers.schedules
+    arguments = {
+        "sigma": schedule.PolynomialDecay(2.0, searched, 0.001),
+        "score_optimizer": keras.optimizers.Adam(schedule.CosineDecay(0.05, searched)),
+    }
+    if all(m.kernel_mask is not None for m in masked_weights):
+        falling = schedules.PolynomialSparsity(max(1, int(FALLING * steps)))
+        arguments["sparsity_schedule"] = falling
+    return {name: value for name, value in arguments.items() if name not in given}

@@ -22,7 +22,7 @@ def default_turns(strategy, masked_weights):
         masked_weights: The masked weights that it will search.
     """
     members, held = strategy.members_per_step, strategy.steps_per_pair
-    cheap = _sampling_is_cheap(masked_weights)
+    cheap = sampling_is_cheap(masked_weights)
     if members is None:
         at_once = cheap or strategy.batch_mode == "full"
         members = strategy.population_size if at_once else 2
@@ -33,7 +33,7 @@ def default_turns(strategy, masked_weights):
     return members, held
 
 
-def _sampling_is_cheap(masked_weights):
+def sampling_is_cheap(masked_weights):
     """Tell whether units are few: at most one for each 16 weights.
 
     Where each weight is a unit, to draw and decode a member costs several times the

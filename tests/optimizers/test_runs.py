@@ -3,6 +3,7 @@
 import keras
 import pytest
 
+import keras_es
 from keras_es import optimizers, schedules
 from keras_es.optimizers import for_run
 from tests.reference import problems
@@ -64,3 +65,28 @@ def test_what_is_given_wins():
     assert made("straight_through", score_optimizer=own).score_optimizer is own
     schedule = schedules.ConstantUpdates(0.1)
     assert made("set", update_schedule=schedule).update_schedule is schedule
+
+
+def coarse(**kwargs):
+    dense = keras.Sequential([keras.Input((16,)), keras.layers.Dense(16)])
+    blocks = keras_es.patterns.Block(8, 4)
+    model = keras_es.sparsify(dense, 0.5, pattern=blocks)
+    return for_run(optimizers.OpenES, "adam", model, STEPS, **kwargs)
+
+
+def test_few_units_begin_dense_and_the_search_ends():
+    optimizer = coarse()
+    assert optimizer.sparsity_schedule.end_step == 80
+    assert float(optimizer.sigma(0)) == 2.0
+    assert float(optimizer.sigma(120)) == pytest.approx(0.001)
+    assert float(optimizer.score_optimizer._learning_rate(120)) == 0.0
+    assert coarse(sigma=0.3).sigma == 0.3
+    assert float(coarse(members_per_step=2).sigma(30)) == pytest.approx(0.001)
+
+
+def test_block_sparse_layers_do_not_begin_dense():
+    layer = keras_es.layers.BlockSparseDense(16, sparsity=0.5, block_size=8)
+    model = keras_es.ESSequential([keras.Input((16,)), layer])
+    optimizer = for_run(optimizers.OpenES, "adam", model, STEPS)
+    assert optimizer.sparsity_schedule is None
+    assert float(optimizer.sigma(0)) == 2.0
