@@ -48,6 +48,8 @@ class EvolutionStrategy(EvolvesWeights):
         fitness_shaping: Name or function, see `keras_es.ops.fitness`.
         sigma: Scale of the noise, in units of the initial scores (standard normal),
             or a `keras.optimizers.schedules.LearningRateSchedule` of the generation.
+            Where that has come to 0 the search rests: members are the deployed mask,
+            and each gets examples of its own under "split".
             With inner_optimizer=None in units of the weights; scores then get ten
             times that. None for 0.3, or then `default_weight_sigma`.
         members_per_step: Even integer M that divides n: the members of a generation
@@ -187,6 +189,12 @@ class EvolutionStrategy(EvolvesWeights):
         return [
             noise.stream_key(self.seed, f"{i}") for i in range(len(self.masked_weights))
         ]
+
+    def search_rests(self):
+        """Return whether sigma is 0 by its schedule."""
+        if self.pure or isinstance(self.sigma, float):
+            return False
+        return ops.equal(self.current(self.sigma), 0.0)
 
     def scales(self):
         """Return the scale of the noise of each searched variable."""

@@ -92,6 +92,10 @@ class MaskHooks:
         """
         return masked.unit_gradient(gradient, value, units)
 
+    def search_rests(self):
+        """Return whether the members of a step are equal: False or a boolean scalar."""
+        return False
+
     def move_is_due(self):
         """Tell whether masks move after this step, a function of the state alone."""
         raise NotImplementedError

@@ -32,8 +32,8 @@ def for_run(cls, inner_optimizer, model, steps, **kwargs):
       masks are dense at first and as sparse as wanted after 40 % of the steps, so that
       the weights of every unit are trained before losses decide about it; sigma falls
       from 2 in a straight line, the learning rate of the scores from 0.05 along a
-      cosine, and both end after 60 %, from when on the mask rests. Block-sparse layers
-      are sparse from the first step;
+      cosine, and both end after 60 %, from when on a step is one of `Static`.
+      Block-sparse layers are sparse from the first step;
     - others as they are by default.
 
     Args:
@@ -92,7 +92,7 @@ def _few_units(cls, model, masked_weights, steps, given):
     searched = max(1, int(SEARCHED * generations))
     schedule = keras.optimizers.schedules
     arguments = {
-        "sigma": schedule.PolynomialDecay(2.0, searched, 0.001),
+        "sigma": schedule.PolynomialDecay(2.0, searched, 0.0),
         "score_optimizer": keras.optimizers.Adam(schedule.CosineDecay(0.05, searched)),
     }
     if all(m.kernel_mask is not None for m in masked_weights):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_es
-from keras_es.optimizers import SNES, Static
+from keras_es.optimizers import SNES, OpenES, Static
 from keras_es.population import Population
 from tests.training.common import compiled, cross_entropy, data, mlp, sgd, sparse_mlp
 
@@ -246,3 +246,21 @@ def test_a_step_without_valid_members_changes_nothing():
             np.testing.assert_array_equal(variable, old, err_msg=variable.path)
     assert logs["skipped_steps"] == 1 and logs["nonfinite_members"] == 4
     assert np.isfinite(model.train_on_batch(x, y, return_dict=True)["population_loss"])
+
+
+@pytest.mark.parametrize("held", [1, 4])
+@pytest.mark.parametrize("members", [2, 4, 8])
+def test_while_sigma_is_zero_a_step_is_that_of_a_static_mask(members, held):
+    """Members are equal then, and each is trained on examples of its own."""
+    over = keras.optimizers.schedules.PiecewiseConstantDecay([-1], [1.0, 0.0])
+    strategy = OpenES(
+        sgd(), 8, members_per_step=members, steps_per_pair=held, sigma=over
+    )
+    weights = []
+    for optimizer in (strategy, Static(sgd())):
+        keras.utils.set_random_seed(0)
+        model = compiled(sparse_mlp(), optimizer)
+        model.fit(*data(32), batch_size=16, epochs=3, shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, 1e-4, 1e-5)
