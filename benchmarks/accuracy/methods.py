@@ -137,4 +137,4 @@ def optimizer(method, config, model, steps, seed):
     if knob is not None:
         usual = optimizers.for_run(cls, adam(), model, steps)
         arguments |= knob.arguments(config[knob.name], usual, steps)
-    return optimizers.for_run(cls, adam(), model, steps, **arguments)
+    return optimizers.for_run(cls, adam(), model, steps, begin_dense=True, **arguments)

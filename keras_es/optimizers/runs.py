@@ -3,6 +3,7 @@
 import keras
 
 from keras_es import conversion, schedules
+from keras_es.optimizers.evolution import EvolutionStrategy
 from keras_es.optimizers.gradual_magnitude import GradualMagnitude
 from keras_es.optimizers.open_es import OpenES
 from keras_es.optimizers.scheduled import DropAndGrow
@@ -19,7 +20,7 @@ MOVES = 75
 """Moves of scheduled masks in a run, if that is not more often than every step."""
 
 
-def for_run(cls, inner_optimizer, model, steps, **kwargs):
+def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
     """Make an optimizer of masks for a run of so many training steps.
 
     Masks have to settle before a run ends. What that takes depends on the method:
@@ -29,11 +30,8 @@ def for_run(cls, inner_optimizer, model, steps, **kwargs):
     - `StraightThrough`, `GuidedES`, `OpenES`, `BernoulliNES`: the learning rate of the
       scores falls to 0 along a cosine, from three times its constant default;
     - `OpenES` with few units (one for 16 weights or more, as with blocks and channels):
-      masks are dense at first and as sparse as wanted after 40 % of the steps, so that
-      the weights of every unit are trained before losses decide about it; sigma falls
-      from 2 in a straight line, the learning rate of the scores from 0.05 along a
-      cosine, and both end after 60 %, from when on a step is one of `Static`.
-      Block-sparse layers are sparse from the first step;
+      sigma falls from 2 in a straight line, the learning rate of the scores from 0.05
+      along a cosine, and both end after 60 %, from when on a step is one of `Static`;
     - others as they are by default.
 
     Args:
@@ -42,6 +40,11 @@ def for_run(cls, inner_optimizer, model, steps, **kwargs):
             schedule is not touched.
         model: The model that will be trained, with masked layers.
         steps: Integer, epochs * steps_per_epoch.
+        begin_dense: Whether an `EvolutionStrategy` may begin dense and be as sparse as
+            wanted after 40 % of the steps only, so that the weights of every unit are
+            trained before the search decides about it. More accurate at high
+            sparsity, but until then no smaller. Models with block-sparse layers
+            cannot, and other methods begin as they always do.
         **kwargs: Further arguments of the method; those here win.
 
     Returns:
@@ -56,7 +59,18 @@ def for_run(cls, inner_optimizer, model, steps, **kwargs):
     >>> schedule.end_step, schedule.update_every
     (6000, 80)
     """
-    return cls(inner_optimizer, **_arguments(cls, model, steps, kwargs), **kwargs)
+    arguments = _arguments(cls, model, steps, kwargs)
+    if begin_dense and issubclass(cls, EvolutionStrategy):
+        dense = {"sparsity_schedule": _falling(model, steps)}
+        arguments = {**dense, **arguments}
+    arguments = {k: v for k, v in arguments.items() if k not in kwargs}
+    return cls(inner_optimizer, **arguments, **kwargs)
+
+
+def _falling(model, steps):
+    if any(m.kernel_mask is None for m in conversion.masked_weights(model)):
+        return None
+    return schedules.PolynomialSparsity(max(1, int(FALLING * steps)))
 
 
 def _arguments(cls, model, steps, given):
@@ -71,7 +85,7 @@ def _arguments(cls, model, steps, given):
         schedule = schedules.PolynomialSparsity(end_step, update_every=update_every)
         arguments = {"sparsity_schedule": schedule}
     elif issubclass(cls, OpenES) and sampling_is_cheap(masked_weights):
-        return _few_units(cls, model, masked_weights, steps, given)
+        return _few_units(cls, model, steps, given)
     elif issubclass(cls, ScoreGradient) and "score_optimizer" not in given:
         generation = cls("sgd", **given).steps_per_generation(model)
         # A decay from three times the constant rate moves scores about as far.
@@ -86,16 +100,12 @@ def _arguments(cls, model, steps, given):
     return arguments
 
 
-def _few_units(cls, model, masked_weights, steps, given):
+def _few_units(cls, model, steps, given):
     """Return arguments of a search that losses alone can finish before the run ends."""
     generations = -(-steps // cls("sgd", **given).steps_per_generation(model))
     searched = max(1, int(SEARCHED * generations))
     schedule = keras.optimizers.schedules
-    arguments = {
+    return {
         "sigma": schedule.PolynomialDecay(2.0, searched, 0.0),
         "score_optimizer": keras.optimizers.Adam(schedule.CosineDecay(0.05, searched)),
     }
-    if all(m.kernel_mask is not None for m in masked_weights):
-        falling = schedules.PolynomialSparsity(max(1, int(FALLING * steps)))
-        arguments["sparsity_schedule"] = falling
-    return {name: value for name, value in arguments.items() if name not in given}

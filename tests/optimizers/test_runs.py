@@ -74,9 +74,9 @@ def coarse(**kwargs):
     return for_run(optimizers.OpenES, "adam", model, STEPS, **kwargs)
 
 
-def test_few_units_begin_dense_and_the_search_ends():
+def test_search_of_few_units_ends():
     optimizer = coarse()
-    assert optimizer.sparsity_schedule.end_step == 80
+    assert optimizer.sparsity_schedule is None
     assert float(optimizer.sigma(0)) == 2.0
     assert float(optimizer.sigma(120)) == 0.0
     assert float(optimizer.score_optimizer._learning_rate(120)) == 0.0
@@ -84,9 +84,17 @@ def test_few_units_begin_dense_and_the_search_ends():
     assert float(coarse(members_per_step=2).sigma(30)) == 0.0
 
 
+@pytest.mark.parametrize("name", problems.POPULATIONS)
+def test_strategies_may_begin_dense(name):
+    assert made(name).sparsity_schedule is None
+    assert made(name, begin_dense=True).sparsity_schedule.end_step == 80
+    own = schedules.OneShot(7)
+    assert made(name, begin_dense=True, sparsity_schedule=own).sparsity_schedule is own
+
+
 def test_block_sparse_layers_do_not_begin_dense():
     layer = keras_es.layers.BlockSparseDense(16, sparsity=0.5, block_size=8)
     model = keras_es.ESSequential([keras.Input((16,)), layer])
-    optimizer = for_run(optimizers.OpenES, "adam", model, STEPS)
+    optimizer = for_run(optimizers.OpenES, "adam", model, STEPS, begin_dense=True)
     assert optimizer.sparsity_schedule is None
     assert float(optimizer.sigma(0)) == 2.0
