@@ -79,8 +79,13 @@ class BlockSparseWeight:
         """R, the number of blocks of inputs."""
         return self.mask_scores.shape[0]
 
-    def decode(self, scores):
-        """Turn scores [R, C] into booleans with the k best of each column true."""
+    def decode(self, scores, count=None):
+        """Turn scores [R, C] into booleans with the k best of each column true.
+
+        Args:
+            scores: float32 tensor [R, C].
+            count: Not used, for a layer stores k blocks of each column at all times.
+        """
         return index_ops.top_k_in_columns(scores, self.block_index.shape[1])
 
     def member_values(self, value, units):
