@@ -56,11 +56,11 @@ class Population:
         return self._finish(sums)
 
     def _pair(self, pair, sums):
-        rests = self.optimizer.search_rests()
-        shared = self._share(pair)
+        batch, rests = self._share(pair), self.optimizer.search_rests()
         for sign, masks in enumerate(self.optimizer.step_masks(pair)):
-            # Equal members have nothing to compare; each is trained on its own.
-            batch = shared if rests is False else self._share(pair, sign, rests)
+            if sign and rests is not False:
+                # Equal members have nothing to compare; each is trained on its own.
+                batch = self._share(pair, apart=rests)
             index = pair * self.optimizer.members_per_pair + sign
             metrics = self._metrics_before(sums)
             member = Member(self, pair, masks, metrics).evaluate(batch)
@@ -72,8 +72,8 @@ class Population:
             return [tf.convert_to_tensor(v.value) for v in self.metrics]
         return sums["metrics"]
 
-    def _share(self, pair, sign=0, apart=False):
-        """Return the examples of a pair, or if `apart` of one of its two members.
+    def _share(self, pair, apart=False):
+        """Return the examples of a pair, or if `apart` others for its second member.
 
         In split mode there are B/M examples for each pair, with M members in the step,
         starting at a place that is drawn for each step, so that all of the data is seen
@@ -87,7 +87,7 @@ class Population:
         seed = noise.counter_seed(key, self.optimizer.steps_done(), 0)
         start = noise.uniform((), seed) * tf.cast(self.batch_size, tf.float32)
         start = tf.cast(start, tf.int32) + pair * share
-        if sign:
+        if apart is not False:
             start += tf.where(apart, self.optimizer.pairs_in_step * share, 0)
         # The last batch may leave a replica without examples.
         rows = (start + tf.range(share)) % tf.maximum(self.batch_size, 1)

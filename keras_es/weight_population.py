@@ -117,9 +117,9 @@ class WeightPopulation:
         shared, differing = perturbed_layers.find_shared(
             self.layers, self.noise.variables, function
         )
-        self.vectorize = self.vectorize and can_be_vectorized(differing)
+        vectorize = self.vectorize and can_be_vectorized(differing)
         # Without vectorizing, draws at once would be copies of the graph.
-        together = self.vectorize and _may_have_two_more_axes(differing)
+        together = vectorize and _may_have_two_more_axes(differing)
         draws = self.draws_per_chunk if together else 1
         chunks = self.draws // draws
 
@@ -133,7 +133,8 @@ class WeightPopulation:
 
         def chunk(i, state):
             start = first_draw + i * draws
-            results, updates = self._chunk(member, generation, scales, start, draws)
+            drawn = self._draw(generation, scales, start, draws)
+            results, updates = _chunk(member, drawn, draws, vectorize)
             if after is not None:
                 results, state = after(results, state)
             return (results, updates), state
@@ -146,22 +147,13 @@ class WeightPopulation:
         results, updates = stacked
         return results, [_mean_update(values) for values in updates], state
 
-    def _chunk(self, member, generation, scales, start, draws):
+    def _draw(self, generation, scales, start, draws):
         @tf.function(jit_compile=True, autograph=False)
         def draw(generation, start):
             indices = start + tf.range(draws)
             return self.noise.draw(generation, indices, scales)
 
-        def members(drawn):
-            factors, multipliers = drawn
-            return map_members(
-                lambda m: member(factors, m), multipliers, self.vectorize
-            )
-
-        drawn = draw(generation, start)
-        if draws == 1:
-            return members(tf.nest.map_structure(lambda t: t[0], drawn))
-        return tf.nest.map_structure(_join, tf.vectorized_map(members, drawn))
+        return draw(generation, start)
 
     def _member_values(self, factors, multipliers):
         """Return (variable, tensor) of what layers do not add up themselves."""
@@ -182,6 +174,18 @@ class WeightPopulation:
             dict(zip(keys, multipliers)),
             shared,
         )
+
+
+def _chunk(member, drawn, draws, vectorize):
+    """Return the results of the members of some draws, with a first axis of them."""
+
+    def members(drawn):
+        factors, multipliers = drawn
+        return map_members(lambda m: member(factors, m), multipliers, vectorize)
+
+    if draws == 1:
+        return members(tf.nest.map_structure(lambda t: t[0], drawn))
+    return tf.nest.map_structure(_join, tf.vectorized_map(members, drawn))
 
 
 def map_members(function, elements, vectorize):

@@ -27,8 +27,8 @@ class MaskOptimizer(MaskHooks, OptimizerWrapper):
     5. `update_masks(search_gradient, ok)`: scores move, the deployed mask follows.
     6. `move_masks(guidance, ok)`, if `scheduled`, after steps that `move_is_due` names.
 
-    To write a method, override what `MaskHooks` lists. This one moves
-    towards the better of the first two members:
+    To write a method, override what `MaskHooks` lists. This one moves towards the
+    better of the first two members:
 
     ```python
     class HillClimb(keras_es.optimizers.EvolutionStrategy):
@@ -195,8 +195,9 @@ class MaskOptimizer(MaskHooks, OptimizerWrapper):
 
     def decode_scores(self, scores, ok):
         """Return the boolean unit masks of the next generation."""
-        counts = self.unit_counts()
-        if self.active_units is not None:
+        if self.active_units is None:
+            counts = self.unit_counts()
+        else:
             steps = 1 if self.turns is None else self.turns.steps
             counts = self.active_units.follow((self.generation.value + 1) * steps, ok)
         return [

@@ -192,7 +192,7 @@ class EvolutionStrategy(EvolvesWeights):
 
     def search_rests(self):
         """Return whether sigma is 0 by its schedule."""
-        if self.pure or isinstance(self.sigma, float):
+        if isinstance(self.sigma, float):
             return False
         return ops.equal(self.current(self.sigma), 0.0)
 

@@ -61,8 +61,7 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
     """
     arguments = _arguments(cls, model, steps, kwargs)
     if begin_dense and issubclass(cls, EvolutionStrategy):
-        dense = {"sparsity_schedule": _falling(model, steps)}
-        arguments = {**dense, **arguments}
+        arguments["sparsity_schedule"] = _falling(model, steps)
     arguments = {k: v for k, v in arguments.items() if k not in kwargs}
     return cls(inner_optimizer, **arguments, **kwargs)
 
@@ -74,8 +73,9 @@ def _falling(model, steps):
 
 
 def _arguments(cls, model, steps, given):
-    """Return the arguments that follow from the length of a run."""
-    masked_weights = conversion.masked_weights(model)
+    """Return the arguments that follow from the length of a run, given or not."""
+    if "end_step" in given:
+        return {}
     end_step = max(1, int(REST * steps))
     update_every = min(100, max(1, end_step // MOVES))
     if issubclass(cls, DropAndGrow):
@@ -84,8 +84,10 @@ def _arguments(cls, model, steps, given):
     elif issubclass(cls, GradualMagnitude):
         schedule = schedules.PolynomialSparsity(end_step, update_every=update_every)
         arguments = {"sparsity_schedule": schedule}
-    elif issubclass(cls, OpenES) and sampling_is_cheap(masked_weights):
-        return _few_units(cls, model, steps, given)
+    elif issubclass(cls, OpenES) and sampling_is_cheap(
+        conversion.masked_weights(model)
+    ):
+        arguments = _few_units(cls, model, steps, given)
     elif issubclass(cls, ScoreGradient) and "score_optimizer" not in given:
         generation = cls("sgd", **given).steps_per_generation(model)
         # A decay from three times the constant rate moves scores about as far.
@@ -95,8 +97,6 @@ def _arguments(cls, model, steps, given):
         arguments = {"score_optimizer": keras.optimizers.Adam(rate)}
     else:
         arguments = {}
-    if {"end_step", *arguments} & set(given):
-        return {}
     return arguments
 
 

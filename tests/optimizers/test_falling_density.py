@@ -94,7 +94,6 @@ def test_training_goes_on_to_the_bit(tmp_path, jit_compile):
     )
     problems.fit(whole, epochs=3)
     problems.fit(first, epochs=1)
-    first.optimizer.sparsity_schedule.get_config()
     first.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.optimizer.sparsity_schedule.end_step == 6
