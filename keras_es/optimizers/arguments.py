@@ -90,7 +90,9 @@ def check_inner(inner_optimizer, mask_optimizer, evolves_weights=False):
     return optimizer
 
 
-def refuse_in_pure(batch_mode, members_per_step, steps_per_pair, sparsity_schedule):
+def refuse_in_pure(
+    batch_mode, members_per_step, steps_per_pair, *, sparsity_schedule, magnitude_pull
+):
     """Raise for arguments that have no meaning where weights are evolved."""
     if batch_mode != "full":
         raise ValueError(
@@ -109,6 +111,11 @@ def refuse_in_pure(batch_mode, members_per_step, steps_per_pair, sparsity_schedu
         raise ValueError(
             "With inner_optimizer=None masks are as sparse as wanted from the first "
             f"generation. Received: sparsity_schedule={sparsity_schedule!r}"
+        )
+    if magnitude_pull is not None:
+        raise ValueError(
+            "With inner_optimizer=None weights and scores are moved by losses alone. "
+            f"Received: magnitude_pull={magnitude_pull!r}"
         )
 
 
@@ -144,6 +151,21 @@ def check_schedule(name, value):
     return float(value)
 
 
+def check_share(name, value):
+    """Return a float in [0, 1] or a schedule.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    value = check_schedule(name, value)
+    if isinstance(value, float) and value > 1.0:
+        raise ValueError(
+            f"`{name}` must be a number in [0, 1] or a LearningRateSchedule. "
+            f"Received: {name}={value!r}"
+        )
+    return value
+
+
 def value_at(value, generation):
     """Return a number as it is, a schedule at a generation as a float32 scalar."""
     if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
@@ -165,8 +187,8 @@ def check_decay(name, value):
 
 
 def serialize_schedule(value):
-    """Return a float as it is, a schedule as its Keras config."""
-    if isinstance(value, float):
+    """Return a float or None as it is, a schedule as its Keras config."""
+    if value is None or isinstance(value, float):
         return value
     return keras.saving.serialize_keras_object(value)
 

@@ -6,7 +6,8 @@ from keras import ops
 
 from keras_es import _compat
 from keras_es.distribution import assign_all, replica_index
-from keras_es.optimizers.active_units import ActiveUnits
+from keras_es.optimizers import magnitudes
+from keras_es.optimizers.active_units import ActiveUnits, refuse_block_sparse
 from keras_es.optimizers.arguments import check_inner, check_integer, refuse_unknown
 from keras_es.optimizers.deployment import deploy
 from keras_es.optimizers.guarded import guarded_apply
@@ -139,6 +140,12 @@ class MaskOptimizer(MaskHooks, OptimizerWrapper):
             active = ActiveUnits(self, self.sparsity_schedule)
             self.__dict__["active_units"] = active
             active.build(self.first_scores())
+        if self.magnitude_pull is not None:
+            refuse_block_sparse(
+                self,
+                "compares the magnitudes of all units (`magnitude_pull`), and a "
+                "block-sparse layer stores active ones only",
+            )
         self.build_search()
         super().build(variables)
 
@@ -168,7 +175,8 @@ class MaskOptimizer(MaskHooks, OptimizerWrapper):
             search_gradient: What the hook of that name returned, of all replicas.
             ok: Boolean scalar, whether any member was valid.
         """
-        self.deploy_scores(self.update_masks(search_gradient, ok), ok)
+        scores = magnitudes.pulled(self, self.update_masks(search_gradient, ok))
+        self.deploy_scores(scores, ok)
 
     def deploy_scores(self, new_scores, ok):
         """Set scores (None: they stay), deploy their masks, and count."""

@@ -4,27 +4,27 @@ import tensorflow as tf
 from keras import ops
 
 from keras_es import conversion, schedules
-from keras_es.distribution import replica_count, replica_index, sum_over_replicas
 from keras_es.ops import fitness as shaping
 from keras_es.ops import noise
 from keras_es.optimizers.arguments import (
     check_integer,
     check_members,
     check_schedule,
+    check_share,
     get_function,
     refuse_in_pure,
     serialize_function,
     serialize_schedule,
     value_at,
 )
-from keras_es.optimizers.evolved import EvolvesWeights
+from keras_es.optimizers.ranking import RankedPairs
 from keras_es.optimizers.scheduled import serialized
 from keras_es.optimizers.turns import Turns, default_turns
 
 BATCH_MODES = ("split", "full")
 
 
-class EvolutionStrategy(EvolvesWeights):
+class EvolutionStrategy(RankedPairs):
     """Base of evolution strategies over mask scores, or over all variables.
 
     A member is scores + noise, decoded: Gaussian noise and exact top-k unless
@@ -67,6 +67,14 @@ class EvolutionStrategy(EvolvesWeights):
             units are active at first, all as a rule, and fewer from generation to
             generation, in members and deployed masks alike. None: the wanted number
             from the first step.
+        magnitude_pull: None, or a number in [0, 1] or a schedule of the generation: at
+            the end of a generation, and as long as the search does not rest, this
+            share p of the way from each score s to the size z of its unit is gone,
+
+                s <- (1 - p) s + p z,    z = (u - mean u) / std u,    u = sum |w|
+
+            over the units of a weight, so losses correct what magnitudes say. Not
+            for layers that store active blocks only.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
         **kwargs: See `EvolvesWeights`.
@@ -88,6 +96,7 @@ class EvolutionStrategy(EvolvesWeights):
         steps_per_pair=None,
         semi_updates=True,
         sparsity_schedule=None,
+        magnitude_pull=None,
         seed=0,
         name=None,
         **kwargs,
@@ -112,8 +121,9 @@ class EvolutionStrategy(EvolvesWeights):
         self.batch_mode = batch_mode
         if self.pure:
             refuse_in_pure(
-                batch_mode, members_per_step, steps_per_pair, sparsity_schedule
-            )
+                batch_mode, members_per_step, steps_per_pair,
+                sparsity_schedule=sparsity_schedule, magnitude_pull=magnitude_pull,
+            )  # fmt: skip
         self.members_per_step = check_members(members_per_step, population_size)
         if steps_per_pair is not None:
             check_integer("steps_per_pair", steps_per_pair, minimum=1)
@@ -123,6 +133,8 @@ class EvolutionStrategy(EvolvesWeights):
             self.sparsity_schedule = schedules.get(
                 "sparsity_schedule", sparsity_schedule, schedules.SparsitySchedule
             )
+        if magnitude_pull is not None:
+            self.magnitude_pull = check_share("magnitude_pull", magnitude_pull)
         self.fitness = get_function(fitness)
         self.fitness_shaping = shaping.get(fitness_shaping)
         if sigma is None:
@@ -232,53 +244,6 @@ class EvolutionStrategy(EvolvesWeights):
         utilities = self.fitness_shaping(centred)
         return ops.where(ops.any(valid), utilities, ops.zeros_like(utilities))
 
-    # Which members are ranked together.
-
-    @property
-    def ranked_together(self):
-        """Whether the members of several replicas are one population."""
-        return not self.semi_updates and replica_count() > 1
-
-    @property
-    def ranked_members(self):
-        """Number of members that `search_gradient` is told the fitness of."""
-        replicas = replica_count() if self.ranked_together else 1
-        return self.population_size * replicas
-
-    def own_pairs(self, values):
-        """Return what belongs to this replica's pairs, of [ranked_members / 2, ...]."""
-        if not self.ranked_together:
-            return values
-        first = replica_index() * self.pairs
-        return values[first : first + self.pairs]
-
-    def sum_over_pairs(self, term):
-        """Return the sum of `term(pair)`, a list of tensors, over the ranked pairs.
-
-        Noise is drawn again for each pair, so memory does not grow with them. A
-        replica computes the terms of its own pairs, 0 to `pairs` - 1; where all are
-        ranked together, the sums of all replicas are added.
-        """
-        return self._over_ranked(lambda: self._sum_over_own_pairs(term))
-
-    def _over_ranked(self, sums_of_own):
-        if not self.ranked_together:
-            return sums_of_own()
-        return sum_over_replicas(self.compiled(sums_of_own))
-
-    def _sum_over_own_pairs(self, term):
-        if self.pairs == 1:
-            return term(0)
-
-        def body(pair, *sums):
-            return (pair + 1, *(a + b for a, b in zip(sums, term(pair))))
-
-        first = term(0)
-        sums = ops.while_loop(
-            lambda pair, *_: pair < self.pairs, body, (ops.cast(1, "int32"), *first)
-        )
-        return list(sums[1:])
-
     def noise_sums(self, utilities, square_utilities=None):
         """Return sum_k u_k z_k for each searched variable, z_k the members' noise.
 
@@ -344,4 +309,5 @@ class EvolutionStrategy(EvolvesWeights):
             "steps_per_pair": self.steps_per_pair,
             "semi_updates": self.semi_updates,
             "sparsity_schedule": serialized(self.sparsity_schedule),
+            "magnitude_pull": serialize_schedule(self.magnitude_pull),
         }

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_es import schedules
+from keras_es.optimizers import magnitudes
 from keras_es.optimizers.base import register
 from keras_es.optimizers.scheduled import ScheduledMasks, one_of, schedule_config
 
@@ -66,7 +67,7 @@ class GradualMagnitude(ScheduledMasks):
 
     def first_scores(self):
         """Return the sums of |w|."""
-        return self.magnitudes()
+        return magnitudes.sums(self.masked_weights)
 
     def move_is_due(self):
         """Ask the schedule; at its end, also if a step that was void missed it."""
@@ -76,7 +77,8 @@ class GradualMagnitude(ScheduledMasks):
 
     def moved_masks(self, guidance):
         """Keep the k_t largest units of each weight."""
-        sizes, counts = self.magnitudes(), self.active_units.at(self.steps_done())
+        sizes = magnitudes.sums(self.masked_weights)
+        counts = self.active_units.at(self.steps_done())
         units = [
             m.decode(size, count)
             for m, size, count in zip(self.masked_weights, sizes, counts)

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_es.optimizers import magnitudes
+
 
 class MaskHooks:
     """Class attributes and hooks of a method, with what they are by default."""
@@ -23,6 +25,9 @@ class MaskHooks:
 
     active_units = None
     """`ActiveUnits` if there is such a schedule."""
+
+    magnitude_pull = None
+    """Share of the way to the magnitudes of units that scores go in a generation."""
 
     needs_guidance = False
     """Whether `search_gradient` or `move_masks` wants `unit_guidance`."""
@@ -53,6 +58,8 @@ class MaskHooks:
 
     def first_scores(self):
         """Return the scores with which a falling number of active units begins."""
+        if self.magnitude_pull is not None:
+            return magnitudes.standardized(self.masked_weights)
         return [tf.convert_to_tensor(m.mask_scores.value) for m in self.masked_weights]
 
     def member_masks(self, pair):

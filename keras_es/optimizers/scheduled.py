@@ -1,12 +1,12 @@
 """Methods whose masks move at some steps, by weights and gradients."""
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from keras_es import schedules
 from keras_es.distribution import assign_all
 from keras_es.ops import drop_grow
+from keras_es.optimizers import magnitudes
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.deployment import deploy
 
@@ -44,13 +44,6 @@ class ScheduledMasks(MaskOptimizer):
         assignments, flipped = deploy(self, scores, units)
         share = self.share_of_weights(flipped)
         assign_all([*assignments, (self.mask_flip_ratio, share)])
-
-    def magnitudes(self):
-        """Return the sum of |w| over each unit, for each weight."""
-        return [
-            m.unit_magnitude(tf.convert_to_tensor(m.kernel.value))
-            for m in self.masked_weights
-        ]
 
 
 class DropAndGrow(ScheduledMasks):
@@ -112,7 +105,9 @@ class DropAndGrow(ScheduledMasks):
         share = self.update_schedule(self.steps_done())
         guidance = guidance or [None] * len(self.masked_weights)
         units = []
-        for i, (masked, size) in enumerate(zip(self.masked_weights, self.magnitudes())):
+        for i, (masked, size) in enumerate(
+            zip(self.masked_weights, magnitudes.sums(self.masked_weights))
+        ):
             count = masked.unit_count
             left = count - drop_grow.dropped_count(share, count)
             kept = drop_grow.kept_units(size, masked.stored_units(), left)

@@ -1,0 +1,111 @@
+"""Scores of evolution strategies that are drawn to the magnitudes of their units."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_es
+from keras_es import optimizers, patterns, schedules
+from keras_es.optimizers import SNES, OpenES
+from tests.reference import problems
+
+
+def made(method, pull, **kwargs):
+    cls = optimizers.get(method) if isinstance(method, str) else method
+    kwargs = {"population_size": 2, "steps_per_pair": 1, **kwargs}
+    return cls(keras.optimizers.SGD(0.1), magnitude_pull=pull, **kwargs)
+
+
+def magnitude(masked):
+    u = np.abs(masked.reduce(np.abs(masked.kernel.numpy())))
+    return (u - u.mean()) / u.std()
+
+
+@pytest.mark.parametrize("pattern", [patterns.Unstructured(), patterns.Block(4, 2)])
+@pytest.mark.parametrize("method", problems.POPULATIONS)
+def test_scores_go_a_share_of_the_way_to_the_magnitudes(method, pattern):
+    rates = {"mean_learning_rate": 0.0} if method == "snes" else {}
+    if method != "snes":
+        rates["score_optimizer"] = keras.optimizers.SGD(0.0)
+    model = problems.make_model(pattern=pattern)
+    problems.compiled(made(method, 0.25, **rates), model)
+    (masked,) = keras_es.masked_weights(model)
+    for _ in range(3):
+        before = masked.mask_scores.numpy()
+        model.train_on_batch(*problems.data())
+        # Weights move first.
+        expected = 0.75 * before + 0.25 * magnitude(masked)
+        scores, mask = masked.mask_scores.numpy(), masked.stored_units().numpy()
+        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
+        assert mask.sum() == masked.unit_count
+        assert scores[mask].min() >= scores[~mask].max()
+
+
+def test_pull_of_one_without_noise_is_magnitude_pruning():
+    falling = schedules.PolynomialSparsity(6, update_every=1)
+    model, pruned = (
+        problems.compiled(optimizer, problems.make_model())
+        for optimizer in (
+            made(OpenES, 1.0, sigma=1e-9, sparsity_schedule=falling, batch_mode="full"),
+            optimizers.GradualMagnitude(
+                keras.optimizers.SGD(0.1), sparsity_schedule=falling
+            ),
+        )
+    )
+    for each in (model, pruned):
+        problems.fit(each, epochs=3)
+    masks = [keras_es.masked_weights(m)[0].kernel_mask.numpy() for m in (model, pruned)]
+    np.testing.assert_array_equal(*masks)
+
+
+def test_masks_rest_with_the_search():
+    sigma = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.5, 0.0])
+    still = keras.optimizers.SGD(0.0)
+    model = problems.compiled(made(OpenES, 0.5, sigma=sigma, score_optimizer=still))
+    (masked,) = keras_es.masked_weights(model)
+    scores = []
+    for _ in range(4):
+        model.train_on_batch(*problems.data())
+        scores.append(masked.mask_scores.numpy())
+    assert np.abs(scores[1] - scores[0]).max() > 0
+    np.testing.assert_array_equal(scores[1], scores[3])
+
+
+def test_equal_magnitudes_pull_to_zero():
+    model = problems.make_model()
+    (masked,) = keras_es.masked_weights(model)
+    masked.kernel.assign(np.ones(masked.shape))
+    optimizer = made(SNES, 1.0)
+    optimizer.build(model.trainable_variables)
+    (sizes,) = optimizers.magnitudes.standardized(optimizer.masked_weights)
+    np.testing.assert_array_equal(sizes, np.zeros(sizes.shape))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_training_goes_on_to_the_bit(tmp_path, jit_compile):
+    decay = keras.optimizers.schedules.PolynomialDecay(0.5, 10, 0.0)
+    whole, first = (
+        problems.compiled(
+            made(OpenES, decay, steps_per_pair=2), jit_compile=jit_compile
+        )
+        for _ in range(2)
+    )
+    problems.fit(whole, epochs=3)
+    problems.fit(first, epochs=1)
+    first.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.magnitude_pull.decay_steps == 10
+    problems.fit(loaded, epochs=2)
+    problems.assert_same(problems.weights_of(whole), problems.weights_of(loaded))
+
+
+def test_wrong_pulls_are_refused():
+    for wrong in (1.5, -0.1, "much"):
+        with pytest.raises(ValueError, match="`magnitude_pull` must be .*Received"):
+            OpenES("adam", magnitude_pull=wrong)
+    with pytest.raises(ValueError, match="losses alone. Received: magnitude_pull"):
+        OpenES(None, magnitude_pull=0.1)
+    layer = keras_es.layers.BlockSparseDense(8, sparsity=0.5, block_size=(4, 4))
+    model = keras_es.ESSequential([keras.Input((16,)), layer])
+    with pytest.raises(ValueError, match="magnitudes of all units .*Received"):
+        made(OpenES, 0.1).build(model.trainable_variables)
