@@ -64,7 +64,7 @@ KNOBS = {
     "straight_through": Knob("score_rate", (0.003, 0.01, 0.03), _score_rate),
     "guided_es": Knob("score_rate", (0.03, 0.09, 0.27), _score_rate),
     "bernoulli_nes": Knob("score_rate", (0.003, 0.01, 0.03), _score_rate),
-    "open_es": Knob("score_rate", (0.003, 0.01, 0.03), _score_rate),
+    "open_es": Knob("score_rate", (0.02, 0.05, 0.12), _score_rate),
     "snes": Knob("sigma", (0.1, 0.3, 1.0), _sigma),
     "rigl": Knob("drop_fraction", (0.1, 0.3, 0.5), _drop_fraction),
     "set": Knob("drop_fraction", (0.1, 0.3, 0.5), _drop_fraction),
@@ -133,8 +133,13 @@ def optimizer(method, config, model, steps, seed):
     if method == "dense":
         return adam()
     cls, knob = optimizers.get(method), KNOBS[method]
+
+    def made(**arguments):
+        return optimizers.for_run(
+            cls, adam(), model, steps, begin_dense=True, **arguments
+        )
+
     arguments = {"seed": seed}
     if knob is not None:
-        usual = optimizers.for_run(cls, adam(), model, steps)
-        arguments |= knob.arguments(config[knob.name], usual, steps)
-    return optimizers.for_run(cls, adam(), model, steps, begin_dense=True, **arguments)
+        arguments |= knob.arguments(config[knob.name], made(), steps)
+    return made(**arguments)

@@ -77,7 +77,7 @@ SUITES = {
     "mnist-lenet": Suite(
         "mnist",
         "lenet",
-        steps=8000,
+        steps=4000,
         batch_size=128,
         cases=_weights(0.8, 0.9, 0.95, 0.98, 0.99),
         tuned_on=3,

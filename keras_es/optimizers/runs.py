@@ -16,6 +16,9 @@ REST = 0.75
 SEARCHED, FALLING = 0.6, 0.4
 """Shares of a run in which losses alone move masks, and in which masks get sparse."""
 
+PULL = 0.1
+"""Share of the way to the magnitudes that scores go in each step, begun dense."""
+
 MOVES = 75
 """Moves of scheduled masks in a run, if that is not more often than every step."""
 
@@ -29,9 +32,10 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
       times until then, but not less often than every 100 steps;
     - `StraightThrough`, `GuidedES`, `OpenES`, `BernoulliNES`: the learning rate of the
       scores falls to 0 along a cosine, from three times its constant default;
-    - `OpenES` with few units (one for 16 weights or more, as with blocks and channels):
-      sigma falls from 2 in a straight line, the learning rate of the scores from 0.05
-      along a cosine, and both end after 60 %, from when on a step is one of `Static`;
+    - `OpenES` with few units (one for 16 weights or more, as with blocks and channels)
+      or begun dense: sigma falls in a straight line from 2, or 1 if begun dense, the
+      learning rate of the scores from 0.05 along a cosine, and both end after 60 %,
+      from when on a step is one of `Static`;
     - others as they are by default.
 
     Args:
@@ -42,9 +46,11 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
         steps: Integer, epochs * steps_per_epoch.
         begin_dense: Whether an `EvolutionStrategy` may begin dense and be as sparse as
             wanted after 40 % of the steps only, so that the weights of every unit are
-            trained before the search decides about it. More accurate at high
-            sparsity, but until then no smaller. Models with block-sparse layers
-            cannot, and other methods begin as they always do.
+            trained before the search decides about it, and for 60 % draws its scores
+            to the sizes of the units, a tenth of the way in each step
+            (`magnitude_pull`). More accurate at high sparsity, but until then no
+            smaller. Models with block-sparse layers cannot, and other methods begin
+            as they always do.
         **kwargs: Further arguments of the method; those here win.
 
     Returns:
@@ -59,20 +65,37 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
     >>> schedule.end_step, schedule.update_every
     (6000, 80)
     """
-    arguments = _arguments(cls, model, steps, kwargs)
-    if begin_dense and issubclass(cls, EvolutionStrategy):
-        arguments["sparsity_schedule"] = _falling(model, steps)
+    dense = (
+        begin_dense and issubclass(cls, EvolutionStrategy) and _may_begin_dense(model)
+    )
+    arguments = _arguments(cls, model, steps, dense, kwargs)
+    if dense:
+        arguments |= _from_dense(cls, model, steps, kwargs)
     arguments = {k: v for k, v in arguments.items() if k not in kwargs}
     return cls(inner_optimizer, **arguments, **kwargs)
 
 
-def _falling(model, steps):
-    if any(m.kernel_mask is None for m in conversion.masked_weights(model)):
-        return None
-    return schedules.PolynomialSparsity(max(1, int(FALLING * steps)))
+def _may_begin_dense(model):
+    return all(m.kernel_mask is not None for m in conversion.masked_weights(model))
 
 
-def _arguments(cls, model, steps, given):
+def _from_dense(cls, model, steps, given):
+    """Return arguments of a search that begins dense and follows magnitudes."""
+    generation, searched = _generations(cls, model, steps, given)
+    share = 1.0 - (1.0 - PULL) ** generation
+    last = searched - 1
+    rest = keras.optimizers.schedules.PiecewiseConstantDecay([last], [share, 0.0])
+    falling = schedules.PolynomialSparsity(max(1, int(FALLING * steps)))
+    return {"sparsity_schedule": falling, "magnitude_pull": rest}
+
+
+def _generations(cls, model, steps, given):
+    """Return steps in a generation, and generations in which masks are searched."""
+    generation = cls("sgd", **given).steps_per_generation(model)
+    return generation, max(1, int(SEARCHED * -(-steps // generation)))
+
+
+def _arguments(cls, model, steps, dense, given):
     """Return the arguments that follow from the length of a run, given or not."""
     if "end_step" in given:
         return {}
@@ -84,10 +107,10 @@ def _arguments(cls, model, steps, given):
     elif issubclass(cls, GradualMagnitude):
         schedule = schedules.PolynomialSparsity(end_step, update_every=update_every)
         arguments = {"sparsity_schedule": schedule}
-    elif issubclass(cls, OpenES) and sampling_is_cheap(
-        conversion.masked_weights(model)
+    elif issubclass(cls, OpenES) and (
+        dense or sampling_is_cheap(conversion.masked_weights(model))
     ):
-        arguments = _few_units(cls, model, steps, given)
+        arguments = _search_that_ends(cls, model, steps, dense, given)
     elif issubclass(cls, ScoreGradient) and "score_optimizer" not in given:
         generation = cls("sgd", **given).steps_per_generation(model)
         # A decay from three times the constant rate moves scores about as far.
@@ -100,12 +123,11 @@ def _arguments(cls, model, steps, given):
     return arguments
 
 
-def _few_units(cls, model, steps, given):
+def _search_that_ends(cls, model, steps, dense, given):
     """Return arguments of a search that losses alone can finish before the run ends."""
-    generations = -(-steps // cls("sgd", **given).steps_per_generation(model))
-    searched = max(1, int(SEARCHED * generations))
-    schedule = keras.optimizers.schedules
+    _, searched = _generations(cls, model, steps, given)
+    schedule, sigma = keras.optimizers.schedules, 1.0 if dense else 2.0
     return {
-        "sigma": schedule.PolynomialDecay(2.0, searched, 0.0),
+        "sigma": schedule.PolynomialDecay(sigma, searched, 0.0),
         "score_optimizer": keras.optimizers.Adam(schedule.CosineDecay(0.05, searched)),
     }

@@ -76,7 +76,7 @@ def coarse(**kwargs):
 
 def test_search_of_few_units_ends():
     optimizer = coarse()
-    assert optimizer.sparsity_schedule is None
+    assert optimizer.sparsity_schedule is optimizer.magnitude_pull is None
     assert float(optimizer.sigma(0)) == 2.0
     assert float(optimizer.sigma(120)) == 0.0
     assert float(optimizer.score_optimizer._learning_rate(120)) == 0.0
@@ -84,10 +84,23 @@ def test_search_of_few_units_ends():
     assert float(coarse(members_per_step=2).sigma(30)) == 0.0
 
 
+def test_search_that_begins_dense_ends():
+    optimizer = made("open_es", begin_dense=True, steps_per_pair=1, members_per_step=8)
+    assert float(optimizer.sigma(0)) == 1.0
+    assert float(optimizer.sigma(120)) == 0.0
+
+
 @pytest.mark.parametrize("name", problems.POPULATIONS)
 def test_strategies_may_begin_dense(name):
     assert made(name).sparsity_schedule is None
-    assert made(name, begin_dense=True).sparsity_schedule.end_step == 80
+    assert made(name).magnitude_pull is None
+    optimizer = made(name, begin_dense=True, steps_per_pair=1, members_per_step=2)
+    assert optimizer.sparsity_schedule.end_step == 80
+    generation = optimizer.population_size // 2
+    first, last = (float(optimizer.magnitude_pull(n)) for n in (0, 120))
+    assert first == pytest.approx(1.0 - 0.9**generation)
+    assert last == 0.0
+    assert made(name, begin_dense=True, magnitude_pull=0.0).magnitude_pull == 0.0
     own = schedules.OneShot(7)
     assert made(name, begin_dense=True, sparsity_schedule=own).sparsity_schedule is own
 
@@ -96,5 +109,5 @@ def test_block_sparse_layers_do_not_begin_dense():
     layer = keras_es.layers.BlockSparseDense(16, sparsity=0.5, block_size=8)
     model = keras_es.ESSequential([keras.Input((16,)), layer])
     optimizer = for_run(optimizers.OpenES, "adam", model, STEPS, begin_dense=True)
-    assert optimizer.sparsity_schedule is None
+    assert optimizer.sparsity_schedule is optimizer.magnitude_pull is None
     assert float(optimizer.sigma(0)) == 2.0
