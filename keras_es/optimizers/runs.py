@@ -48,9 +48,9 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
             wanted after 40 % of the steps only, so that the weights of every unit are
             trained before the search decides about it, and for 60 % draws its scores
             to the sizes of the units, a tenth of the way in each step
-            (`magnitude_pull`). More accurate at high sparsity, but until then no
-            smaller. Models with block-sparse layers cannot, and other methods begin
-            as they always do.
+            (`magnitude_pull`; `GuidedES` only with few units). More accurate at high
+            sparsity, but until then no smaller. Models with block-sparse layers
+            cannot, and other methods begin as they always do.
         **kwargs: Further arguments of the method; those here win.
 
     Returns:
@@ -82,11 +82,15 @@ def _may_begin_dense(model):
 def _from_dense(cls, model, steps, given):
     """Return arguments of a search that begins dense and follows magnitudes."""
     generation, searched = _generations(cls, model, steps, given)
-    share = 1.0 - (1.0 - PULL) ** generation
-    last = searched - 1
-    rest = keras.optimizers.schedules.PiecewiseConstantDecay([last], [share, 0.0])
     falling = schedules.PolynomialSparsity(max(1, int(FALLING * steps)))
-    return {"sparsity_schedule": falling, "magnitude_pull": rest}
+    arguments = {"sparsity_schedule": falling}
+    few = sampling_is_cheap(conversion.masked_weights(model))
+    # Of a single weight, the backward pass says more than its magnitude.
+    if few or not cls.needs_guidance:
+        share, last = 1.0 - (1.0 - PULL) ** generation, searched - 1
+        pull = keras.optimizers.schedules.PiecewiseConstantDecay([last], [share, 0.0])
+        arguments["magnitude_pull"] = pull
+    return arguments
 
 
 def _generations(cls, model, steps, given):

@@ -67,11 +67,11 @@ def test_what_is_given_wins():
     assert made("set", update_schedule=schedule).update_schedule is schedule
 
 
-def coarse(**kwargs):
+def coarse(method=optimizers.OpenES, **kwargs):
     dense = keras.Sequential([keras.Input((16,)), keras.layers.Dense(16)])
     blocks = keras_es.patterns.Block(8, 4)
     model = keras_es.sparsify(dense, 0.5, pattern=blocks)
-    return for_run(optimizers.OpenES, "adam", model, STEPS, **kwargs)
+    return for_run(method, "adam", model, STEPS, **kwargs)
 
 
 def test_search_of_few_units_ends():
@@ -96,6 +96,10 @@ def test_strategies_may_begin_dense(name):
     assert made(name).magnitude_pull is None
     optimizer = made(name, begin_dense=True, steps_per_pair=1, members_per_step=2)
     assert optimizer.sparsity_schedule.end_step == 80
+    if name == "guided_es":
+        assert optimizer.magnitude_pull is None
+        assert coarse(optimizers.GuidedES, begin_dense=True).magnitude_pull is not None
+        return
     generation = optimizer.population_size // 2
     first, last = (float(optimizer.magnitude_pull(n)) for n in (0, 120))
     assert first == pytest.approx(1.0 - 0.9**generation)
