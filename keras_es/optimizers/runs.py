@@ -33,9 +33,9 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
     - `StraightThrough`, `GuidedES`, `OpenES`, `BernoulliNES`: the learning rate of the
       scores falls to 0 along a cosine, from three times its constant default;
     - `OpenES` with few units (one for 16 weights or more, as with blocks and channels)
-      or begun dense: sigma falls in a straight line from 2, or 1 if begun dense, the
-      learning rate of the scores from 0.05 along a cosine, and both end after 60 %,
-      from when on a step is one of `Static`;
+      or begun dense: sigma falls in a straight line from 2, or begun dense from 0.5
+      and with many units from 1, the learning rate of the scores from 0.05 along a
+      cosine, and both end after 60 %, from when on a step is one of `Static`;
     - others as they are by default.
 
     Args:
@@ -47,10 +47,10 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
         begin_dense: Whether an `EvolutionStrategy` may begin dense and be as sparse as
             wanted after 40 % of the steps only, so that the weights of every unit are
             trained before the search decides about it, and for 60 % draws its scores
-            to the sizes of the units, a tenth of the way in each step
-            (`magnitude_pull`; `GuidedES` only with few units). More accurate at high
-            sparsity, but until then no smaller. Models with block-sparse layers
-            cannot, and other methods begin as they always do.
+            to the sizes of the units, a tenth of the way in each step at first and
+            less and less then (`magnitude_pull`; `GuidedES` only with few units).
+            More accurate at high sparsity, but until then no smaller. Models with
+            block-sparse layers cannot, and other methods begin as they always do.
         **kwargs: Further arguments of the method; those here win.
 
     Returns:
@@ -87,9 +87,9 @@ def _from_dense(cls, model, steps, given):
     few = sampling_is_cheap(conversion.masked_weights(model))
     # Of a single weight, the backward pass says more than its magnitude.
     if few or not cls.needs_guidance:
-        share, last = 1.0 - (1.0 - PULL) ** generation, searched - 1
-        pull = keras.optimizers.schedules.PiecewiseConstantDecay([last], [share, 0.0])
-        arguments["magnitude_pull"] = pull
+        share = 1.0 - (1.0 - PULL) ** generation
+        decay = keras.optimizers.schedules.PolynomialDecay(share, searched, 0.0)
+        arguments["magnitude_pull"] = decay
     return arguments
 
 
@@ -130,7 +130,9 @@ def _arguments(cls, model, steps, dense, given):
 def _search_that_ends(cls, model, steps, dense, given):
     """Return arguments of a search that losses alone can finish before the run ends."""
     _, searched = _generations(cls, model, steps, given)
-    schedule, sigma = keras.optimizers.schedules, 1.0 if dense else 2.0
+    few = sampling_is_cheap(conversion.masked_weights(model))
+    sigma = (0.5 if few else 1.0) if dense else 2.0
+    schedule = keras.optimizers.schedules
     return {
         "sigma": schedule.PolynomialDecay(sigma, searched, 0.0),
         "score_optimizer": keras.optimizers.Adam(schedule.CosineDecay(0.05, searched)),

@@ -87,6 +87,7 @@ def test_search_of_few_units_ends():
 def test_search_that_begins_dense_ends():
     optimizer = made("open_es", begin_dense=True, steps_per_pair=1, members_per_step=8)
     assert float(optimizer.sigma(0)) == 1.0
+    assert float(coarse(begin_dense=True).sigma(0)) == 0.5
     assert float(optimizer.sigma(120)) == 0.0
 
 
