@@ -74,6 +74,8 @@ def test_what_is_done_is_not_trained_again(tmp_path, monkeypatch):
     assert (tmp_path / "accuracy-digits.png").stat().st_size > 1000
     trained.clear()
     accuracy.main([*command, "--seeds=2", "--sparsity=0.98"])
+    accuracy.main([*command, "--seeds=3", "--report"])
+    accuracy.main(["--suite=mnist-conv", f"--output={tmp_path}", "--report"])
     assert trained == []
 
 

@@ -6,7 +6,7 @@
 Runs that are in the results already are skipped, so a comparison that was stopped goes
 on. With --tune each method is tried in nine configurations on a validation split of the
 training set, and the best of each is written down as its default for all suites. Then
-the test set is looked at, once for each run.
+the test set is looked at, once for each run. --report shows the runs that are there.
 """
 
 import argparse
@@ -37,6 +37,7 @@ def parse(argv):
     add("--seeds", type=int, help="number of seeds; default: that of the suite")
     add("--steps", type=int, help="training steps; default: those of the suite")
     add("--tune", action="store_true", help="search on a validation split")
+    add("--report", action="store_true", help="train nothing, show what is there")
     add("--output", metavar="DIR", default=str(RESULTS), help="default: docs/results")
     add(
         "--config",
@@ -116,12 +117,12 @@ def run_suite(flags, suite):
             keys = [_key(suite, case, trial, split, steps) for trial in mine]
             wanted += keys
             todo = [trial for trial, k in zip(mine, keys) if k not in done]
-            if todo:
+            if todo and not flags.report:
                 in_subprocess(
                     training.run_all, suite, index, todo, split, steps, str(path)
                 )
     rows = {key(row): row for row in Results(path).rows()}
-    return [rows[k] for k in wanted]
+    return [rows[k] for k in wanted if k in rows]
 
 
 def _key(suite, case, trial, split, steps):
@@ -146,14 +147,14 @@ def main(argv=None):
     for suite in flags.suite:
         rows = run_suite(flags, suite)
         every += rows
-        if flags.tune:
+        if flags.tune or not rows:
             continue
         print(f"\n{suite}: test accuracy in percent\n")
         print("\n".join(report.table(rows)))
         picture = Path(flags.output) / f"accuracy-{suite}.png"
         report.draw(rows, f"{suite}: {rows[0]['steps']:,} steps", picture)
         print(f"\nWrote {picture}")
-    if flags.tune:
+    if flags.tune and every:
         write_chosen(every, flags.config)
         print(Path(flags.config).read_text(encoding="utf-8"))
     return 0
