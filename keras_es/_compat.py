@@ -13,6 +13,7 @@ __all__ = [
     "TrainerHooks",
     "add_weights_to_built_layer",
     "batch_spec",
+    "called_apart",
     "clone_layer_graph",
     "compute_loss",
     "copy_called",
@@ -34,6 +35,17 @@ __all__ = [
 
 # One value for each thread: MirroredStrategy traces its replicas in threads.
 local = threading.local()
+
+
+def called_apart(function, **kwargs):
+    """Return a `tf.function` that TensorFlow leaves as a call in the graphs around it.
+
+    It is then optimized once and by itself, not again in each place.
+    """
+    attributes = {"_noinline": True}
+    return tf.function(
+        function, autograph=False, experimental_attributes=attributes, **kwargs
+    )
 
 
 def in_xla():
