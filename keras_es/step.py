@@ -42,9 +42,7 @@ class Step:
         learn = self._compiled if self.together else lambda f: f()
         logs, ok, guidance = learn(lambda: self._learn(x, y, sample_weight))
         if turns is not None:
-            when_all(
-                lambda: turns.are_over, lambda: self._apart_alone(self._end_turns)
-            )
+            when_all(lambda: turns.are_over, lambda: self._apart_alone(self._end_turns))
         if self.optimizer.scheduled:
             when_all(self.optimizer.move_is_due, self._move, guidance, ok)
         return {**logs, **self.optimizer.step_logs()}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_es import _compat
 from keras_es.ops.block_sparse import block_matmul, to_dense
 
 # XLA gets one layout where gradients are taken and another where they are not.
@@ -121,6 +122,25 @@ def test_gradients_pass_through_a_loop(jit, training):
         for b in (blocks.astype("float64") + step, blocks - step)
     )
     np.testing.assert_allclose(gradient[1, 0, 2, 1], (up - down) / 2e-3, rtol=1e-3)
+
+
+def test_it_is_known_whether_xla_compiles():
+    found = []
+
+    def look(x):
+        found.append(_compat.in_xla())
+        return tf.while_loop(lambda i: i < 1, lambda i: inner(i), (x,))[0]
+
+    def inner(i):
+        found.append(_compat.in_xla())
+        return (i + 1,)
+
+    for jit in (False, True):
+        compiled = tf.function(look, jit_compile=jit, autograph=False)
+        tf.function(compiled, autograph=False)(tf.constant(0))
+    compiled(tf.constant(0))
+    assert found == [False, False, True, True, True, True]
+    assert not _compat.in_xla()
 
 
 def test_an_unknown_batch_keeps_the_static_shape():
