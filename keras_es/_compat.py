@@ -1,4 +1,4 @@
-"""The only file that touches private names of Keras, each with what it is for."""
+"""The only file that touches private names, each with what it is for."""
 
 import contextlib
 import threading
@@ -7,17 +7,20 @@ import keras
 import tensorflow as tf
 from keras.src.losses.loss import unscale_loss_for_distribution
 from keras.src.trainers.trainer import model_supports_jit
+from tensorflow.python.ops import control_flow_util
 
 __all__ = [
     "TrainerHooks",
     "add_weights_to_built_layer",
     "batch_spec",
+    "called_apart",
     "clone_layer_graph",
     "compute_loss",
     "copy_called",
     "direct_sublayers",
     "discard_weights",
     "forward",
+    "in_xla",
     "innermost_optimizer",
     "is_functional",
     "local",
@@ -32,6 +35,25 @@ __all__ = [
 
 # One value for each thread: MirroredStrategy traces its replicas in threads.
 local = threading.local()
+
+
+def called_apart(function, **kwargs):
+    """Return a `tf.function` that TensorFlow leaves as a call in the graphs around it.
+
+    It is then optimized once and by itself, not again in each place.
+    """
+    attributes = {"_noinline": True}
+    return tf.function(
+        function, autograph=False, experimental_attributes=attributes, **kwargs
+    )
+
+
+def in_xla():
+    """Tell whether a function is being traced that XLA will compile."""
+    if tf.executing_eagerly():
+        return False
+    graph = tf.compat.v1.get_default_graph()
+    return control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
 def direct_sublayers(layer):

@@ -124,7 +124,8 @@ class ImageDataset:
         before = -(-first_epoch * size // batch_size)  # batches begun earlier
         epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
         stream = epochs.flat_map(begun_in).skip(first_step - before)
-        return stream.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+        stream = stream.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+        return stream if augment else stream.with_options(_one_thread())
 
     def test_batches(self, batch_size: int = 1000) -> tf.data.Dataset:
         """Return the test examples in order, in batches of `batch_size` or a bit less.
@@ -142,6 +143,19 @@ class ImageDataset:
 
     def _scaled(self, images):
         return tf.cast(images, tf.float32) * tf.constant(self.scale, tf.float32)
+
+
+def _one_thread():
+    """Return the options of a pipeline that only copies: its threads cost more.
+
+    They take turns with those of the step; a batch of 128 takes 0.14 ms of processor
+    time with one and 0.25 ms with many.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.max_intra_op_parallelism = 1
+    options.threading.private_threadpool_size = 1
+    return options
 
 
 def _augmentation(key, size):

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_es import _compat
 from keras_es.distribution import (
     assign_all,
     mean_over_replicas,
@@ -36,14 +37,12 @@ class Step:
         """Run the step on a batch and return the logs."""
         turns = self.optimizer.turns
         if turns is not None and turns.held:
-            when(turns.draw_is_due, lambda: turns.hold(self._compiled(turns.draw)))
+            when(turns.draw_is_due, lambda: turns.hold(self._apart(turns.draw)))
         # Without a strategy, members, updates and logs are one program.
         learn = self._compiled if self.together else lambda f: f()
         logs, ok, guidance = learn(lambda: self._learn(x, y, sample_weight))
         if turns is not None:
-            when_all(
-                lambda: turns.are_over, lambda: self._compiled_alone(self._end_turns)
-            )
+            when_all(lambda: turns.are_over, lambda: self._apart_alone(self._end_turns))
         if self.optimizer.scheduled:
             when_all(self.optimizer.move_is_due, self._move, guidance, ok)
         return {**logs, **self.optimizer.step_logs()}
@@ -53,6 +52,19 @@ class Step:
         if not self.jit_compile:
             return function()
         return tf.function(function, autograph=False, jit_compile=True)()
+
+    def _apart(self, function):
+        """Call a function that runs once in many steps.
+
+        Without XLA as a function that is not put into the step's graph: it is then
+        optimized by itself, and only when it is first called.
+        """
+        if self.jit_compile or not self.alone or tf.executing_eagerly():
+            return self._compiled(function)
+        return _compat.called_apart(function)()
+
+    def _apart_alone(self, function):
+        return self._apart(function) if self.alone else function()
 
     def _compiled_alone(self, function):
         return self._compiled(function) if self.alone else function()
@@ -90,7 +102,7 @@ class Step:
 
     def _move(self, guidance, ok):
         guidance = mean_over_replicas(guidance)
-        self._compiled_alone(lambda: self.optimizer.move_masks(guidance, ok))
+        self._apart_alone(lambda: self.optimizer.move_masks(guidance, ok))
 
     def _compiled_evaluation(self, evaluate):
         return Evaluation(**self._compiled(lambda: dict(vars(evaluate()))))

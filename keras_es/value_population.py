@@ -30,7 +30,7 @@ class ValuePopulation:
         if members_per_chunk is None:
             outputs = weight_population.largest_output(model) * (batch_size or 256)
             limit = min(
-                8 * weight_population.CHUNK_WEIGHTS // max(space.size, 1),
+                4 * weight_population.CHUNK_WEIGHTS // max(space.size, 1),
                 weight_population.CHUNK_ACTIVATIONS // outputs,
             )
             limit = limit if self.vectorize else 1

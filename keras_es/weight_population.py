@@ -17,7 +17,7 @@ from keras_es._vectorizing import can_be_vectorized
 from keras_es.layers.masked_weight import effective_weights
 from keras_es.weight_noise import largest_divisor
 
-CHUNK_WEIGHTS = 2**17
+CHUNK_WEIGHTS = 2**18
 """Weights of a chunk's draws by default: what a core's cache holds."""
 
 CHUNK_ACTIVATIONS = 2**25
@@ -32,7 +32,7 @@ class WeightPopulation:
         noise: `WeightNoise` of the variables that are perturbed.
         population_size: Even integer n; pairs must divide by the draws' pairs.
         members_per_chunk: Members evaluated at once, or None: as many as keep a
-            chunk's noise to 131,072 numbers, so that it is used from the cache, and
+            chunk's noise to 262,144 numbers, so that it is used from the cache, and
             the largest output of a layer to 2**25.
         space: `SearchSpace` of the variables, or None if masks do not move.
         batch_size: Examples that each member sees, to choose the chunks by.

@@ -30,6 +30,12 @@ def test_cases_take_turns_in_rotating_order():
     )
 
 
+def test_a_case_may_say_itself_how_long_it_took():
+    seconds = interleaved({"own": lambda: 12.5, "timed": lambda: None}, rounds=2)
+    assert seconds["own"] == [12.5, 12.5]
+    assert max(seconds["timed"]) < 12.5
+
+
 def test_ratio_is_taken_within_rounds_over_the_faster_baseline():
     seconds = {"a": [2.0, 20.0, 4.0], "b": [1.0, 10.0, 2.0], "slow": [9.0, 90.0, 9.0]}
     assert median_ratio(seconds, "a", "b", "slow") == 2.0

@@ -153,7 +153,7 @@ class BlockSparseLayer:
                 f"size. Received: block_size={(rows, cols)}"
             )
 
-    def block_product(self, x, name, first=0.0, last=1.0):
+    def block_product(self, x, name, first=0.0, last=1.0, training=False):
         """Multiply x by a weight, or by a share of its columns of blocks.
 
         Args:
@@ -161,6 +161,7 @@ class BlockSparseLayer:
             name: One of `block_sparse_attributes`.
             first: Where the columns begin, as a share of all.
             last: Where they end.
+            training: Whether the layer is trained (see `block_matmul`).
         """
         weight = next(w for w in self.masked_weights if w.attribute == name)
         blocks = ops.convert_to_tensor(weight.kernel)
@@ -168,7 +169,7 @@ class BlockSparseLayer:
         if (first, last) != (0.0, 1.0):
             begin, end = (round(share * index.shape[0]) for share in (first, last))
             blocks, index = blocks[begin:end], index[begin:end]
-        return block_matmul(x, blocks, index)
+        return block_matmul(x, blocks, index, bool(training))
 
     def become_plain(self):
         """Turn into the plain layer, in place, with zeros baked in."""
@@ -332,7 +333,7 @@ class BlockSparseDense(BlockSparseLayer, keras.layers.Dense):
         return self._kernel
 
     def call(self, inputs, training=None):
-        x = self.block_product(inputs, "kernel")
+        x = self.block_product(inputs, "kernel", training=training)
         if self.bias is not None:
             x = ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)

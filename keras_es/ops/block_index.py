@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_es.ops import selection
 
-_COUNTED_ROWS = 64
+_COUNTED_ROWS = 32
 
 
 def top_k_in_columns(scores, k):

@@ -13,8 +13,10 @@ TensorFlow for the custom gradient.
 
 import tensorflow as tf
 
+from keras_es import _compat
 
-def block_matmul(x, blocks, block_index):
+
+def block_matmul(x, blocks, block_index, training=False):
     """Multiply x by a block-sparse matrix W.
 
     y[:, c] = sum_j x[:, i_cj] W_cj, where x[:, i] are the inputs of block i, y[:, c]
@@ -31,6 +33,8 @@ def block_matmul(x, blocks, block_index):
         blocks: Tensor [C, k, rows, cols] of the same type.
         block_index: int32 tensor [C, k] with values in [0, inputs / rows). A block
             of inputs may appear twice in a column; its weights then add up.
+        training: Whether gradients will be taken. They can be in either case; under
+            XLA other layouts are fastest with them.
 
     Returns:
         Tensor [..., C * cols].
@@ -56,44 +60,94 @@ def block_matmul(x, blocks, block_index):
             f"of a block. Received: x of shape {x.shape}"
         )
     index = tf.convert_to_tensor(block_index, tf.int32)
+    product = _as_columns
+    if _compat.in_xla():
+        product = _apart_as_columns if training else _as_rows
     if x.shape.rank == 2:
-        return _product(x, blocks, index)
+        return product(x, blocks, index)
     outputs = columns * cols
-    y = _product(tf.reshape(x, [-1, inputs]), blocks, index)
+    y = product(tf.reshape(x, [-1, inputs]), blocks, index)
     y = tf.reshape(y, tf.concat([tf.shape(x)[:-1], [outputs]], 0))
     y.set_shape([*x.shape[:-1], outputs])
     return y
 
 
-@tf.custom_gradient
-def _product(x, blocks, index):
-    """Multiply [batch, inputs] by the blocks, see `block_matmul`.
+# Three layouts of the same product [batch, inputs] -> [batch, C * cols], each the
+# fastest where it is used. Gradients are written out: those of automatic
+# differentiation cost a tenth more, and that of the gather is sparse, with a warning.
 
-    The layouts are those that were fastest of those tried, with XLA and without.
-    Automatic differentiation costs a tenth more and turns the gradient of the gather
-    from a sparse into a dense tensor with a warning.
+
+@tf.custom_gradient
+def _as_columns(x, blocks, index):
+    """Gather blocks of rows of x^T, each of which lies in one piece."""
+    gathered = _gather_columns(_blocks_of_columns(x, blocks), blocks, index)
+    y = tf.matmul(gathered, _by_column(blocks), transpose_a=True)
+    y = tf.reshape(tf.transpose(y, [1, 0, 2]), [-1, y.shape[0] * y.shape[2]])
+    return y, _gradient_of(gathered, x, blocks, index)
+
+
+@tf.custom_gradient
+def _apart_as_columns(x, blocks, index):
+    """The same for XLA, which would fuse the transposition into the gather.
+
+    It then copies number by number, five times as long; nothing is fused across the
+    border of a branch.
     """
+    groups = x.shape[-1] // blocks.shape[2]
+    columns = tf.cond(
+        index[0, 0] >= 0,  # always, but XLA cannot know
+        lambda: _blocks_of_columns(x, blocks),
+        lambda: tf.zeros([groups, tf.size(x) // groups], x.dtype),
+    )
+    gathered = _gather_columns(columns, blocks, index)
+    y = tf.matmul(_by_column(blocks), gathered, transpose_a=True)
+    y = tf.transpose(tf.reshape(y, [y.shape[0] * y.shape[1], -1]))
+    return y, _gradient_of(gathered, x, blocks, index)
+
+
+@tf.custom_gradient
+def _as_rows(x, blocks, index):
+    """Gather blocks of columns of x: XLA multiplies fastest without transposition."""
     columns, count, rows, cols = blocks.shape
-    groups = x.shape[-1] // rows
-    gathered = _gather(x, index, groups, rows)
-    y = tf.matmul(gathered, tf.reshape(blocks, [columns, count * rows, cols]))
+    by_block = tf.reshape(x, [-1, x.shape[-1] // rows, rows])
+    by_block = tf.transpose(by_block, [1, 0, 2])
+    gathered = tf.transpose(tf.gather(by_block, index), [0, 2, 1, 3])
+    gathered = tf.reshape(gathered, [columns, -1, count * rows])
+    y = tf.matmul(gathered, _by_column(blocks))
     y = tf.reshape(tf.transpose(y, [1, 0, 2]), [-1, columns * cols])
+    return y, _gradient_of(gathered, x, blocks, index, rows_first=True)
+
+
+def _by_column(blocks):
+    columns, count, rows, cols = blocks.shape
+    return tf.reshape(blocks, [columns, count * rows, cols])
+
+
+def _blocks_of_columns(x, blocks):
+    """Return x^T as [R, rows * batch]."""
+    return tf.reshape(tf.transpose(x), [x.shape[-1] // blocks.shape[2], -1])
+
+
+def _gather_columns(by_block, blocks, index):
+    """Return the inputs of each column of blocks, [C, k * rows, batch]."""
+    columns, count, rows, _ = blocks.shape
+    batch = tf.size(by_block) // (by_block.shape[0] * rows)
+    gathered = tf.gather(by_block, index)
+    return tf.reshape(gathered, [columns, count * rows, batch])
+
+
+def _gradient_of(gathered, x, blocks, index, rows_first=False):
+    """Return the function from dL/dy to the gradients of x, blocks and index."""
+    columns, _, rows, cols = blocks.shape
+    groups = x.shape[-1] // rows
 
     def gradient(dy):
         by_column = tf.transpose(tf.reshape(dy, [-1, columns, cols]), [1, 0, 2])
-        d_blocks = tf.matmul(gathered, by_column, transpose_a=True)
+        d_blocks = tf.matmul(gathered, by_column, transpose_a=rows_first)
         d_blocks = tf.reshape(d_blocks, blocks.shape)
         return _input_gradient(dy, blocks, index, groups), d_blocks, None
 
-    return y, gradient
-
-
-def _gather(x, index, groups, rows):
-    """Return the inputs of each column of blocks, [C, batch, k * rows]."""
-    columns, count = index.shape
-    by_block = tf.transpose(tf.reshape(x, [-1, groups, rows]), [1, 0, 2])
-    gathered = tf.transpose(tf.gather(by_block, index), [0, 2, 1, 3])
-    return tf.reshape(gathered, [columns, -1, count * rows])
+    return gradient
 
 
 def _input_gradient(dy, blocks, index, groups):

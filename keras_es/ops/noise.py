@@ -12,6 +12,7 @@ import math
 
 import tensorflow as tf
 
+from keras_es import _compat
 from keras_es.ops import philox
 
 PHILOX = 1
@@ -88,8 +89,19 @@ def normal(shape, seed):
         Box, Muller 1958, A note on the generation of random normal deviates.
     """
     size = math.prod(shape)
-    first, second = tf.unstack(_bits((2, (size + 1) // 2), seed))
+    bits = _bits((2, (size + 1) // 2), seed)
+    # One function for all weights; XLA would not fuse it with the bits.
+    pairs = _normal_pairs(bits) if _compat.in_xla() else _normal_pairs_apart(bits)
+    return tf.reshape(pairs[:size], shape)
+
+
+def _normal_pairs(bits):
+    first, second = tf.unstack(bits)
     radius = tf.sqrt(-2.0 * tf.math.log(1.0 - _fraction(first)))
     cosine, sine = philox.cos_and_sin_of_turn(second)
-    pairs = tf.concat([radius * cosine, radius * sine], axis=0)
-    return tf.reshape(pairs[:size], shape)
+    return tf.concat([radius * cosine, radius * sine], axis=0)
+
+
+_normal_pairs_apart = _compat.called_apart(
+    _normal_pairs, input_signature=[tf.TensorSpec([2, None], tf.uint32)]
+)

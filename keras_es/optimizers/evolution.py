@@ -276,7 +276,7 @@ class EvolutionStrategy(RankedPairs):
                 terms += [square[pair] * (ops.square(z) - 1.0) for z in noises]
             return terms
 
-        return self.sum_over_pairs(term)
+        return self.sum_over_pairs(term, 1 if square is None else 2)
 
     def load_own_variables(self, store):
         """Load what was saved; losses of another number of replicas are left out.

@@ -27,29 +27,32 @@ class RankedPairs(EvolvesWeights):
         first = replica_index() * self.pairs
         return values[first : first + self.pairs]
 
-    def sum_over_pairs(self, term):
+    def sum_over_pairs(self, term, copies=1):
         """Return the sum of `term(pair)`, a list of tensors, over the ranked pairs.
+
+        The tensors are of the shapes of the scores, `copies` times all of them.
 
         Noise is drawn again for each pair, so memory does not grow with them. A
         replica computes the terms of its own pairs, 0 to `pairs` - 1; where all are
         ranked together, the sums of all replicas are added.
         """
-        return self._over_ranked(lambda: self._sum_over_own_pairs(term))
+        return self._over_ranked(lambda: self._sum_over_own_pairs(term, copies))
 
     def _over_ranked(self, sums_of_own):
         if not self.ranked_together:
             return sums_of_own()
         return sum_over_replicas(self.compiled(sums_of_own))
 
-    def _sum_over_own_pairs(self, term):
+    def _sum_over_own_pairs(self, term, copies):
         if self.pairs == 1:
             return term(0)
 
         def body(pair, *sums):
             return (pair + 1, *(a + b for a, b in zip(sums, term(pair))))
 
-        first = term(0)
+        # From zero: the first term alone would be traced and compiled a second time.
+        zeros = [ops.zeros(m.mask_scores.shape) for m in self.masked_weights] * copies
         sums = ops.while_loop(
-            lambda pair, *_: pair < self.pairs, body, (ops.cast(1, "int32"), *first)
+            lambda pair, *_: pair < self.pairs, body, (ops.cast(0, "int32"), *zeros)
         )
         return list(sums[1:])
