@@ -138,7 +138,7 @@ def test_it_is_known_whether_xla_compiles():
     for jit in (False, True):
         compiled = tf.function(look, jit_compile=jit, autograph=False)
         tf.function(compiled, autograph=False)(tf.constant(0))
-    compiled(tf.constant(0))
+    tf.function(look, jit_compile=True, autograph=False)(tf.constant(0))
     assert found == [False, False, True, True, True, True]
     assert not _compat.in_xla()
 
