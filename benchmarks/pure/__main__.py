@@ -31,6 +31,7 @@ def parse(argv):
     )
     add = parser.add_argument
     add("--suite", required=True, help=f"of {', '.join(SUITES)}; commas between")
+    add("--method", action="append", help="only this one; default: all of the suite")
     add("--seeds", type=int, default=3, help="number of seeds; default: %(default)s")
     add("--generations", type=int, help="default: those of the suite")
     add("--config", type=json.loads, default={}, help="JSON of settings to change")
@@ -56,18 +57,20 @@ def run_suite(flags, suite):
     split = "validation" if flags.validation else "test"
     path = output_path(flags)
     generations = flags.generations or chosen.generations
-    config = {**chosen.config, **flags.config}
     done = {key(row) for row in Results(path).rows()}
     # Not the seeds of the results.
     first = 1000 if flags.validation else 0
     for seed in range(first, first + flags.seeds):
-        run = {"suite": suite, "case": chosen.dataset, "method": chosen.method}
-        run |= {"config": config, "seed": seed, "split": split, "steps": generations}
-        if key(run) not in done:
-            trials = [(config, seed)]
-            in_subprocess(
-                training.run_all, suite, trials, split, generations, str(path)
-            )
+        for method, config in chosen.methods.items():
+            config = {**config, **flags.config}
+            run = {"suite": suite, "case": chosen.dataset, "method": method}
+            run |= {"config": config, "seed": seed}
+            run |= {"split": split, "steps": generations}
+            if key(run) not in done and method in (flags.method or [method]):
+                trials = [(method, config, seed)]
+                in_subprocess(
+                    training.run_all, suite, trials, split, generations, str(path)
+                )
 
 
 def output_path(flags):

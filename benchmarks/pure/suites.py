@@ -13,17 +13,16 @@ class Suite:
     Attributes:
         dataset: Name of the data set.
         network: Function (input_shape, num_classes) -> plain Keras model.
-        method: Name of the strategy.
-        config: What was chosen on the validation split: `population`, `batch_size`,
-            and what `strategy` reads.
+        methods: Dict from "open_es", "snes" or "evosax" (its Open_ES) to what was
+            chosen on the validation split: `population`, `batch_size`, and what
+            `strategy` or `benchmarks.pure.peer` reads.
         generations: Of each run.
         target: Test accuracy that is wanted.
     """
 
     dataset: str
     network: object
-    method: str
-    config: dict
+    methods: dict
     generations: int
     target: float | None = None
 
@@ -65,27 +64,46 @@ SUITES = {
     "binary": Suite(
         "mnist",
         networks.binary,
-        "open_es",
-        {"population": 1024, "batch_size": 32, "learning_rate": 0.02, "sigma": 0.5},
+        {
+            "open_es": {
+                "population": 1024, "batch_size": 32, "learning_rate": 0.02,
+                "sigma": 0.5,
+            }
+        },
         generations=2000,
         target=0.93,
     ),
     "mnist-11k": Suite(
         "mnist",
         models.ARCHITECTURES["mnist_11k"].build,
-        "open_es",
         {
-            "population": 128, "batch_size": 64, "learning_rate": 0.01,
-            "sigma": 0.05, "rank": 1,
+            "open_es": {
+                "population": 128, "batch_size": 64, "learning_rate": 0.01,
+                "sigma": 0.05, "rank": 1,
+            }
         },
         generations=2000,
         target=0.98,
     ),
+    "cifar": Suite(
+        "cifar10",
+        networks.cifar_patches,
+        {
+            "open_es": {
+                "population": 256, "batch_size": 64, "learning_rate": 0.01,
+                "sigma": 0.02, "rank": 1,
+            },
+            "evosax": {
+                "population": 256, "batch_size": 64, "learning_rate": 0.01,
+                "sigma": 0.02,
+            },
+        },
+        generations=300,
+    ),
     "mnist-30k": Suite(
         "mnist",
         models.ARCHITECTURES["mnist_30k"].build,
-        "snes",
-        {"population": 256, "batch_size": 64, "sigma": 0.05},
+        {"snes": {"population": 256, "batch_size": 64, "sigma": 0.05}},
         generations=2000,
         target=0.98,
     ),

@@ -16,22 +16,22 @@ def run_all(suite, trials, split, generations, output):
 
     Args:
         suite: Name of the suite.
-        trials: List of (config, seed).
+        trials: List of (method, config, seed).
         split: "test" or "validation".
         generations: Of each run.
         output: File of the results.
     """
-    for config, seed in trials:
-        row = run(suite, config, seed, split, generations)
+    for method, config, seed in trials:
+        row = run(suite, method, config, seed, split, generations)
         Results(output).add(row)
         print(
-            f"{suite}: {config} seed {seed}: {split} accuracy {row['accuracy']:.4f} "
-            f"({row['seconds'] / 60:.1f} min)",
+            f"{suite}: {method} {config} seed {seed}: {split} accuracy "
+            f"{row['accuracy']:.4f} ({row['seconds'] / 60:.1f} min)",
             flush=True,
         )
 
 
-def run(suite, config, seed, split, generations):
+def run(suite, method, config, seed, split, generations):
     """Evolve once and return a row of the results, a dict.
 
     A sixth of the training set is held out; the curve is of its accuracy. The test set
@@ -39,49 +39,34 @@ def run(suite, config, seed, split, generations):
     """
     import keras
 
-    import keras_es
-
     chosen = SUITES[suite]
     data = examples(chosen.dataset, "validation")
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
-    model = keras_es.es_model(chosen.network(data.input_shape, data.num_classes))
-    per_point = max(1, generations // POINTS)
-    model.compile(
-        strategy(chosen.method, config, generations, seed),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        steps_per_execution=math.gcd(per_point, 50),
-    )
+    model = chosen.network(data.input_shape, data.num_classes)
     held_out, curve = data.test_batches(), []
     start, cpu = time.perf_counter(), time.process_time()
 
-    def measure(epoch, logs):
+    def measure(model, generation):
         logs = model.evaluate(held_out, verbose=0, return_dict=True)
-        curve.append(
-            {
-                "generation": (epoch + 1) * per_point,
-                "accuracy": logs["accuracy"],
-                "minutes": (time.perf_counter() - start) / 60,
-            }
-        )
+        minutes = (time.perf_counter() - start) / 60
+        point = {"generation": generation, "accuracy": logs["accuracy"]}
+        curve.append({**point, "minutes": round(minutes, 3)})
         print(f"{suite}: {curve[-1]}", flush=True)
 
-    model.fit(
-        data.train_batches(config["batch_size"], seed=seed),
-        epochs=generations // per_point,
-        steps_per_epoch=per_point,
-        shuffle=False,
-        verbose=0,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=measure)],
-    )
+    if method == "evosax":
+        from benchmarks.pure.peer import evolve
+    else:
+        evolve = evolve_here
+    batches = data.train_batches(config["batch_size"], seed=seed)
+    model = evolve(model, method, config, generations, seed, batches, measure)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     tested = examples(chosen.dataset, split).test_batches()
     accuracy = model.evaluate(tested, verbose=0, return_dict=True)["accuracy"]
     return {
         "suite": suite,
         "case": chosen.dataset,
-        "method": chosen.method,
+        "method": method,
         "config": config,
         "seed": seed,
         "split": split,
@@ -92,3 +77,41 @@ def run(suite, config, seed, split, generations):
         "cpu_seconds": round(cpu, 1),
         "curve": curve,
     }
+
+
+def evolve_here(model, method, config, generations, seed, batches, measure):
+    """Evolve a model through `fit` and return it.
+
+    Args:
+        model: Plain Keras model of classes, as logits.
+        method: See `strategy`.
+        config: See `strategy`.
+        generations: Number of generations.
+        seed: Seed of the noise.
+        batches: Endless `tf.data.Dataset`, a batch for each generation.
+        measure: Function (compiled model, generation), called `POINTS` times.
+    """
+    import keras
+
+    import keras_es
+
+    per_point = max(1, generations // POINTS)
+    model = keras_es.es_model(model)
+    model.compile(
+        strategy(method, config, generations, seed),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        steps_per_execution=math.gcd(per_point, 50),
+    )
+    call = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: measure(model, (epoch + 1) * per_point)
+    )
+    model.fit(
+        batches,
+        epochs=generations // per_point,
+        steps_per_epoch=per_point,
+        shuffle=False,
+        verbose=0,
+        callbacks=[call],
+    )
+    return model
