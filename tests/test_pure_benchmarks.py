@@ -36,10 +36,11 @@ def test_medians_and_ranks_say_who_is_ahead():
 
 
 def test_results_of_other_algorithms_stay(tmp_path, monkeypatch, capsys):
-    def pretend(function, name, dimensions):
-        row = {"algorithm": name, "dimensions": dimensions, "function": "sphere"}
+    def pretend(function, name):
         values = [1.0 + seed for seed in range(15)]
-        return [{**row, "ours": values, "theirs": values}], 0
+        row = {"algorithm": name, "function": "sphere"}
+        row |= {"ours": values, "theirs": values}
+        return [{**row, "dimensions": size} for size in (10, 40)], 0
 
     monkeypatch.setattr(bbob, "in_subprocess", pretend)
     for name in ("PGPE", "SNES"):

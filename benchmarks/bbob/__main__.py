@@ -39,7 +39,12 @@ def parse(argv):
     return flags
 
 
-def search_all(name, dimensions):
+def search_all(name):
+    """Return the rows of an algorithm, one for each function and size."""
+    return [row for size in settings.DIMENSIONS for row in search(name, size)]
+
+
+def search(name, dimensions):
     """Return the rows of an algorithm in some dimensions, one for each function."""
     from benchmarks.bbob.ours import Ours
     from benchmarks.bbob.peer import Peer
@@ -51,8 +56,8 @@ def search_all(name, dimensions):
     rows = []
     for index, function in enumerate(FUNCTIONS):
         row = {"algorithm": name, "dimensions": dimensions, "function": function}
-        for side, search in sides.items():
-            row[side] = [float(v) for v in search.best(index)]
+        for side, found in sides.items():
+            row[side] = [float(v) for v in found.best(index)]
         rows.append(row)
     return rows
 
@@ -68,10 +73,9 @@ def main(argv=None):
         old = json.loads(path.read_text(encoding="utf-8"))["rows"]
         rows = [row for row in old if row["algorithm"] not in flags.algorithm]
     for name in flags.algorithm:
-        for dimensions in settings.DIMENSIONS:
-            found, _ = in_subprocess(search_all, name, dimensions)
-            rows += [report.compared(row) for row in found]
-            print(f"{name}, {dimensions}: {time.perf_counter() - start:.0f} s")
+        found, _ = in_subprocess(search_all, name)
+        rows += [report.compared(row) for row in found]
+        print(f"{name}: {time.perf_counter() - start:.0f} s")
     order = list(settings.ALGORITHMS)
     rows.sort(key=lambda row: (order.index(row["algorithm"]), row["dimensions"]))
     budget = {

@@ -23,9 +23,10 @@ class Ours:
             strategy.build([mean])
         state = [v for s in self.strategies for v in s.variables]
         self.begin = [(v, v.numpy()) for v in [*self.means, *state]]
-        compiled = {"jit_compile": True, "autograph": False}
-        self.ask = tf.function(self._ask, **compiled)
-        self.tell_and_ask = tf.function(self._tell_and_ask, **compiled)
+        self.ask = tf.function(self._ask, autograph=False)
+        self.tell_and_ask = tf.function(
+            self._tell_and_ask, autograph=False, jit_compile=True
+        )
 
     def _ask(self):
         return tf.stack([s.ask()[0] for s in self.strategies])
