@@ -52,14 +52,16 @@ class BinaryDense(layers.Layer):
     Args:
         units: Number of outputs.
         scale: Fixed number.
+        std: Of the first W. Signs do not see it; but noise of one sigma flips the
+            fewer of them, the larger it is.
     """
 
-    def __init__(self, units, scale=1.0, **kwargs):
+    def __init__(self, units, scale=1.0, std=1.0, **kwargs):
         super().__init__(**kwargs)
-        self.units, self.scale = units, scale
+        self.units, self.scale, self.std = units, scale, std
 
     def build(self, input_shape):
-        normal = keras.initializers.RandomNormal(stddev=1.0)
+        normal = keras.initializers.RandomNormal(stddev=self.std)
         shape = (input_shape[-1], self.units)
         self.kernel = self.add_weight(shape=shape, initializer=normal, name="kernel")
 
@@ -67,14 +69,16 @@ class BinaryDense(layers.Layer):
         return ops.matmul(x, _sign(self.kernel)) * self.scale
 
     def get_config(self):
-        return {**super().get_config(), "units": self.units, "scale": self.scale}
+        own = {"units": self.units, "scale": self.scale, "std": self.std}
+        return {**super().get_config(), **own}
 
 
-def binary(input_shape, num_classes, size=7, stride=3, filters=32, logit_std=2.0):
+def binary(input_shape, num_classes, size=5, stride=4, filters=32, logit_std=2.0):
     """Binary filters on patches, signs, and binary weights to the classes.
 
     No biases and no other numbers than signs: a bit for each weight and activation. A
-    fixed factor gives the first logits the standard deviation `logit_std`.
+    fixed factor gives the first logits the standard deviation `logit_std`. A sign of a
+    filter that changes disturbs all classes, so fewer of them do.
     """
     patches = Patches(size, stride)
     positions = patches.compute_output_shape((None, *input_shape))[1]
@@ -83,10 +87,10 @@ def binary(input_shape, num_classes, size=7, stride=3, filters=32, logit_std=2.0
         [
             keras.Input(input_shape),
             patches,
-            BinaryDense(filters, name="filters"),
+            BinaryDense(filters, std=2.0, name="filters"),
             Sign(),
             layers.Flatten(),
-            BinaryDense(num_classes, scale, name="logits"),
+            BinaryDense(num_classes, scale, std=0.5, name="logits"),
         ],
         name="binary",
     )
