@@ -5,6 +5,8 @@ import statistics
 SOLVED = 1e-8
 """Values below count as this one: the target of the COCO platform."""
 
+TICKS = (0.1, 0.3, 1, 3)
+
 LEVEL = 0.05
 """Of the rank test against us."""
 
@@ -84,7 +86,7 @@ def draw(rows, path):
     sizes = list(dict.fromkeys(size for _, size in found))
     functions = list(dict.fromkeys(row["function"] for row in rows))
     figure = Figure(figsize=(2.3 + 1.9 * len(names), 6.2), layout="constrained")
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names):
         axes.axvline(1.0, color="#999999", lw=1)
         for size, color, marker in zip(sizes, ("#0072B2", "#D55E00"), "os"):
@@ -95,6 +97,8 @@ def draw(rows, path):
                 marker, color=color, ms=5, alpha=0.8, label=f"{size} dimensions",
             )  # fmt: skip
         axes.set_xscale("log")
+        axes.set_xticks(TICKS, [f"{x:g}" for x in TICKS])
+        axes.minorticks_off()
         axes.set_title(name.replace(", ", ",\n"), fontsize=10)
         axes.grid(axis="y", alpha=0.3)
     panels[0].set_yticks(range(len(functions)), functions, fontsize=8)

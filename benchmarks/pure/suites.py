@@ -66,11 +66,11 @@ SUITES = {
         networks.binary,
         {
             "open_es": {
-                "population": 1024, "batch_size": 32, "learning_rate": 0.02,
+                "population": 1024, "batch_size": 32, "learning_rate": 0.1,
                 "sigma": 0.5,
             }
         },
-        generations=2000,
+        generations=1800,
         target=0.93,
     ),
     "mnist-11k": Suite(
