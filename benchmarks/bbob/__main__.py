@@ -32,10 +32,13 @@ def parse(argv):
         "--algorithm", action="append", choices=names, help="may be given repeatedly"
     )
     parser.add_argument(
+        "--report", action="store_true", help="run nothing, show what is there"
+    )
+    parser.add_argument(
         "--output", metavar="DIR", default=str(RESULTS), help="default: docs/results"
     )
     flags = parser.parse_args(argv)
-    flags.algorithm = flags.algorithm or names
+    flags.algorithm = [] if flags.report else flags.algorithm or names
     return flags
 
 
@@ -74,9 +77,10 @@ def main(argv=None):
         rows = [row for row in old if row["algorithm"] not in flags.algorithm]
     for name in flags.algorithm:
         found, _ = in_subprocess(search_all, name)
-        rows += [report.compared(row) for row in found]
+        rows += found
         print(f"{name}: {time.perf_counter() - start:.0f} s")
     order = list(settings.ALGORITHMS)
+    rows = [report.compared(row) for row in rows]
     rows.sort(key=lambda row: (order.index(row["algorithm"]), row["dimensions"]))
     budget = {
         "members": settings.MEMBERS,
