@@ -62,7 +62,7 @@ def test_a_binary_network_holds_signs_alone(tmp_path):
     logits = model(x)
     model.get_layer("filters").kernel.assign(np.sign(model.get_layer("filters").kernel))
     np.testing.assert_array_equal(model(x), logits)
-    hidden = keras.Model(model.inputs, model.layers[-2].output)(x)
+    hidden = keras.Model(model.inputs[0], model.layers[-2].output)(x)
     assert set(np.unique(hidden)) == {-1.0, 1.0}
     # Differences of logits of sums of signs: even numbers of steps.
     steps = np.asarray(logits) / model.layers[-1].scale
@@ -112,7 +112,7 @@ def test_runs_are_not_repeated_and_the_test_set_is_for_the_end(
     assert tuned["accuracy"] == tuned["curve"][-1]["accuracy"]
     assert (tuned["seed"], tuned["split"]) == (1000, "validation")
     assert (tmp_path / "pure.png").stat().st_size > 1000
-    assert "| digits | `open_es` | 1,4" in capsys.readouterr().out
+    assert "| digits | `open_es` | 3,392 | 8 x 16 | 40 |" in capsys.readouterr().out
     monkeypatch.setattr(training, "run", None)  # would fail
     assert pure.main(command) == 0
 

@@ -78,11 +78,11 @@ SUITES = {
         models.ARCHITECTURES["mnist_11k"].build,
         {
             "open_es": {
-                "population": 128, "batch_size": 64, "learning_rate": 0.01,
+                "population": 128, "batch_size": 32, "learning_rate": 0.01,
                 "sigma": 0.05, "rank": 1,
             }
         },
-        generations=2000,
+        generations=1000,
         target=0.98,
     ),
     "cifar": Suite(
