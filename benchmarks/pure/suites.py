@@ -90,15 +90,15 @@ SUITES = {
         networks.cifar_patches,
         {
             "open_es": {
-                "population": 256, "batch_size": 64, "learning_rate": 0.01,
-                "sigma": 0.02, "rank": 1,
+                "population": 256, "batch_size": 32, "learning_rate": 0.01,
+                "sigma": 0.02, "rank": 1, "members_per_chunk": 16,
             },
             "evosax": {
-                "population": 256, "batch_size": 64, "learning_rate": 0.01,
+                "population": 256, "batch_size": 32, "learning_rate": 0.01,
                 "sigma": 0.02,
             },
         },
-        generations=300,
+        generations=80,
     ),
     "mnist-30k": Suite(
         "mnist",
