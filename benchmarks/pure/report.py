@@ -69,14 +69,14 @@ def draw(rows, targets, path):
             for i, row in enumerate(runs):
                 points = row["curve"]
                 axes.plot(
-                    [p["minutes"] for p in points],
+                    [p["generation"] for p in points],
                     [100 * p["accuracy"] for p in points],
                     color=color, lw=1.2, label=None if i else method,
                 )  # fmt: skip
         if targets.get(suite) is not None:
             axes.axhline(100 * targets[suite], color="#666666", ls="--", lw=1)
         axes.set_title(suite)
-        axes.set_xlabel("minutes")
+        axes.set_xlabel("generation")
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right", fontsize=9)
     panels[0].set_ylabel("held-out accuracy [%]; dashed: target")
