@@ -36,3 +36,14 @@ def can_be_vectorized(operations):
     return RULES is None or all(
         op.type in RULES and op.type not in _LOOPS for op in operations
     )
+
+
+def depending_on(*sources):
+    """Return the set of the operations that are computed from tensors of a graph."""
+    waiting, found = list(sources), set()
+    while waiting:
+        for operation in waiting.pop().consumers():
+            if operation not in found:
+                found.add(operation)
+                waiting.extend(operation.outputs)
+    return found

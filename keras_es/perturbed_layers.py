@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_es import conversion
+from keras_es._vectorizing import depending_on
 
 _layers = keras.layers
 
@@ -99,7 +100,7 @@ def find_shared(layers, variables, function):
     with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
         with _calls({k: (layer, recorded(k, layer)) for k, layer in layers.items()}):
             function()
-    depending, found = _depending_on(mark), {}
+    depending, found = depending_on(mark), {}
     for key, inputs in calls.items():
         if len(inputs) == 1 and not _is_of(inputs[0], depending):
             kernel = ops.cast(layers[key].kernel.value, inputs[0].dtype)
@@ -114,17 +115,6 @@ def _marked(variable, mark):
 
 def _is_of(tensor, operations):
     return tf.is_symbolic_tensor(tensor) and tensor.op in operations
-
-
-def _depending_on(source):
-    """Return the set of the operations that are computed from a tensor."""
-    waiting, found = [source], set()
-    while waiting:
-        for operation in waiting.pop().consumers():
-            if operation not in found:
-                found.add(operation)
-                waiting.extend(operation.outputs)
-    return found
 
 
 @contextlib.contextmanager

@@ -71,7 +71,9 @@ class ValuePopulation:
 
         def chunk(i, state):
             values = values_of(i * size + tf.range(size))
-            results = weight_population.map_members(member, values, self.vectorize)
+            # None: what the function computes is not known yet.
+            vectorize = None if self.vectorize else False
+            results = weight_population.map_members(member, values, vectorize)
             return (results, state) if after is None else after(results, state)
 
         if count == 1:

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_es import conversion, perturbed_layers
-from keras_es._vectorizing import can_be_vectorized
+from keras_es._vectorizing import can_be_vectorized, depending_on
 from keras_es.layers.masked_weight import effective_weights
 from keras_es.weight_noise import largest_divisor
 
@@ -188,14 +188,36 @@ def _chunk(member, drawn, draws, vectorize):
     return tf.nest.map_structure(_join, tf.vectorized_map(members, drawn))
 
 
-def map_members(function, elements, vectorize):
-    """Map over the first axis, all at once where the model allows it."""
+def map_members(function, elements, vectorize=None):
+    """Map over the first axis, all at once where the model allows it.
+
+    Args:
+        function: Of one element, which evaluates a member.
+        elements: List of tensors with a first axis of members.
+        vectorize: Whether all at once; None to see what the function computes.
+    """
+    if vectorize is None:
+        vectorize = _can_be_vectorized(function, elements)
     if vectorize:
         return tf.vectorized_map(function, elements)
-    rows = zip(*(tf.unstack(e) for e in tf.nest.flatten(elements)))
-    rows = [tf.nest.pack_sequence_as(elements, row) for row in rows]
-    results = [function(row) for row in rows]
+    members = elements[0].shape[0]
+    if members > 2:  # A loop, for one copy of the graph each would be large.
+        return map_in_turn(lambda i, _: (function(_row(elements, i)), ()), members)[0]
+    results = [function(_row(elements, i)) for i in range(members)]
     return tf.nest.map_structure(lambda *values: tf.stack(values), *results)
+
+
+def _row(elements, i):
+    return [e[i] for e in elements]
+
+
+def _can_be_vectorized(function, elements):
+    """Call with the first member, to see operations; its results are not used."""
+    if not tf.inside_function():
+        return True  # Not compiled by XLA, which alone refuses loops.
+    first = _row(elements, 0)
+    function(first)
+    return can_be_vectorized(depending_on(*first))
 
 
 def _may_have_two_more_axes(operations):

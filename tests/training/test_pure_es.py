@@ -238,9 +238,17 @@ def by_an_operation_that_is_not_vectorized(y, y_pred):
     return keras.ops.cast((next_up > 0.5) != (y > 0.5), "float32")
 
 
-@pytest.mark.parametrize("fitness", [by_argmax, by_an_operation_that_is_not_vectorized])
-def test_any_operation_may_be_in_the_fitness_under_xla(fitness):
-    model = pure.compiled("open_es", fitness=fitness, jit_compile=True)
+@pytest.mark.parametrize(
+    "name, fitness",
+    [
+        ("open_es", by_argmax),
+        ("open_es", by_an_operation_that_is_not_vectorized),
+        ("genetic_algorithm", by_an_operation_that_is_not_vectorized),
+        ("alopex", by_an_operation_that_is_not_vectorized),
+    ],
+)
+def test_any_operation_may_be_in_the_fitness_under_xla(name, fitness):
+    model = pure.compiled(name, fitness=fitness, jit_compile=True)
     logs = model.train_on_batch(*problems.data(), return_dict=True)
     assert logs["population_loss"] == pytest.approx(1 - logs["accuracy"], rel=1e-4)
 

@@ -1,0 +1,1 @@
+"""Strategies against evosax on its BBOB functions: `python -m benchmarks.bbob`."""

@@ -1,0 +1,1 @@
+"""Pure evolution on real data: `python -m benchmarks.pure`."""

@@ -1,0 +1,98 @@
+"""All weights by losses alone, on real data.
+
+    python -m benchmarks.pure --suite=binary
+    python -m benchmarks.pure --suite=mnist-11k,mnist-30k --seeds=1
+
+Results are added to docs/results/pure.jsonl; runs that are there already are skipped.
+--validation looks at held-out training examples in place of the test set and writes to
+pure-validation.jsonl: with --config that is how settings were chosen.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.accuracy.results import Results, key
+from benchmarks.pure import report, training
+from benchmarks.pure.suites import SUITES
+from benchmarks.timing import in_subprocess
+
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
+
+
+def parse(argv):
+    """Return the flags of a command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pure",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--suite", required=True, help=f"of {', '.join(SUITES)}; commas between")
+    add("--method", action="append", help="only this one; default: all of the suite")
+    add("--seeds", type=int, default=3, help="number of seeds; default: %(default)s")
+    add("--generations", type=int, help="default: those of the suite")
+    add("--config", type=json.loads, default={}, help="JSON of settings to change")
+    add("--validation", action="store_true", help="do not look at the test set")
+    add("--output", metavar="DIR", default=str(RESULTS), help="default: docs/results")
+    flags = parser.parse_args(argv)
+    flags.suite = flags.suite.split(",")
+    for name in flags.suite:
+        if name not in SUITES:
+            parser.error(
+                f"--suite: expected names from {', '.join(SUITES)}. Received: {name!r}"
+            )
+    for name in ("seeds", "generations"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name}: expected at least 1. Received: {value}")
+    return flags
+
+
+def run_suite(flags, suite):
+    """Run what is not in the results yet, each in a process of its own."""
+    chosen = SUITES[suite]
+    split = "validation" if flags.validation else "test"
+    path = output_path(flags)
+    generations = flags.generations or chosen.generations
+    done = {key(row) for row in Results(path).rows()}
+    # Not the seeds of the results.
+    first = 1000 if flags.validation else 0
+    for seed in range(first, first + flags.seeds):
+        for method, config in chosen.methods.items():
+            config = {**config, **flags.config}
+            run = {"suite": suite, "case": chosen.dataset, "method": method}
+            run |= {"config": config, "seed": seed}
+            run |= {"split": split, "steps": generations}
+            if key(run) not in done and method in (flags.method or [method]):
+                trials = [(method, config, seed)]
+                in_subprocess(
+                    training.run_all, suite, trials, split, generations, str(path)
+                )
+
+
+def output_path(flags):
+    """Return the file of the results."""
+    name = "pure-validation.jsonl" if flags.validation else "pure.jsonl"
+    return Path(flags.output) / name
+
+
+def main(argv=None):
+    """Run, print the table of all that is known, draw the picture."""
+    flags = parse(argv)
+    for suite in flags.suite:
+        run_suite(flags, suite)
+    rows = Results(output_path(flags)).rows()
+    order = list(SUITES)
+    rows = sorted(rows, key=lambda row: (order.index(row["suite"]), row["seed"]))
+    if not flags.validation:
+        targets = {name: suite.target for name, suite in SUITES.items()}
+        print("\n".join(report.table(rows, targets)))
+        report.draw(rows, targets, Path(flags.output) / "pure.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

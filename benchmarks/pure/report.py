@@ -1,0 +1,83 @@
+"""The table and the picture of the results."""
+
+import math
+import statistics
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def table(rows, targets):
+    """Return the lines of a Markdown table, one for each suite and method.
+
+    Args:
+        rows: Results on the test set.
+        targets: Dict from suite to the accuracy that is wanted, or None.
+    """
+    lines = [
+        "| suite | strategy | weights | members x examples | generations | seeds "
+        "| test accuracy | target | minutes (CPU) |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (suite, method), found in groups(rows).items():
+        first, target = found[0], targets.get(suite)
+        config = first["config"]
+        cells = [
+            suite,
+            f"`{method}`",
+            f"{first['weights']:,}",
+            f"{config['population']} x {config['batch_size']}",
+            f"{first['steps']:,}",
+            str(len(found)),
+            mean_and_error([row["accuracy"] for row in found]),
+            "" if target is None else f"{target:g}",
+            f"{_minutes(found, 'seconds'):.1f} ({_minutes(found, 'cpu_seconds'):.1f})",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def mean_and_error(values):
+    """Return "mean ± standard error", the error only where it is known."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:.4f}"
+    return f"{mean:.4f} ± {statistics.stdev(values) / math.sqrt(len(values)):.4f}"
+
+
+def _minutes(rows, name):
+    return statistics.fmean(row[name] for row in rows) / 60
+
+
+def groups(rows):
+    """Return {(suite, method): rows}."""
+    found = {}
+    for row in rows:
+        found.setdefault((row["suite"], row["method"]), []).append(row)
+    return found
+
+
+def draw(rows, targets, path):
+    """Draw the curves of all runs, a panel for each suite."""
+    from matplotlib.figure import Figure
+
+    suites = list(dict.fromkeys(row["suite"] for row in rows))
+    figure = Figure(figsize=(1.0 + 4.0 * len(suites), 4.0), layout="constrained")
+    panels = figure.subplots(1, len(suites), squeeze=False)[0]
+    for axes, suite in zip(panels, suites):
+        found = groups([row for row in rows if row["suite"] == suite])
+        for color, ((_, method), runs) in zip(COLORS, found.items()):
+            for i, row in enumerate(runs):
+                points = row["curve"]
+                axes.plot(
+                    [p["generation"] for p in points],
+                    [100 * p["accuracy"] for p in points],
+                    color=color, lw=1.2, label=None if i else method,
+                )  # fmt: skip
+        if targets.get(suite) is not None:
+            axes.axhline(100 * targets[suite], color="#666666", ls="--", lw=1)
+        axes.set_title(suite)
+        axes.set_xlabel("generation")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right", fontsize=9)
+    panels[0].set_ylabel("held-out accuracy [%]; dashed: target")
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,110 @@
+"""What is evolved: data, network, strategy and target of each suite."""
+
+import dataclasses
+
+import models
+from benchmarks.pure import networks
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """One result.
+
+    Attributes:
+        dataset: Name of the data set.
+        network: Function (input_shape, num_classes) -> plain Keras model.
+        methods: Dict from "open_es", "snes" or "evosax" (its Open_ES) to what was
+            chosen on the validation split: `population`, `batch_size`, and what
+            `strategy` or `benchmarks.pure.peer` reads.
+        generations: Of each run.
+        target: Test accuracy that is wanted.
+    """
+
+    dataset: str
+    network: object
+    methods: dict
+    generations: int
+    target: float | None = None
+
+
+def strategy(method, config, generations, seed):
+    """Return the strategy of a run, rates and sigma on their schedules.
+
+    Args:
+        method: "open_es" or "snes".
+        config: Dict: `population`; `sigma`, and for OpenES `end_sigma` (share of it
+            that is left at the end) and `learning_rate` (cosine to 0), optionally
+            `rank`, `pairs_per_draw`.
+        generations: Number of generations.
+        seed: Seed of the noise.
+    """
+    import keras
+
+    from keras_es import optimizers
+
+    schedules = keras.optimizers.schedules
+    names = ("rank", "pairs_per_draw", "members_per_chunk")
+    common = {k: config[k] for k in names if k in config}
+    common |= {"population_size": config["population"], "seed": seed}
+    if method == "snes":
+        names = ("sigma", "mean_learning_rate", "std_learning_rate")
+        common |= {k: config[k] for k in names if k in config}
+        return optimizers.SNES(None, **common)
+    adam = keras.optimizers.Adam(
+        schedules.CosineDecay(config["learning_rate"], generations),
+        beta_1=config.get("beta_1", 0.9),
+    )
+    sigma = schedules.CosineDecay(
+        config["sigma"], generations, alpha=config.get("end_sigma", 1.0)
+    )
+    return optimizers.OpenES(None, sigma=sigma, mean_optimizer=adam, **common)
+
+
+SUITES = {
+    "binary": Suite(
+        "mnist",
+        networks.binary,
+        {
+            "open_es": {
+                "population": 1024, "batch_size": 32, "learning_rate": 0.1,
+                "sigma": 0.5,
+            }
+        },
+        generations=1800,
+        target=0.93,
+    ),
+    "mnist-11k": Suite(
+        "mnist",
+        models.ARCHITECTURES["mnist_11k"].build,
+        {
+            "open_es": {
+                "population": 128, "batch_size": 32, "learning_rate": 0.01,
+                "sigma": 0.05, "rank": 1,
+            }
+        },
+        generations=1000,
+        target=0.98,
+    ),
+    "cifar": Suite(
+        "cifar10",
+        networks.cifar_patches,
+        {
+            "open_es": {
+                "population": 256, "batch_size": 32, "learning_rate": 0.01,
+                "sigma": 0.02, "rank": 1, "members_per_chunk": 16,
+            },
+            "evosax": {
+                "population": 256, "batch_size": 32, "learning_rate": 0.01,
+                "sigma": 0.02,
+            },
+        },
+        generations=80,
+    ),
+    "mnist-30k": Suite(
+        "mnist",
+        models.ARCHITECTURES["mnist_30k"].build,
+        {"snes": {"population": 256, "batch_size": 64, "sigma": 0.05}},
+        generations=2000,
+        target=0.98,
+    ),
+}  # fmt: skip
