@@ -8,7 +8,6 @@ newest whole checkpoint is compared, bit by bit, with that of an undisturbed run
 same step. Results go to docs/results/kills.json.
 """
 
-import argparse
 import io
 import json
 import os
@@ -24,10 +23,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from benchmarks.command import RESULTS, make_parser
 from keras_es import _checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "results" / "kills.json"
+OUTPUT = RESULTS / "kills.json"
 TRAIN = (
     "--strategy=mirrored", "--virtual_devices=2", "--batch_size=128",
     "--sparsity=0.75", "--jit_compile=false",
@@ -44,16 +44,11 @@ sys.exit(train.main(["train.py", *sys.argv[1:]]))
 
 def parse(argv):
     """Return the flags of a command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.kills",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("kills", __doc__)
     parser.add_argument("--kills", type=int, default=20, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, default=60, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--output", default=str(RESULTS), help="default: %(default)s")
+    parser.add_argument("--output", default=str(OUTPUT), help="default: %(default)s")
     return parser.parse_args(argv)
 
 

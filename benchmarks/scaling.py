@@ -7,15 +7,15 @@ those of the collectives in the traced graph. docs/scaling.md makes use of both.
 Results go to docs/results/scaling.json.
 """
 
-import argparse
 import json
 import statistics
 import sys
 from pathlib import Path
 
+from benchmarks.command import RESULTS, make_parser
 from benchmarks.timing import in_subprocess, interleaved, machine_info, median_ratio
 
-RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "scaling.json"
+OUTPUT = RESULTS / "scaling.json"
 EXAMPLES = 64  # of a replica
 METHODS = ("plain", "guided_es", "snes", "snes, 32 members", "snes, one population")
 
@@ -138,11 +138,9 @@ def _traffic(record, replicas, model, method):
 
 def main(argv):
     """Measure, print a table and write the JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scaling", description=__doc__, allow_abbrev=False
-    )
+    parser = make_parser("scaling", __doc__)
     parser.add_argument("--quick", action="store_true", help="fewer steps and rounds")
-    parser.add_argument("--output", default=str(RESULTS), help="default: %(default)s")
+    parser.add_argument("--output", default=str(OUTPUT), help="default: %(default)s")
     flags = parser.parse_args(argv)
     steps, rounds = (8, 3) if flags.quick else (40, 7)
     rows = []

@@ -4,7 +4,6 @@ Each suite runs in a process of its own. Results go to docs/results/speed.json, 
 those of suites that did not run stay, and into the picture next to it.
 """
 
-import argparse
 import dataclasses
 import importlib
 import json
@@ -12,17 +11,15 @@ import sys
 from pathlib import Path
 
 from benchmarks import picture
+from benchmarks.command import RESULTS, make_parser, split_names
 from benchmarks.timing import Row, in_subprocess, machine_info
 
 SUITES = ("overhead", "block_sparse", "population", "growth", "start")
-RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
 def parse(argv):
     """Return the flags of a command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed", description=__doc__, allow_abbrev=False
-    )
+    parser = make_parser("speed", __doc__)
     parser.add_argument(
         "--suites",
         default=",".join(SUITES),
@@ -37,12 +34,7 @@ def parse(argv):
         "--output", metavar="DIR", help="where results go; default: docs/results"
     )
     flags = parser.parse_args(argv)
-    flags.suites = flags.suites.split(",")
-    for name in flags.suites:
-        if name not in SUITES:
-            parser.error(
-                f"--suites: expected names from {', '.join(SUITES)}. Received: {name!r}"
-            )
+    flags.suites = split_names(parser, "suites", flags.suites, SUITES)
     if flags.output is None and not flags.quick:
         flags.output = str(RESULTS)
     return flags

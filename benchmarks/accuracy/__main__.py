@@ -9,7 +9,6 @@ training set, and the best of each is written down as its default for all suites
 the test set is looked at, once for each run. --report shows the runs that are there.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -17,19 +16,13 @@ from pathlib import Path
 from benchmarks.accuracy import methods, report, training
 from benchmarks.accuracy.results import Results, key
 from benchmarks.accuracy.suites import SUITES
+from benchmarks.command import RESULTS, make_parser, require_positive, split_names
 from benchmarks.timing import in_subprocess
-
-RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
 
 def parse(argv):
     """Return the flags of a command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.accuracy",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("accuracy", __doc__)
     add = parser.add_argument
     add("--suite", required=True, help=f"of {', '.join(SUITES)}; commas between")
     add("--methods", default=",".join(methods.METHODS), help="default: %(default)s")
@@ -46,8 +39,8 @@ def parse(argv):
         "%(default)s",
     )
     flags = parser.parse_args(argv)
-    flags.suite = _names(parser, "suite", flags.suite, SUITES)
-    flags.methods = _names(parser, "methods", flags.methods, methods.METHODS)
+    flags.suite = split_names(parser, "suite", flags.suite, SUITES)
+    flags.methods = split_names(parser, "methods", flags.methods, methods.METHODS)
     try:
         flags.sparsity = flags.sparsity and [*map(float, flags.sparsity.split(","))]
     except ValueError:
@@ -55,21 +48,8 @@ def parse(argv):
             f"--sparsity: expected numbers with commas between. "
             f"Received: {flags.sparsity!r}"
         )
-    for name in ("seeds", "steps"):
-        value = getattr(flags, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name}: expected at least 1. Received: {value}")
+    require_positive(parser, flags, "seeds", "steps")
     return flags
-
-
-def _names(parser, flag, text, known):
-    names = text.split(",")
-    for name in names:
-        if name not in known:
-            parser.error(
-                f"--{flag}: expected names from {', '.join(known)}. Received: {name!r}"
-            )
-    return names
 
 
 def trials(flags, suite):

@@ -7,26 +7,19 @@ dimensions, 15 seeds: the lowest value that a member had in the whole search. It
 the `bench` extra. Results go to docs/results/bbob.json and a picture next to it.
 """
 
-import argparse
 import json
 import sys
 import time
 from pathlib import Path
 
 from benchmarks.bbob import report, settings
+from benchmarks.command import RESULTS, make_parser
 from benchmarks.timing import in_subprocess, machine_info
-
-RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
 
 def parse(argv):
     """Return the flags of a command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bbob",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("bbob", __doc__)
     names = list(settings.ALGORITHMS)
     parser.add_argument(
         "--algorithm", action="append", choices=names, help="may be given repeatedly"

@@ -8,27 +8,20 @@ Results are added to docs/results/pure.jsonl; runs that are there already are sk
 pure-validation.jsonl: with --config that is how settings were chosen.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 from benchmarks.accuracy.results import Results, key
+from benchmarks.command import RESULTS, make_parser, require_positive, split_names
 from benchmarks.pure import report, training
 from benchmarks.pure.suites import SUITES
 from benchmarks.timing import in_subprocess
 
-RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
-
 
 def parse(argv):
     """Return the flags of a command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.pure",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = make_parser("pure", __doc__)
     add = parser.add_argument
     add("--suite", required=True, help=f"of {', '.join(SUITES)}; commas between")
     add("--method", action="append", help="only this one; default: all of the suite")
@@ -38,16 +31,8 @@ def parse(argv):
     add("--validation", action="store_true", help="do not look at the test set")
     add("--output", metavar="DIR", default=str(RESULTS), help="default: docs/results")
     flags = parser.parse_args(argv)
-    flags.suite = flags.suite.split(",")
-    for name in flags.suite:
-        if name not in SUITES:
-            parser.error(
-                f"--suite: expected names from {', '.join(SUITES)}. Received: {name!r}"
-            )
-    for name in ("seeds", "generations"):
-        value = getattr(flags, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name}: expected at least 1. Received: {value}")
+    flags.suite = split_names(parser, "suite", flags.suite, SUITES)
+    require_positive(parser, flags, "seeds", "generations")
     return flags
 
 
