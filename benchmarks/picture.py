@@ -1,7 +1,12 @@
 """The picture of a table: bars of ratios against their targets, and curves."""
 
 MET, MISSED, NO_TARGET = "#009E73", "#D55E00", "#999999"
-LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D",
+    "#8C564B", "#666666", "#000000",
+)  # fmt: skip
+"""Of lines, the first ones the easiest to tell apart, also for the colour-blind."""
+
 COLUMNS = 2
 
 
@@ -72,7 +77,7 @@ def _draw_bars(figure, rows):
 
 
 def _draw_curves(axes, title, curves):
-    for color, (label, points) in zip(LINES * len(curves), curves.items()):
+    for color, (label, points) in zip(COLORS * len(curves), curves.items()):
         x, y = zip(*sorted(points))
         axes.plot(x, y, "o-", color=color, label=label or None, markersize=4)
     axes.set(xscale="log", yscale="log")

@@ -71,8 +71,9 @@ class ValuePopulation:
 
         def chunk(i, state):
             values = values_of(i * size + tf.range(size))
-            # None: what the function computes is not known yet.
-            vectorize = None if self.vectorize else False
+            vectorize = self.vectorize and (
+                weight_population.members_can_be_vectorized(member, values)
+            )
             results = weight_population.map_members(member, values, vectorize)
             return (results, state) if after is None else after(results, state)
 

@@ -188,16 +188,14 @@ def _chunk(member, drawn, draws, vectorize):
     return tf.nest.map_structure(_join, tf.vectorized_map(members, drawn))
 
 
-def map_members(function, elements, vectorize=None):
-    """Map over the first axis, all at once where the model allows it.
+def map_members(function, elements, vectorize):
+    """Map over the first axis.
 
     Args:
         function: Of one element, which evaluates a member.
         elements: List of tensors with a first axis of members.
-        vectorize: Whether all at once; None to see what the function computes.
+        vectorize: Whether all at once, or one after the other.
     """
-    if vectorize is None:
-        vectorize = _can_be_vectorized(function, elements)
     if vectorize:
         return tf.vectorized_map(function, elements)
     members = elements[0].shape[0]
@@ -211,8 +209,11 @@ def _row(elements, i):
     return [e[i] for e in elements]
 
 
-def _can_be_vectorized(function, elements):
-    """Call with the first member, to see operations; its results are not used."""
+def members_can_be_vectorized(function, elements):
+    """Tell whether `map_members` can evaluate all at once, by what is computed.
+
+    The function is called with the first member; its results are not used.
+    """
     if not tf.inside_function():
         return True  # Not compiled by XLA, which alone refuses loops.
     first = _row(elements, 0)

@@ -1,14 +1,11 @@
 """The table and the picture of a suite."""
 
 import math
-import statistics
 
 from benchmarks.accuracy.methods import METHODS
+from benchmarks.accuracy.results import mean_and_standard_error
+from benchmarks.picture import COLORS
 
-COLORS = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D",
-    "#8C564B", "#666666", "#000000",
-)  # fmt: skip
 MARKERS = "osD^vP*X<>"
 
 
@@ -24,15 +21,12 @@ def summary(rows):
         found = groups.setdefault(case, {}).setdefault(row["method"], [])
         found.append(row["accuracy"])
     return {
-        case: {method: _mean(values) for method, values in found.items()}
+        case: {
+            method: (*mean_and_standard_error(values), len(values))
+            for method, values in found.items()
+        }
         for case, found in groups.items()
     }
-
-
-def _mean(values):
-    count = len(values)
-    error = statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan
-    return statistics.fmean(values), error, count
 
 
 def table(rows):

@@ -1,7 +1,9 @@
 """Results as JSON lines, one for each run, written as they come."""
 
 import json
+import math
 import os
+import statistics
 from pathlib import Path
 
 KEYS = ("suite", "case", "method", "config", "seed", "split", "steps")
@@ -11,6 +13,13 @@ KEYS = ("suite", "case", "method", "config", "seed", "split", "steps")
 def key(row):
     """Return what identifies a run, a string."""
     return json.dumps([row[name] for name in KEYS], sort_keys=True)
+
+
+def mean_and_standard_error(values):
+    """Return the mean and s / sqrt(n), s the sample standard deviation; NaN for n=1."""
+    count = len(values)
+    error = statistics.stdev(values) / math.sqrt(count) if count > 1 else math.nan
+    return statistics.fmean(values), error
 
 
 class Results:

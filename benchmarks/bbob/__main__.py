@@ -64,10 +64,10 @@ def main(argv=None):
     output = Path(flags.output)
     output.mkdir(parents=True, exist_ok=True)
     path = output / "bbob.json"
-    rows, start = [], time.perf_counter()
+    data, start = {"rows": []}, time.perf_counter()
     if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        rows = [row for row in old if row["algorithm"] not in flags.algorithm]
+        data = json.loads(path.read_text(encoding="utf-8"))
+    rows = [row for row in data["rows"] if row["algorithm"] not in flags.algorithm]
     for name in flags.algorithm:
         found, _ = in_subprocess(search_all, name)
         rows += found
@@ -75,12 +75,14 @@ def main(argv=None):
     order = list(settings.ALGORITHMS)
     rows = [report.compared(row) for row in rows]
     rows.sort(key=lambda row: (order.index(row["algorithm"]), row["dimensions"]))
-    budget = {
-        "members": settings.MEMBERS,
-        "generations": settings.GENERATIONS,
-        "seeds": settings.SEEDS,
-    }
-    data = {"machine": machine_info(), "budget": budget, "rows": rows}
+    if flags.algorithm:
+        data["machine"] = machine_info()
+        data["budget"] = {
+            "members": settings.MEMBERS,
+            "generations": settings.GENERATIONS,
+            "seeds": settings.SEEDS,
+        }
+    data["rows"] = rows
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     print("\n".join([*report.table(rows), "", *report.summary(rows)]))
     report.draw(rows, output / "bbob.png")

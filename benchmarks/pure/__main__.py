@@ -33,6 +33,14 @@ def parse(argv):
     flags = parser.parse_args(argv)
     flags.suite = split_names(parser, "suite", flags.suite, SUITES)
     require_positive(parser, flags, "seeds", "generations")
+    if flags.generations and flags.generations % training.POINTS:
+        parser.error(
+            f"--generations: expected a multiple of {training.POINTS}, the points of "
+            f"the curve. Received: {flags.generations}"
+        )
+    methods = {m: None for suite in flags.suite for m in SUITES[suite].methods}
+    for method in flags.method or []:
+        split_names(parser, "method", method, methods)
     return flags
 
 

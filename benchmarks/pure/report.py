@@ -1,9 +1,9 @@
 """The table and the picture of the results."""
 
-import math
 import statistics
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+from benchmarks.accuracy.results import mean_and_standard_error
+from benchmarks.picture import COLORS
 
 
 def table(rows, targets):
@@ -38,10 +38,8 @@ def table(rows, targets):
 
 def mean_and_error(values):
     """Return "mean ± standard error", the error only where it is known."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:.4f}"
-    return f"{mean:.4f} ± {statistics.stdev(values) / math.sqrt(len(values)):.4f}"
+    mean, error = mean_and_standard_error(values)
+    return f"{mean:.4f}" if len(values) < 2 else f"{mean:.4f} ± {error:.4f}"
 
 
 def _minutes(rows, name):

@@ -86,7 +86,7 @@ def evolve_here(model, method, config, generations, seed, batches, measure):
         model: Plain Keras model of classes, as logits.
         method: See `strategy`.
         config: See `strategy`.
-        generations: Number of generations.
+        generations: Number of generations, a multiple of `POINTS`.
         seed: Seed of the noise.
         batches: Endless `tf.data.Dataset`, a batch for each generation.
         measure: Function (compiled model, generation), called `POINTS` times.
@@ -95,7 +95,7 @@ def evolve_here(model, method, config, generations, seed, batches, measure):
 
     import keras_es
 
-    per_point = max(1, generations // POINTS)
+    per_point = generations // POINTS
     model = keras_es.es_model(model)
     model.compile(
         strategy(method, config, generations, seed),
@@ -108,7 +108,7 @@ def evolve_here(model, method, config, generations, seed, batches, measure):
     )
     model.fit(
         batches,
-        epochs=generations // per_point,
+        epochs=POINTS,
         steps_per_epoch=per_point,
         shuffle=False,
         verbose=0,

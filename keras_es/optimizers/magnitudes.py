@@ -3,8 +3,6 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_es.optimizers.arguments import value_at
-
 SMALL = 1e-30
 
 
@@ -33,7 +31,7 @@ def pulled(optimizer, scores):
         return scores
     if scores is None:
         scores = [m.mask_scores.value for m in optimizer.masked_weights]
-    share = ops.cast(value_at(share, optimizer.generation.value), "float32")
+    share = ops.cast(optimizer.current(share), "float32")
     share = ops.where(optimizer.search_rests(), 0.0, share)
     sizes = standardized(optimizer.masked_weights)
     return [s + share * (z - s) for s, z in zip(scores, sizes)]

@@ -139,8 +139,5 @@ class PGPE(EvolutionStrategy):
 
     def get_config(self):
         """Return the arguments of the constructor."""
-        rates = {
-            key: value if value is None else serialize_schedule(value)
-            for key, value in self._rates.items()
-        }
+        rates = {key: serialize_schedule(value) for key, value in self._rates.items()}
         return {**super().get_config(), **rates, "momentum": self.momentum}

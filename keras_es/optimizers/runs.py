@@ -65,41 +65,47 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
     >>> schedule.end_step, schedule.update_every
     (6000, 80)
     """
-    dense = (
-        begin_dense and issubclass(cls, EvolutionStrategy) and _may_begin_dense(model)
-    )
-    arguments = _arguments(cls, model, steps, dense, kwargs)
+    masked = conversion.masked_weights(model)
+    dense = begin_dense and issubclass(cls, EvolutionStrategy) and _may_be_dense(masked)
+    few = sampling_is_cheap(masked)
+    arguments = _arguments(cls, model, steps, dense, few, kwargs)
     if dense:
-        arguments |= _from_dense(cls, model, steps, kwargs)
+        arguments |= _from_dense(cls, model, steps, few, kwargs)
     arguments = {k: v for k, v in arguments.items() if k not in kwargs}
     return cls(inner_optimizer, **arguments, **kwargs)
 
 
-def _may_begin_dense(model):
-    return all(m.kernel_mask is not None for m in conversion.masked_weights(model))
+def _may_be_dense(masked_weights):
+    return all(m.kernel_mask is not None for m in masked_weights)
 
 
-def _from_dense(cls, model, steps, given):
+def _from_dense(cls, model, steps, few, given):
     """Return arguments of a search that begins dense and follows magnitudes."""
-    generation, searched = _generations(cls, model, steps, given)
+    generation, generations = _generations(cls, model, steps, given)
     falling = schedules.PolynomialSparsity(max(1, int(FALLING * steps)))
     arguments = {"sparsity_schedule": falling}
-    few = sampling_is_cheap(conversion.masked_weights(model))
     # Of a single weight, the backward pass says more than its magnitude.
     if few or not cls.needs_guidance:
         share = 1.0 - (1.0 - PULL) ** generation
-        decay = keras.optimizers.schedules.PolynomialDecay(share, searched, 0.0)
+        decay = keras.optimizers.schedules.PolynomialDecay(
+            share, _searched(generations), 0.0
+        )
         arguments["magnitude_pull"] = decay
     return arguments
 
 
 def _generations(cls, model, steps, given):
-    """Return steps in a generation, and generations in which masks are searched."""
+    """Return the steps in a generation, and the generations in the run."""
     generation = cls("sgd", **given).steps_per_generation(model)
-    return generation, max(1, int(SEARCHED * -(-steps // generation)))
+    return generation, -(-steps // generation)
 
 
-def _arguments(cls, model, steps, dense, given):
+def _searched(generations):
+    """Return the number of generations in which masks are searched."""
+    return max(1, int(SEARCHED * generations))
+
+
+def _arguments(cls, model, steps, dense, few, given):
     """Return the arguments that follow from the length of a run, given or not."""
     if "end_step" in given:
         return {}
@@ -111,15 +117,13 @@ def _arguments(cls, model, steps, dense, given):
     elif issubclass(cls, GradualMagnitude):
         schedule = schedules.PolynomialSparsity(end_step, update_every=update_every)
         arguments = {"sparsity_schedule": schedule}
-    elif issubclass(cls, OpenES) and (
-        dense or sampling_is_cheap(conversion.masked_weights(model))
-    ):
-        arguments = _search_that_ends(cls, model, steps, dense, given)
+    elif issubclass(cls, OpenES) and (dense or few):
+        arguments = _search_that_ends(cls, model, steps, dense, few, given)
     elif issubclass(cls, ScoreGradient) and "score_optimizer" not in given:
-        generation = cls("sgd", **given).steps_per_generation(model)
+        _, generations = _generations(cls, model, steps, given)
         # A decay from three times the constant rate moves scores about as far.
         rate = keras.optimizers.schedules.CosineDecay(
-            3.0 * cls.default_score_learning_rate, -(-steps // generation)
+            3.0 * cls.default_score_learning_rate, generations
         )
         arguments = {"score_optimizer": keras.optimizers.Adam(rate)}
     else:
@@ -127,10 +131,9 @@ def _arguments(cls, model, steps, dense, given):
     return arguments
 
 
-def _search_that_ends(cls, model, steps, dense, given):
+def _search_that_ends(cls, model, steps, dense, few, given):
     """Return arguments of a search that losses alone can finish before the run ends."""
-    _, searched = _generations(cls, model, steps, given)
-    few = sampling_is_cheap(conversion.masked_weights(model))
+    searched = _searched(_generations(cls, model, steps, given)[1])
     sigma = (0.5 if few else 1.0) if dense else 2.0
     schedule = keras.optimizers.schedules
     return {

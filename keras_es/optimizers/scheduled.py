@@ -104,10 +104,9 @@ class DropAndGrow(ScheduledMasks):
         """Drop and grow."""
         share = self.update_schedule(self.steps_done())
         guidance = guidance or [None] * len(self.masked_weights)
+        sizes = magnitudes.sums(self.masked_weights)
         units = []
-        for i, (masked, size) in enumerate(
-            zip(self.masked_weights, magnitudes.sums(self.masked_weights))
-        ):
+        for i, (masked, size) in enumerate(zip(self.masked_weights, sizes)):
             count = masked.unit_count
             left = count - drop_grow.dropped_count(share, count)
             kept = drop_grow.kept_units(size, masked.stored_units(), left)

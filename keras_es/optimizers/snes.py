@@ -115,14 +115,11 @@ class SNES(EvolutionStrategy):
 
     def get_config(self):
         """Return the arguments of the constructor."""
-        rates = {
-            name: value if value is None else serialize_schedule(value)
-            for name, value in (
-                ("mean_learning_rate", self.mean_learning_rate),
-                ("std_learning_rate", self.std_learning_rate),
-            )
+        return {
+            **super().get_config(),
+            "mean_learning_rate": serialize_schedule(self.mean_learning_rate),
+            "std_learning_rate": serialize_schedule(self.std_learning_rate),
         }
-        return {**super().get_config(), **rates}
 
 
 def _optional(name, value):

@@ -86,19 +86,12 @@ def test_generation_without_a_valid_member_is_made_up_for():
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_training_goes_on_to_the_bit(tmp_path, jit_compile):
-    whole, first = (
-        problems.compiled(
-            made(OpenES, population_size=2, steps_per_pair=2), jit_compile=jit_compile
-        )
-        for _ in range(2)
+    loaded = problems.assert_goes_on_to_the_bit(
+        tmp_path,
+        lambda: made(OpenES, population_size=2, steps_per_pair=2),
+        jit_compile=jit_compile,
     )
-    problems.fit(whole, epochs=3)
-    problems.fit(first, epochs=1)
-    first.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded.optimizer.sparsity_schedule.end_step == 6
-    problems.fit(loaded, epochs=2)
-    problems.assert_same(problems.weights_of(whole), problems.weights_of(loaded))
 
 
 def test_wrong_schedules_are_refused():

@@ -112,6 +112,27 @@ def weights_of(model):
     return values
 
 
+def assert_goes_on_to_the_bit(tmp_path, make_optimizer, **kwargs):
+    """Training saved and loaded after one of three epochs ends as without a stop.
+
+    Args:
+        tmp_path: Directory for the file.
+        make_optimizer: Function () -> optimizer.
+        **kwargs: Arguments of `compile`.
+
+    Returns:
+        The loaded model.
+    """
+    whole, first = (compiled(make_optimizer(), **kwargs) for _ in range(2))
+    fit(whole, epochs=3)
+    fit(first, epochs=1)
+    first.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    fit(loaded, epochs=2)
+    assert_same(weights_of(whole), weights_of(loaded))
+    return loaded
+
+
 def assert_same(first, second):
     """Two results of `weights_of` are equal to the bit."""
     assert list(first.values()) and len(first) == len(second)
