@@ -83,7 +83,8 @@ def guided_natural(guidance, correction, probabilities, budget):
     fisher = probabilities * (1.0 - probabilities)
     if budget is None:
         return guidance + correction / ops.maximum(fisher, 1e-12)
-    return guidance + correction * budget / (budget * fisher + ops.sum(fisher))
+    weight = budget / ops.maximum(budget * fisher + ops.sum(fisher), 1e-12)
+    return guidance + weight * correction
 
 
 def snes_std_learning_rate(dimension):

@@ -7,7 +7,7 @@ from keras_es.optimizers.evolution import EvolutionStrategy
 from keras_es.optimizers.gradual_magnitude import GradualMagnitude
 from keras_es.optimizers.open_es import OpenES
 from keras_es.optimizers.scheduled import DropAndGrow
-from keras_es.optimizers.score_gradient import ScoreGradient
+from keras_es.optimizers.score_gradient import BernoulliStrategy, ScoreGradient
 from keras_es.optimizers.turns import sampling_is_cheap
 
 REST = 0.75
@@ -31,7 +31,9 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
     - `RigL`, `SET`, `GradualMagnitude`: masks rest after 75 % of the steps, and move 75
       times until then, but not less often than every 100 steps;
     - `StraightThrough`, `GuidedES`, `OpenES`, `BernoulliNES`: the learning rate of the
-      scores falls to 0 along a cosine, from three times its constant default;
+      scores falls to 0 along a cosine, from three times its constant default. Begun
+      dense, it does so in 60 % of the steps, and then the temperature of `GuidedES` and
+      `BernoulliNES` is 0: a step is one of `Static`;
     - `OpenES` with few units (one for 16 weights or more, as with blocks and channels)
       or begun dense: sigma falls in a straight line from 2, or begun dense from 0.5
       and with many units from 1, the learning rate of the scores from 0.05 along a
@@ -119,16 +121,29 @@ def _arguments(cls, model, steps, dense, few, given):
         arguments = {"sparsity_schedule": schedule}
     elif issubclass(cls, OpenES) and (dense or few):
         arguments = _search_that_ends(cls, model, steps, dense, few, given)
-    elif issubclass(cls, ScoreGradient) and "score_optimizer" not in given:
-        _, generations = _generations(cls, model, steps, given)
-        # A decay from three times the constant rate moves scores about as far.
-        rate = keras.optimizers.schedules.CosineDecay(
-            3.0 * cls.default_score_learning_rate, generations
-        )
-        arguments = {"score_optimizer": keras.optimizers.Adam(rate)}
+    elif issubclass(cls, ScoreGradient):
+        arguments = _scores_that_settle(cls, model, steps, dense, given)
     else:
         arguments = {}
     return arguments
+
+
+def _scores_that_settle(cls, model, steps, dense, given):
+    """Return arguments of scores whose learning rate falls to 0."""
+    schedule = keras.optimizers.schedules
+    _, generations = _generations(cls, model, steps, given)
+    arguments = {}
+    if dense and issubclass(cls, BernoulliStrategy):
+        generations = _searched(generations)
+        if "sigma" not in given:
+            # Not a slope: at a lower T a step of the scores would flip more units.
+            temperatures = [cls("sgd", **given).sigma, 0.0]
+            arguments["sigma"] = schedule.PiecewiseConstantDecay(
+                [generations - 1], temperatures
+            )
+    # A decay from three times the constant rate moves scores about as far.
+    rate = schedule.CosineDecay(3.0 * cls.default_score_learning_rate, generations)
+    return {**arguments, "score_optimizer": keras.optimizers.Adam(rate)}
 
 
 def _search_that_ends(cls, model, steps, dense, few, given):

@@ -102,12 +102,8 @@ class BernoulliStrategy(ScoreGradientStrategy):
             for i, masked in enumerate(self.masked_weights)
         ]
 
-    def search_rests(self):
-        """Return False: T is never quite 0."""
-        return False
-
     def temperature(self):
-        """Return T, kept above 1e-4."""
+        """Return T, kept above 1e-4 where it is divided by."""
         return ops.maximum(ops.cast(self.current(self.sigma), "float32"), 1e-4)
 
     def probabilities(self):

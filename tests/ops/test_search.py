@@ -94,6 +94,12 @@ def test_guided_natural_of_a_linear_loss_is_its_slope():
     )
 
 
+def test_guided_natural_of_decided_units_is_the_guidance():
+    s, p = np.arange(4.0), np.array([0.0, 1.0, 1.0, 0.0])
+    found = search.guided_natural(s, np.zeros(4), p, 20.0)
+    np.testing.assert_array_equal(found, s)
+
+
 def test_guided_natural_shrinks_with_the_number_of_undecided_units():
     few, many = np.full(40, 0.5, "float32"), np.full(40_000, 0.5, "float32")
     for p, undecided in ((few, 10.0), (many, 10_000.0)):

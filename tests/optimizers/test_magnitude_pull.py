@@ -72,6 +72,24 @@ def test_masks_rest_with_the_search():
     np.testing.assert_array_equal(scores[1], scores[3])
 
 
+@pytest.mark.parametrize("method", ["guided_es", "bernoulli_nes"])
+def test_bernoulli_masks_rest_at_temperature_zero(method):
+    sigma = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.0])
+    still = keras.optimizers.SGD(0.0)
+    model = problems.compiled(made(method, 0.5, sigma=sigma, score_optimizer=still))
+    (masked,) = keras_es.masked_weights(model)
+    scores = []
+    for _ in range(5):
+        model.train_on_batch(*problems.data())
+        scores.append(masked.mask_scores.numpy())
+        assert np.isfinite(scores[-1]).all()
+    assert np.abs(scores[1] - scores[0]).max() > 0
+    np.testing.assert_array_equal(scores[1], scores[4])
+    deployed = masked.stored_units().numpy()
+    for (units,) in model.optimizer.member_masks(0):
+        np.testing.assert_array_equal(units.numpy(), deployed)
+
+
 def test_equal_magnitudes_pull_to_zero():
     model = problems.make_model()
     (masked,) = keras_es.masked_weights(model)

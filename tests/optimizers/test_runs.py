@@ -91,6 +91,19 @@ def test_search_that_begins_dense_ends():
     assert float(optimizer.sigma(120)) == 0.0
 
 
+@pytest.mark.parametrize("name", ["guided_es", "bernoulli_nes"])
+def test_bernoulli_masks_that_begin_dense_rest(name):
+    turns = {"steps_per_pair": 1, "members_per_step": 2, "population_size": 2}
+    optimizer = made(name, begin_dense=True, **turns)
+    default = made(name, **turns).sigma
+    for generation in (0, 119):
+        assert float(optimizer.sigma(generation)) == pytest.approx(default)
+    assert float(optimizer.sigma(120)) == 0.0
+    rate = optimizer.score_optimizer._learning_rate
+    assert float(rate(60)) > 0.0 == float(rate(120))
+    assert made(name, begin_dense=True, sigma=0.2, **turns).sigma == 0.2
+
+
 @pytest.mark.parametrize("name", problems.POPULATIONS)
 def test_strategies_may_begin_dense(name):
     assert made(name).sparsity_schedule is None
