@@ -5,13 +5,13 @@ from keras import layers
 
 
 def build(input_shape, num_classes):
-    """3 x 3 convolutions of 32, 64, 96, 128, all but the third of stride 2.
+    """3 x 3 convolutions of 32, 48, 64, 128, all but the last of stride 2.
 
-    187,754 parameters on CIFAR-10, 6.7 million multiplications an image: an epoch takes
-    half a minute on two cores.
+    118,442 parameters on CIFAR-10, 2.7 million multiplications an image: an epoch takes
+    a third of a minute on one core, so that many methods can be compared.
     """
     model = keras.Sequential([keras.Input(input_shape)], name="cifar_small")
-    for width, stride in ((32, 2), (64, 2), (96, 1), (128, 2)):
+    for width, stride in ((32, 2), (48, 2), (64, 2), (128, 1)):
         name = None if model.layers else "first"
         model.add(
             layers.Conv2D(width, 3, stride, padding="same", use_bias=False, name=name)
