@@ -196,3 +196,36 @@ for jit_compile in (False, True):
 
 def test_a_strategy_of_one_device():
     run_on_devices(1, COMMON + ALONE)
+
+
+BLOCK_SPARSE = """
+def trained(strategy, method):
+    keras.utils.set_random_seed(0)
+    keras.backend.clear_session()
+    layer = keras_es.layers.BlockSparseDense
+    with strategy.scope():
+        hidden = layer(8, sparsity=0.5, block_size=(3, 2), activation="tanh")
+        layers = [keras.Input((6,)), hidden, keras.layers.Dense(3)]
+        model = keras_es.ESSequential(layers)
+        compiled(model, method())
+    model.fit(batches(32, 8), epochs=2, shuffle=False, verbose=0)
+    return model
+
+often = keras_es.schedules.ConstantUpdates(0.6, update_every=3)
+for method in (lambda: Static(sgd()), lambda: SET(sgd(), update_schedule=often)):
+    one, many = (trained(strategy, method) for strategy in (ONE, REPLICAS))
+    assert_close(one, many)
+    assert_equal_replicas(many)
+# A population of each replica's own.
+start = trained(ONE, lambda: Static(sgd()))
+many = trained(REPLICAS, lambda: SNES(sgd(), 2, sigma=1.0, steps_per_pair=1))
+assert_equal_replicas(many)
+assert all(np.isfinite(v.numpy()).all() for v in many.weights)
+before, after = (keras_es.masked_weights(m)[0] for m in (start, many))
+assert (before.mask_scores.numpy() != after.mask_scores.numpy()).any()
+assert after.stored_units().numpy().sum() == before.stored_units().numpy().sum()
+"""
+
+
+def test_block_sparse_layers():
+    run_on_devices(2, COMMON + BLOCK_SPARSE)

@@ -310,3 +310,15 @@ def test_config_round_trip(name):
     second = keras.saving.deserialize_keras_object(config)
     assert type(second) is type(first) and second.pure
     assert second.get_config() == first.get_config()
+
+
+@pytest.mark.parametrize("name", ["open_es", "genetic_algorithm"])
+def test_several_generations_in_one_execution_are_the_same(name):
+    weights = []
+    for steps in (1, 2):
+        model = pure.compiled(name)
+        model.steps_per_execution = steps
+        problems.fit(model, epochs=2, batch_size=8)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
