@@ -125,6 +125,14 @@ def test_wrong_flags(flags, text, capsys):
     assert re.search(text, errors)
 
 
+def test_search_is_on_the_cases_that_the_suite_names():
+    flags = accuracy.parse(["--suite=mnist-lenet", "--tune", "--methods=rigl,dense"])
+    found = dict(accuracy.trials(flags, "mnist-lenet"))
+    assert list(found) == [2, 3]
+    assert [len(trials) for trials in found.values()] == [18, 9]  # dense once
+    assert {seed for trials in found.values() for _, _, seed in trials} == {1000}
+
+
 def test_table_has_mean_and_standard_error():
     rows = [
         *(row("static", s, v) for s, v in enumerate((0.90, 0.92, 0.94))),

@@ -56,7 +56,7 @@ def trials(flags, suite):
     """Yield (index of the case, list of (method, config, seed)) of a suite."""
     chosen, dense_done = SUITES[suite], False
     for index, case in enumerate(chosen.cases):
-        if flags.tune and index != chosen.tuned_on:
+        if flags.tune and index not in chosen.tuned_on:
             continue
         if flags.sparsity and case.sparsity not in flags.sparsity:
             continue

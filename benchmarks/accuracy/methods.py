@@ -2,7 +2,7 @@
 
 Nine configurations are tried of each method, on a validation split of the training set:
 three learning rates of the weights by three values of the method's own knob, or nine
-learning rates where it has none. The best on the mean over all suites of the search is
+learning rates where it has none. The best on the mean over all cases of the search is
 the default configuration of the method in every suite.
 """
 

@@ -38,7 +38,7 @@ class Suite:
         exclude: Layers that stay dense.
         allocation: Of the sparsity among layers.
         augment: Whether images are shifted and flipped.
-        tuned_on: Index of the case on which `--tune` searches.
+        tuned_on: Indices of the cases on which `--tune` searches.
     """
 
     dataset: str
@@ -50,7 +50,7 @@ class Suite:
     exclude: tuple = ("logits",)
     allocation: str = "uniform"
     augment: bool = False
-    tuned_on: int = 0
+    tuned_on: tuple = (0,)
 
 
 def _weights(*sparsities):
@@ -80,7 +80,8 @@ SUITES = {
         steps=4000,
         batch_size=128,
         cases=_weights(0.8, 0.9, 0.95, 0.98, 0.99),
-        tuned_on=3,
+        # The best learning rate is another at each.
+        tuned_on=(2, 3),
     ),
     "mnist-lenet-coarse": Suite(
         "mnist",
@@ -92,7 +93,7 @@ SUITES = {
             *_blocks("blocks 8x10, 10x10", [(8, 10), (10, 10)], 0.95),
             *_channels(0.8, 0.9),
         ),
-        tuned_on=1,
+        tuned_on=(1,),
     ),
     "mnist-conv": Suite(
         "mnist",
@@ -103,7 +104,7 @@ SUITES = {
         exclude=(),
         allocation="erk",
         cases=_weights(0.9, 0.95),
-        tuned_on=1,
+        tuned_on=(1,),
     ),
     "cifar-small": Suite(
         "cifar10",
