@@ -1,5 +1,8 @@
 """An optimizer of masks with the schedules that fit a run of known length."""
 
+import dataclasses
+import functools
+
 import keras
 
 from keras_es import conversion, schedules
@@ -68,90 +71,122 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
     (6000, 80)
     """
     masked = conversion.masked_weights(model)
-    dense = begin_dense and issubclass(cls, EvolutionStrategy) and _may_be_dense(masked)
-    few = sampling_is_cheap(masked)
-    arguments = _arguments(cls, model, steps, dense, few, kwargs)
-    if dense:
-        arguments |= _from_dense(cls, model, steps, few, kwargs)
+    run = _Run(
+        cls=cls,
+        model=model,
+        steps=steps,
+        dense=begin_dense
+        and issubclass(cls, EvolutionStrategy)
+        and all(m.kernel_mask is not None for m in masked),
+        few=sampling_is_cheap(masked),
+        given=kwargs,
+    )
+    arguments = _arguments(run)
+    if run.dense:
+        arguments |= _from_dense(run)
     arguments = {k: v for k, v in arguments.items() if k not in kwargs}
     return cls(inner_optimizer, **arguments, **kwargs)
 
 
-def _may_be_dense(masked_weights):
-    return all(m.kernel_mask is not None for m in masked_weights)
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What is known of a run.
+
+    Attributes:
+        cls: Class of the method.
+        model: The model that will be trained.
+        steps: Training steps.
+        dense: Whether the search begins dense.
+        few: Whether there are few units for the weights.
+        given: Arguments of the user.
+    """
+
+    cls: type
+    model: keras.Model
+    steps: int
+    dense: bool
+    few: bool
+    given: dict
+
+    @functools.cached_property
+    def default(self):
+        """Such a method as it is for a run of unknown length."""
+        return self.cls("sgd", **self.given)
+
+    @property
+    def generation(self):
+        """Steps in a generation."""
+        return self.default.steps_per_generation(self.model)
+
+    @property
+    def generations(self):
+        """Generations in the run."""
+        return -(-self.steps // self.generation)
+
+    @property
+    def searched(self):
+        """Generations in which losses alone move masks."""
+        return max(1, int(SEARCHED * self.generations))
 
 
-def _from_dense(cls, model, steps, few, given):
-    """Return arguments of a search that begins dense and follows magnitudes."""
-    generation, generations = _generations(cls, model, steps, given)
-    falling = schedules.PolynomialSparsity(max(1, int(FALLING * steps)))
-    arguments = {"sparsity_schedule": falling}
-    # Of a single weight, the backward pass says more than its magnitude.
-    if few or not cls.needs_guidance:
-        share = 1.0 - (1.0 - PULL) ** generation
-        decay = keras.optimizers.schedules.PolynomialDecay(
-            share, _searched(generations), 0.0
-        )
-        arguments["magnitude_pull"] = decay
-    return arguments
-
-
-def _generations(cls, model, steps, given):
-    """Return the steps in a generation, and the generations in the run."""
-    generation = cls("sgd", **given).steps_per_generation(model)
-    return generation, -(-steps // generation)
-
-
-def _searched(generations):
-    """Return the number of generations in which masks are searched."""
-    return max(1, int(SEARCHED * generations))
-
-
-def _arguments(cls, model, steps, dense, few, given):
+def _arguments(run):
     """Return the arguments that follow from the length of a run, given or not."""
-    if "end_step" in given:
+    if "end_step" in run.given:
         return {}
-    end_step = max(1, int(REST * steps))
+    end_step = max(1, int(REST * run.steps))
     update_every = min(100, max(1, end_step // MOVES))
-    if issubclass(cls, DropAndGrow):
+    if issubclass(run.cls, DropAndGrow):
         schedule = schedules.CosineUpdates(end_step, update_every=update_every)
         arguments = {"update_schedule": schedule}
-    elif issubclass(cls, GradualMagnitude):
+    elif issubclass(run.cls, GradualMagnitude):
         schedule = schedules.PolynomialSparsity(end_step, update_every=update_every)
         arguments = {"sparsity_schedule": schedule}
-    elif issubclass(cls, OpenES) and (dense or few):
-        arguments = _search_that_ends(cls, model, steps, dense, few, given)
-    elif issubclass(cls, ScoreGradient):
-        arguments = _scores_that_settle(cls, model, steps, dense, given)
+    elif issubclass(run.cls, OpenES) and (run.dense or run.few):
+        arguments = _search_that_ends(run)
+    elif issubclass(run.cls, ScoreGradient):
+        arguments = _scores_that_settle(run)
     else:
         arguments = {}
     return arguments
 
 
-def _scores_that_settle(cls, model, steps, dense, given):
+def _from_dense(run):
+    """Return arguments of a search that begins dense and follows magnitudes."""
+    falling = schedules.PolynomialSparsity(max(1, int(FALLING * run.steps)))
+    arguments = {"sparsity_schedule": falling}
+    # Of a single weight, the backward pass says more than its magnitude.
+    if run.few or not run.cls.needs_guidance:
+        share = 1.0 - (1.0 - PULL) ** run.generation
+        decay = keras.optimizers.schedules.PolynomialDecay(share, run.searched, 0.0)
+        arguments["magnitude_pull"] = decay
+    return arguments
+
+
+def _scores_that_settle(run):
     """Return arguments of scores whose learning rate falls to 0."""
     schedule = keras.optimizers.schedules
-    _, generations = _generations(cls, model, steps, given)
+    generations = run.generations
     arguments = {}
-    if dense and issubclass(cls, BernoulliStrategy):
-        generations = _searched(generations)
-        if "sigma" not in given:
+    if run.dense and issubclass(run.cls, BernoulliStrategy):
+        generations = run.searched
+        if "sigma" not in run.given:
             # Not a slope: at a lower T a step of the scores would flip more units.
-            temperatures = [cls("sgd", **given).sigma, 0.0]
+            temperatures = [run.default.sigma, 0.0]
             arguments["sigma"] = schedule.PiecewiseConstantDecay(
                 [generations - 1], temperatures
             )
     # A decay from three times the constant rate moves scores about as far.
-    rate = schedule.CosineDecay(3.0 * cls.default_score_learning_rate, generations)
+    rate = schedule.CosineDecay(3.0 * run.cls.default_score_learning_rate, generations)
     return {**arguments, "score_optimizer": keras.optimizers.Adam(rate)}
 
 
-def _search_that_ends(cls, model, steps, dense, few, given):
+def _search_that_ends(run):
     """Return arguments of a search that losses alone can finish before the run ends."""
-    searched = _searched(_generations(cls, model, steps, given)[1])
-    sigma = (0.5 if few else 1.0) if dense else 2.0
+    sigma = (0.5 if run.few else 1.0) if run.dense else 2.0
     schedule = keras.optimizers.schedules
     return {
-        "sigma": schedule.PolynomialDecay(sigma, searched, 0.0),
-        "score_optimizer": keras.optimizers.Adam(schedule.CosineDecay(0.05, searched)),
+        "sigma": schedule.PolynomialDecay(sigma, run.searched, 0.0),
+        "score_optimizer": keras.optimizers.Adam(
+            schedule.CosineDecay(0.05, run.searched)
+        ),
     }
