@@ -113,7 +113,7 @@ class _Run:
         """Such a method as it is for a run of unknown length."""
         return self.cls("sgd", **self.given)
 
-    @property
+    @functools.cached_property
     def generation(self):
         """Steps in a generation."""
         return self.default.steps_per_generation(self.model)
