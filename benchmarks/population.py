@@ -130,7 +130,7 @@ def generations(model, data, optimizer, members, **noise_settings):
 
     def generation(index, x, y):
         scales = [SIGMA for _ in noise.variables]
-        losses, _, _ = population.evaluate(lambda: loss(y, model(x)), index, scales)
+        losses, *_ = population.evaluate(lambda: loss(y, model(x)), index, scales)
         utilities = shaping.centered_rank(losses)
         sums = noise.weighted_sums(index, utilities[0::2] - utilities[1::2])
         gradients = [search.gaussian(s, members, SIGMA) for s in sums]

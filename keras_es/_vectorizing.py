@@ -14,6 +14,7 @@ except (ImportError, AttributeError):  # moved: everything counts as known
     pfor, RULES = None, None
 
 _LOOPS = ("While", "StatelessWhile")
+_OF_SHAPES = ("Shape", "ShapeN", "Size", "Rank")
 
 
 def _bitcast(pfor_input):
@@ -39,11 +40,14 @@ def can_be_vectorized(operations):
 
 
 def depending_on(*sources):
-    """Return the set of the operations that are computed from tensors of a graph."""
+    """Return the set of the operations that are computed from values of a graph.
+
+    Not from their shapes, which are the same for all elements.
+    """
     waiting, found = list(sources), set()
     while waiting:
         for operation in waiting.pop().consumers():
-            if operation not in found:
+            if operation not in found and operation.type not in _OF_SHAPES:
                 found.add(operation)
                 waiting.extend(operation.outputs)
     return found

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_es import _compat
 from keras_es.evaluation import Evaluation
-from keras_es.member import mean_fitness
+from keras_es.member import mean_fitness, weighted_fitness
 from keras_es.population import frozen_values, touched_variables
 
 
@@ -36,7 +36,7 @@ class EvolvedPopulation:
     def evaluate(self):
         """Evaluate all members and return an `Evaluation` without gradients."""
         metrics = [tf.convert_to_tensor(v.value) for v in self.metrics]
-        (fitness, loss, valid, states), metrics = self.optimizer.evaluate_members(
+        results, metrics, guidance = self.optimizer.evaluate_members(
             self.model,
             self._member,
             self.first.shape[0],
@@ -44,10 +44,11 @@ class EvolvedPopulation:
             after=self._update_metrics,
             state=metrics,
         )
+        fitness, loss, valid, states = results
         metrics = self._track_loss(loss, valid, metrics)
         count = tf.reduce_sum(tf.cast(valid, tf.float32))
         state = [_over_members(v, s, count) for v, s in zip(self.touched, states)]
-        return Evaluation(fitness, valid, [], None, [], state, metrics)
+        return Evaluation(fitness, valid, [], guidance, [], state, metrics)
 
     def _member(self):
         """Return what one member said of the batch, and its new state."""
@@ -68,7 +69,37 @@ class EvolvedPopulation:
             if value.dtype.is_floating:
                 value = tf.where(valid, value, tf.zeros_like(value))
             states.append(value)
-        return fitness, loss, valid, states, y_pred
+        results = fitness, loss, valid, states, y_pred
+        if self.optimizer.output_noise() is None:
+            return results
+        return results, self._contributions(y_pred, fitness)
+
+    def _contributions(self, y_pred, fitness):
+        """Return the part of the fitness that hangs on each example, [examples].
+
+        Where it is not known which part, all of it.
+        """
+        x, y, sample_weight = self.batch
+        ones = tf.ones((tf.shape(self.first)[0],))
+        if self.optimizer.fitness is not None:
+            values = weighted_fitness(self.optimizer.fitness, y, y_pred, sample_weight)
+            if values.shape.rank == 0:
+                return fitness * ones
+            axes = list(range(1, values.shape.rank))
+            return tf.reduce_mean(values, axis=axes) / tf.reduce_sum(ones)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(ones)
+            if sample_weight is None:
+                weight = keras.tree.map_structure(lambda p: _of_rank(ones, p), y_pred)
+            else:
+                weight = keras.tree.map_structure(
+                    lambda w: _each_times(w, ones), sample_weight
+                )
+            loss = _compat.compute_loss(self.model, x, y, y_pred, weight)
+            loss = _compat.unscale_loss_for_distribution(loss)
+        # A loss is linear in the weights of its examples: sum_b w_b l_b.
+        parts = tape.gradient(loss, ones)
+        return fitness * ones if parts is None else parts
 
     def _update_metrics(self, results, metrics):
         """Update the metrics with all examples of all members of a chunk at once.
@@ -111,6 +142,18 @@ class EvolvedPopulation:
             tf.where(known, tf.cast(scope.get_current_value(v), old.dtype), old)
             for v, old in zip(self.metrics, metrics)
         ]
+
+
+def _of_rank(factors, y_pred):
+    """Give factors of examples the rank of the losses of an output: one axis less."""
+    return tf.reshape(factors, [-1] + [1] * (y_pred.shape.rank - 2))
+
+
+def _each_times(values, factors):
+    """Multiply each example's value or values by the factor of the example."""
+    values = tf.cast(tf.convert_to_tensor(values), factors.dtype)
+    axes = tf.ones_like(tf.shape(values)[1:])
+    return values * tf.reshape(factors, tf.concat([[-1], axes], axis=0))
 
 
 def _joined(values):

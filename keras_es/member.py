@@ -139,14 +139,17 @@ def is_seed(value):
     return not value.dtype.is_floating and value.shape == (2,)
 
 
-def mean_fitness(function, y, y_pred, sample_weight):
-    """Return the weighted mean of a per-example fitness."""
+def weighted_fitness(function, y, y_pred, sample_weight):
+    """Return what a fitness function says, times the weights of the examples."""
     values = tf.cast(tf.convert_to_tensor(function(y, y_pred)), tf.float32)
     if sample_weight is None or values.shape.rank == 0:
-        return tf.reduce_mean(values)
+        return values
     weight = tf.cast(tf.convert_to_tensor(sample_weight), tf.float32)
-    weight = tf.reshape(
-        weight, tf.concat([tf.shape(weight)[:1], tf.ones_like(tf.shape(values)[1:])], 0)
-    )
+    axes = tf.ones_like(tf.shape(values)[1:])
+    return values * tf.reshape(weight, tf.concat([tf.shape(weight)[:1], axes], 0))
+
+
+def mean_fitness(function, y, y_pred, sample_weight):
+    """Return the weighted mean of a per-example fitness."""
     # Keras divides a weighted loss by the number of examples, not by the weights.
-    return tf.reduce_mean(values * weight)
+    return tf.reduce_mean(weighted_fitness(function, y, y_pred, sample_weight))

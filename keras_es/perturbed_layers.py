@@ -81,8 +81,9 @@ def find_shared(layers, variables, function):
         function: Called without arguments; calls the model.
 
     Returns:
-        Dict from id of a kernel to its `Shared`, and the set of all operations that
-        differ between members.
+        Dict from id of a kernel to its `Shared`, the set of all operations that differ
+        between members, and a dict from id of a kernel to (layer, inputs of its calls
+        under the weights as they are).
     """
     mark = tf.identity(tf.zeros(()))
     mapping = [(v, _marked(v, mark)) for v in variables]
@@ -105,12 +106,27 @@ def find_shared(layers, variables, function):
         if len(inputs) == 1 and not _is_of(inputs[0], depending):
             kernel = ops.cast(layers[key].kernel.value, inputs[0].dtype)
             found[key] = Shared(inputs[0], _product(layers[key])(inputs[0], kernel))
-    return found, depending
+    seen = {
+        key: (layers[key], inputs)
+        for key, inputs in calls.items()
+        if not any(_is_within(x, mark.graph) for x in inputs)
+    }
+    return found, depending, seen
 
 
 def _marked(variable, mark):
     value = tf.convert_to_tensor(variable.value)
     return value + tf.cast(mark, value.dtype)
+
+
+def _is_within(tensor, graph):
+    """Tell whether a tensor is inside of a loop or function that a graph calls."""
+    inner = getattr(tensor, "graph", None)
+    while inner is not None and inner is not graph:
+        inner = getattr(inner, "outer_graph", None)
+        if inner is graph:
+            return True
+    return False
 
 
 def _is_of(tensor, operations):
@@ -128,6 +144,38 @@ def _calls(by_key):
     finally:
         for layer, _ in by_key.values():
             object.__delattr__(layer, "call")
+
+
+def product(layer, x, kernel):
+    """Return x W of a layer that is linear in its kernel."""
+    return _product(layer)(x, kernel)
+
+
+def noisy_calls(layers, added, shared):
+    """Return a scope in which layers add noise to x W.
+
+    Args:
+        layers: Dict from key to layer.
+        added: Dict from key to the noise, of the shape of x W.
+        shared: Dict from key to what `find_shared` found.
+    """
+    return _calls(
+        {
+            key: (layers[key], _noisy_call(layers[key], noise, shared.get(key)))
+            for key, noise in added.items()
+        }
+    )
+
+
+def _noisy_call(layer, noise, shared):
+    def call(inputs, *args, **kwargs):
+        if shared is not None:
+            return _finish(layer, shared.product + noise)
+        x = ops.convert_to_tensor(inputs)
+        kernel = ops.cast(layer.kernel.value, x.dtype)
+        return _finish(layer, _product(layer)(x, kernel) + noise)
+
+    return call
 
 
 def perturbed_calls(layers, perturbations, factors, multipliers, shared):

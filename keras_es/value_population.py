@@ -55,7 +55,7 @@ class ValuePopulation:
             state: See `WeightPopulation.evaluate`.
 
         Returns:
-            (results, state): results with a first axis of n members.
+            (results, state, None): results with a first axis of n members.
         """
         size = self.members_per_chunk
         count = self.population_size // size
@@ -78,10 +78,10 @@ class ValuePopulation:
             return (results, state) if after is None else after(results, state)
 
         if count == 1:
-            return chunk(tf.constant(0), state)
+            return *chunk(tf.constant(0), state), None
         stacked, state = weight_population.map_in_turn(chunk, count, state)
         shape = [self.population_size]
         results = tf.nest.map_structure(
             lambda t: tf.reshape(t, shape + t.shape[2:].as_list()), stacked
         )
-        return results, state
+        return results, state, None

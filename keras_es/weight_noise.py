@@ -3,10 +3,12 @@
 Nothing is stored: whoever needs the noise of a pair draws it again.
 """
 
+import copy
+
 import tensorflow as tf
 
 from keras_es.ops import noise, philox
-from keras_es.ops.perturbation import perturbation
+from keras_es.ops.perturbation import Still, perturbation
 
 
 class WeightNoise:
@@ -50,6 +52,16 @@ class WeightNoise:
         indices = range(len(self.variables))
         self._keys = [noise.stream_key(seed, f"weight {i}") for i in indices]
         self._sign_keys = [noise.stream_key(seed, f"signs {i}") for i in indices]
+
+    def without(self, variables):
+        """Return the same noise, but none for some of the variables."""
+        left_out = {id(v) for v in variables}
+        other = copy.copy(self)
+        other.perturbations = [
+            Still(p.shape) if id(v) in left_out else p
+            for v, p in zip(self.variables, self.perturbations)
+        ]
+        return other
 
     @property
     def members_per_draw(self):

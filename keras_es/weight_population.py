@@ -7,6 +7,7 @@ the members as more examples; dense layers and convolutions share their products
 (`keras_es.perturbed_layers`).
 """
 
+import contextlib
 import math
 
 import keras
@@ -15,6 +16,7 @@ import tensorflow as tf
 from keras_es import conversion, perturbed_layers
 from keras_es._vectorizing import can_be_vectorized, depending_on
 from keras_es.layers.masked_weight import effective_weights
+from keras_es.output_noise import perturbed_outputs
 from keras_es.weight_noise import largest_divisor
 
 CHUNK_WEIGHTS = 2**18
@@ -36,6 +38,7 @@ class WeightPopulation:
             the largest output of a layer to 2**25.
         space: `SearchSpace` of the variables, or None if masks do not move.
         batch_size: Examples that each member sees, to choose the chunks by.
+        output_noise: None, or `OutputNoise` for the layers that it is better for.
 
     Raises:
         ValueError: If the sizes do not divide each other.
@@ -49,8 +52,10 @@ class WeightPopulation:
         members_per_chunk=None,
         space=None,
         batch_size=None,
+        output_noise=None,
     ):
         self.model, self.noise, self.space = model, noise, space
+        self.output_noise = output_noise
         self.population_size = population_size
         per_draw = noise.members_per_draw
         if population_size % per_draw:
@@ -97,7 +102,8 @@ class WeightPopulation:
         Args:
             function: Called without arguments while the model's weights are a
                 member's; returns a structure of tensors. All members of a generation
-                share their dropout noise.
+                share their dropout noise. With `output_noise` it returns (structure,
+                contributions), the part of the fitness that hangs on each example.
             generation: Integer scalar.
             scales: List of sigmas, one for each variable of the noise.
             first_pair: Index of the first pair, for replicas.
@@ -108,71 +114,89 @@ class WeightPopulation:
             state: Structure of tensors that `after` begins with.
 
         Returns:
-            (results, updates, state): the function's results with a first axis of
-            `population_size` members, the two of a pair side by side; for each of
-            `updated` the mean of what members assigned (integers: the first's); and
-            the last state of `after`.
+            (results, updates, state, found): the function's results with a first axis
+            of `population_size` members, the two of a pair side by side; for each of
+            `updated` the mean of what members assigned (integers: the first's);
+            the last state of `after`; and (variables, gradients), what noise on
+            outputs says of the weights that have none themselves.
         """
         first_draw = first_pair // self.noise.pairs_per_draw
-        shared, differing = perturbed_layers.find_shared(
+        shared, differing, calls = perturbed_layers.find_shared(
             self.layers, self.noise.variables, function
         )
+        outputs = perturbed_outputs(self.output_noise, calls)
+        noise = self.noise.without(outputs.variables)
         vectorize = self.vectorize and can_be_vectorized(differing)
         # Without vectorizing, draws at once would be copies of the graph.
         together = vectorize and _may_have_two_more_axes(differing)
         draws = self.draws_per_chunk if together else 1
         chunks = self.draws // draws
 
-        def member(factors, multipliers):
-            mapping = self._member_values(factors, multipliers) + list(fixed)
-            calls = self._perturbed_calls(factors, multipliers, shared)
+        def member(factors, signs, multipliers):
+            mapping = self._member_values(noise, factors, multipliers) + list(fixed)
+            by_key = dict(zip(map(id, noise.variables), multipliers))
             scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
-            with scope, calls, effective_weights():
+            with contextlib.ExitStack() as calls:
+                calls.enter_context(scope)
+                calls.enter_context(
+                    self._perturbed_calls(noise, factors, by_key, shared, outputs)
+                )
+                calls.enter_context(outputs.calls(signs, by_key, shared))
+                calls.enter_context(effective_weights())
                 result = function()
             return result, [_current(scope, v) for v in updated]
 
         def chunk(i, state):
-            start = first_draw + i * draws
-            drawn = self._draw(generation, scales, start, draws)
+            state, sums = state
+            indices = first_draw + i * draws + tf.range(draws)
+            factors, multipliers = self._draw(noise, generation, scales, indices)
+            signs = outputs.draw(generation, indices)
+            drawn = factors, signs, multipliers
             results, updates = _chunk(member, drawn, draws, vectorize)
+            if self.output_noise is not None:
+                results, contributions = results
+                by_key = dict(zip(map(id, noise.variables), multipliers))
+                sums = outputs.add(sums, signs, by_key, contributions)
             if after is not None:
                 results, state = after(results, state)
-            return (results, updates), state
+            return (results, updates), (state, sums)
 
+        state = (state, outputs.zeros())
         if chunks == 1:
             stacked, state = chunk(tf.constant(0), state)
         else:
             stacked, state = map_in_turn(chunk, chunks, state)
             stacked = tf.nest.map_structure(_join, stacked)
-        results, updates = stacked
-        return results, [_mean_update(values) for values in updates], state
+        (results, updates), (state, sums) = stacked, state
+        pairs = self.draws * self.noise.pairs_per_draw
+        found = outputs.variables, outputs.gradients(sums, pairs)
+        return results, [_mean_update(values) for values in updates], state, found
 
-    def _draw(self, generation, scales, start, draws):
+    def _draw(self, noise, generation, scales, indices):
         @tf.function(jit_compile=True, autograph=False)
-        def draw(generation, start):
-            indices = start + tf.range(draws)
-            return self.noise.draw(generation, indices, scales)
+        def draw(generation, indices):
+            return noise.draw(generation, indices, scales)
 
-        return draw(generation, start)
+        return draw(generation, indices)
 
-    def _member_values(self, factors, multipliers):
+    def _member_values(self, noise, factors, multipliers):
         """Return (variable, tensor) of what layers do not add up themselves."""
         mapping = []
-        values = self.noise.value(factors, multipliers)
+        values = noise.value(factors, multipliers)
         for variable, change in zip(self.noise.variables, values):
             if id(variable) not in self.layers:
                 value = tf.convert_to_tensor(variable.value)
                 mapping.append((variable, value + tf.cast(change, value.dtype)))
         return mapping if self.space is None else self.space.overrides(mapping)
 
-    def _perturbed_calls(self, factors, multipliers, shared):
-        keys = [id(v) for v in self.noise.variables]
+    def _perturbed_calls(self, noise, factors, multipliers, shared, outputs):
+        keys = [id(v) for v in noise.variables]
+        left_out = {id(v) for v in outputs.variables}
+        layers = {k: v for k, v in self.layers.items() if k not in left_out}
+        perturbations = dict(zip(keys, noise.perturbations))
+        factors = dict(zip(keys, factors))
         return perturbed_layers.perturbed_calls(
-            self.layers,
-            dict(zip(keys, self.noise.perturbations)),
-            dict(zip(keys, factors)),
-            dict(zip(keys, multipliers)),
-            shared,
+            layers, perturbations, factors, multipliers, shared
         )
 
 
@@ -180,8 +204,8 @@ def _chunk(member, drawn, draws, vectorize):
     """Return the results of the members of some draws, with a first axis of them."""
 
     def members(drawn):
-        factors, multipliers = drawn
-        return map_members(lambda m: member(factors, m), multipliers, vectorize)
+        *same, multipliers = drawn
+        return map_members(lambda m: member(*same, m), multipliers, vectorize)
 
     if draws == 1:
         return members(tf.nest.map_structure(lambda t: t[0], drawn))
@@ -264,7 +288,9 @@ def _mean_update(values):
 
 def _join(tensor):
     """Make one axis of the first two."""
-    return tf.reshape(tensor, (-1, *tensor.shape[2:]))
+    if tensor.shape[2:].is_fully_defined():
+        return tf.reshape(tensor, (-1, *tensor.shape[2:]))
+    return tf.reshape(tensor, tf.concat([[-1], tf.shape(tensor)[2:]], axis=0))
 
 
 def map_in_turn(function, count, state=()):
@@ -278,21 +304,32 @@ def map_in_turn(function, count, state=()):
     Returns:
         (results, state): results with a first axis of calls, and the last state.
     """
-    structure = tf.nest.map_structure(
-        lambda s: tf.zeros((count, *s.shape), s.dtype), _result_spec(function, state)
-    )
+
+    def put(results, i, values):
+        return tf.nest.map_structure(
+            lambda r, v: tf.tensor_scatter_nd_update(r, [[i]], v[None]), results, values
+        )
 
     def body(i, results, state):
         values, state = function(i, state)
-        results = tf.nest.map_structure(
-            lambda r, v: tf.tensor_scatter_nd_update(r, [[i]], v[None]),
-            results,
-            values,
-        )
-        return i + 1, results, state
+        return i + 1, put(results, i, values), state
 
-    loop = (tf.constant(0), structure, state)
+    spec, first = _result_spec(function, state), 0
+    if all(s.shape.is_fully_defined() for s in tf.nest.flatten(spec)):
+        results = tf.nest.map_structure(
+            lambda s: tf.zeros((count, *s.shape), s.dtype), spec
+        )
+    else:  # The last batch is smaller: the first call tells its size.
+        values, state = function(tf.constant(0), state)
+        results = tf.nest.map_structure(lambda v: _rows_like(v, count), values)
+        results, first = put(results, 0, values), 1
+    loop = (tf.constant(first), results, state)
     return tf.while_loop(lambda i, *_: i < count, body, loop, parallel_iterations=1)[1:]
+
+
+def _rows_like(value, count):
+    zeros = tf.zeros(tf.concat([[count], tf.shape(value)], axis=0), value.dtype)
+    return tf.ensure_shape(zeros, (count, *value.shape))
 
 
 def _result_spec(function, state):

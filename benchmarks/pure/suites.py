@@ -34,7 +34,7 @@ def strategy(method, config, generations, seed):
         method: "open_es" or "snes".
         config: Dict: `population`; `sigma`, and for OpenES `end_sigma` (share of it
             that is left at the end) and `learning_rate` (cosine to 0), optionally
-            `rank`, `pairs_per_draw`.
+            `output_sigma`, `rank`, `pairs_per_draw`.
         generations: Number of generations.
         seed: Seed of the noise.
     """
@@ -57,7 +57,13 @@ def strategy(method, config, generations, seed):
     sigma = schedules.CosineDecay(
         config["sigma"], generations, alpha=config.get("end_sigma", 1.0)
     )
-    return optimizers.OpenES(None, sigma=sigma, mean_optimizer=adam, **common)
+    return optimizers.OpenES(
+        None,
+        sigma=sigma,
+        output_sigma=config.get("output_sigma"),
+        mean_optimizer=adam,
+        **common,
+    )
 
 
 SUITES = {

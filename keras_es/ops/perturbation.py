@@ -204,6 +204,29 @@ class ScaledLowRank:
         return self._noise.weighted_square(positions, weights)
 
 
+@dataclasses.dataclass(frozen=True)
+class Still:
+    """No noise: for weights of layers that have noise on their outputs.
+
+    Args:
+        shape: Shape of the weight.
+    """
+
+    shape: tuple[int, ...]
+
+    def draw(self, positions, scale):
+        """Return [0], one for each draw."""
+        return [tf.zeros(positions[0].shape)]
+
+    def value(self, factors):
+        """Return 0, a scalar."""
+        return factors[0]
+
+    def weighted_sum(self, positions, weights):
+        """Return 0 of the weight's shape."""
+        return tf.zeros(self.shape)
+
+
 def _normal(shape, positions):
     """Return standard normal noise [draws, *shape]."""
     axes = (1,) * len(shape)

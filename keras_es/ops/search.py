@@ -32,6 +32,30 @@ def gaussian(weighted_noise, population_size, sigma):
     return ops.where(sigma > 0, gradient, ops.zeros_like(gradient))
 
 
+def utility_slope(fitness, utilities, valid):
+    """How much utility is lost with a unit of fitness: the slope of u over -f.
+
+    - sum_k (f_k - mean f) u_k / sum_k (f_k - mean f)**2 over valid members; 1 for
+    u = -f. What is known of f itself is brought to the scale of utilities by it.
+
+    Args:
+        fitness: [n] f.
+        utilities: [n] u.
+        valid: [n] booleans.
+
+    Returns:
+        Scalar; 0 where all are equal.
+    """
+    weight = ops.cast(valid, "float32")
+    safe = ops.where(valid, fitness, 0.0)
+    mean = ops.sum(weight * safe) / ops.maximum(ops.sum(weight), 1.0)
+    centred = weight * (safe - mean)
+    variance = ops.sum(ops.square(centred))
+    covariance = ops.sum(centred * utilities)
+    slope = -covariance / ops.where(variance > 0, variance, 1.0)
+    return ops.where(variance > 0, slope, 0.0)
+
+
 def antithetic_bernoulli(first, second, probabilities):
     """Score of an antithetic pair of Bernoulli samples, for one difference of f.
 

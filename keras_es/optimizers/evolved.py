@@ -44,6 +44,9 @@ class EvolvesWeights(MaskOptimizer):
     space = None
     """The `SearchSpace` of pure evolution."""
 
+    output_variables = ()
+    """Weights that have no noise themselves, but their layers' outputs."""
+
     def __init__(
         self,
         inner_optimizer,
@@ -181,7 +184,8 @@ class EvolvesWeights(MaskOptimizer):
             **kwargs: `fixed`, `after` and `state` of `WeightPopulation.evaluate`.
 
         Returns:
-            (results, state) of `WeightPopulation.evaluate`.
+            (results, state, guidance): the first two of `WeightPopulation.evaluate`;
+            what else `search_gradient` gets, or None.
         """
         population = WeightPopulation(
             model,
@@ -190,11 +194,18 @@ class EvolvesWeights(MaskOptimizer):
             self.members_per_chunk,
             self.space,
             batch_size,
+            self.output_noise(),
         )
-        results, _, state = population.evaluate(
+        results, _, state, (variables, gradients) = population.evaluate(
             function, self.generation.value, self.scales(), self.first_pair, **kwargs
         )
-        return results, state
+        self.__dict__["output_variables"] = variables
+        self.__dict__["weight_noise"] = self.weight_noise.without(variables)
+        return results, state, gradients or None
+
+    def output_noise(self):
+        """Return the `OutputNoise` of members, or None."""
+        return None
 
     # Without a model: ask and tell.
 

@@ -59,6 +59,8 @@ if NAME != "alopex":
 MORE = """
 # The mean of two search gradients of raw losses is that of both populations.
 compare("open_es", True, fitness_shaping="raw", mean_optimizer="sgd")
+compare("open_es", output_sigma=0.1)
+compare("open_es", True, output_sigma=0.1, fitness_shaping="raw", mean_optimizer="sgd")
 MASKED = True
 compare("open_es")
 """
@@ -69,5 +71,5 @@ def test_two_replicas_of_six_members_are_one_of_twelve(name):
     run_on_devices(2, f"NAME = {name!r}\n" + SCRIPT + STRATEGY)
 
 
-def test_semi_updates_of_raw_losses_and_masks():
+def test_semi_updates_of_raw_losses_noise_on_outputs_and_masks():
     run_on_devices(2, SCRIPT + MORE)

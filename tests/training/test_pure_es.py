@@ -322,3 +322,23 @@ def test_several_generations_in_one_execution_are_the_same(name):
         weights.append(model.get_weights())
     for a, b in zip(*weights):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, recurrent, jit_compile",
+    [
+        ("open_es", False, False),
+        ("open_es", False, True),
+        ("open_es", True, True),
+        ("genetic_algorithm", False, False),
+    ],
+)
+def test_the_last_batch_may_be_smaller(name, recurrent, jit_compile):
+    model = None
+    if recurrent:  # Its members are evaluated one after the other.
+        reshape = keras.layers.Reshape((problems.HIDDEN // 2, 2))
+        model = pure.make_model([reshape, keras.layers.SimpleRNN(3)])
+    model = pure.compiled(name, model, jit_compile=jit_compile, members_per_chunk=6)
+    x, y = problems.data()
+    history = model.fit(x, y, batch_size=len(x) // 2 - 3, epochs=2, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()

@@ -230,7 +230,7 @@ def test_updates_of_members_are_averaged():
             updated=[moving],
         )
 
-    _, (new,), _ = evaluate(tf.constant(0))
+    _, (new,), *_ = evaluate(tf.constant(0))
     assert new.shape == (3,)
     assert np.abs(new).max() > 0 and np.abs(moving).max() == 0
 
@@ -243,7 +243,7 @@ def test_inputs_that_all_members_share_are_found():
 
     @tf.function(autograph=False)
     def trace():
-        shared, differing = weight_population.perturbed_layers.find_shared(
+        shared, differing, _ = weight_population.perturbed_layers.find_shared(
             population.layers, noise.variables, loss_of(model, x, y)
         )
         found.update(shared)

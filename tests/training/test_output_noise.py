@@ -1,0 +1,267 @@
+"""Noise on the outputs of layers in place of noise on their weights."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_es
+from keras_es import output_noise
+from keras_es.ops import noise, philox
+from keras_es.optimizers import OpenES
+from tests.reference import problems, pure
+
+SIGMA = 0.1
+EXAMPLES, CLASSES = 5, 3
+
+
+def outputs(*inputs):
+    """A model of one layer; the data and mean of an example's loss are quadratic."""
+    shape, layer = inputs
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input(shape), layer])
+    random = np.random.default_rng(1)
+    x = random.normal(size=(EXAMPLES, *shape)).astype("float32")
+    y = random.normal(size=(EXAMPLES, *model.output_shape[1:])).astype("float32")
+    return keras_es.es_model(model), x, y
+
+
+ONE_LAYER = {
+    "dense": lambda: outputs((6,), layers.Dense(CLASSES)),
+    "dense on a sequence": lambda: outputs((2, 8), layers.Dense(CLASSES)),
+    "convolution": lambda: outputs((4, 4, 2), layers.Conv2D(CLASSES, 3)),
+    "no bias": lambda: outputs((6,), layers.Dense(CLASSES, use_bias=False)),
+}
+
+
+def strategy(members=4, **kwargs):
+    """Steps of 1 down the search gradient of the losses themselves."""
+    arguments = {
+        "fitness_shaping": "raw",
+        "mean_optimizer": keras.optimizers.SGD(1.0),
+        "output_sigma": SIGMA,
+    }
+    return OpenES(None, members, **{**arguments, **kwargs})
+
+
+def steps_from(model, x, y, sample_weight=None, **kwargs):
+    """Return a function of the generation to the step from the first weights."""
+    optimizer = strategy(**kwargs)
+    model.compile(optimizer, loss="mse")
+    start = [v.numpy() for v in model.trainable_variables]
+
+    def step(generation):
+        optimizer.build(model.trainable_variables)
+        optimizer.generation.assign(generation)
+        for variable, value in zip(model.trainable_variables, start):
+            variable.assign(value)
+        model.train_on_batch(x, y, sample_weight)
+        return [v.numpy() - value for v, value in zip(model.trainable_variables, start)]
+
+    return step
+
+
+def true_gradient(model, x, y, sample_weight=None):
+    loss = keras.losses.MeanSquaredError()
+    with tf.GradientTape() as tape:
+        value = loss(y, model(x), sample_weight)
+    return [g.numpy() for g in tape.gradient(value, model.trainable_variables)]
+
+
+def assert_unbiased(steps, truth):
+    for expected, *found in zip(truth, *steps):
+        error = np.mean(found, axis=0) + expected
+        standard_error = np.std(found, axis=0) / np.sqrt(len(found))
+        assert np.abs(error / standard_error).max() < 5
+        assert np.abs(expected / standard_error).max() > 5
+
+
+@pytest.mark.parametrize("kind", ONE_LAYER)
+def test_the_estimate_is_unbiased_for_a_quadratic(kind):
+    model, x, y = ONE_LAYER[kind]()
+    truth, step = true_gradient(model, x, y), steps_from(model, x, y)
+    assert_unbiased([step(generation) for generation in range(200)], truth)
+    assert len(model.optimizer.output_variables) == len(truth)
+
+
+def test_examples_have_their_weights():
+    model, x, y = ONE_LAYER["dense"]()
+    weights = np.arange(EXAMPLES, dtype="float32")
+    truth, step = true_gradient(model, x, y, weights), steps_from(model, x, y, weights)
+    assert_unbiased([step(generation) for generation in range(200)], truth)
+
+
+def test_pairs_that_share_a_draw_are_unbiased_too():
+    model, x, y = ONE_LAYER["dense"]()
+    truth = true_gradient(model, x, y)
+    step = steps_from(model, x, y, members=8, pairs_per_draw=2)
+    assert_unbiased([step(generation) for generation in range(200)], truth)
+
+
+def test_a_step_is_that_of_numpy():
+    model, x, y = ONE_LAYER["dense"]()
+    kernel, bias = model.get_weights()
+    generation, pairs = 7, 3
+    key = noise.stream_key(5, "outputs 0")
+    position = philox.stream(key, tf.constant(generation), tf.range(pairs))
+    deltas = output_noise._signs(tf.zeros((EXAMPLES, CLASSES)), position).numpy()
+    assert set(np.unique(deltas)) == {-1.0, 1.0}
+
+    def losses(sign, delta):
+        y_pred = x @ kernel + bias + sign * SIGMA * delta
+        return ((y_pred - y) ** 2).mean(axis=1) / EXAMPLES
+
+    by_output = sum(
+        (losses(1, d) - losses(-1, d))[:, None] * d / (2 * pairs * SIGMA)
+        for d in deltas
+    )
+    found = steps_from(model, x, y, members=2 * pairs, seed=5)(generation)
+    np.testing.assert_allclose(found[0], -x.T @ by_output, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found[1], -by_output.sum(axis=0), rtol=1e-3, atol=1e-5)
+
+
+def test_signs_have_the_law_of_fair_coins():
+    position = philox.stream(noise.stream_key(0, "x"), tf.constant(3), tf.range(50))
+    signs = output_noise._signs(tf.zeros((7, 5, 13)), position).numpy()
+    assert signs.shape == (50, 7, 5, 13)
+    assert abs(signs.mean()) < 5 / np.sqrt(signs.size)
+    flat = signs.reshape(50, -1)
+    correlation = flat @ flat.T / flat.shape[1] - np.eye(50)
+    assert np.abs(correlation).max() < 5 / np.sqrt(flat.shape[1])
+
+
+def network(regularizer="l2"):
+    """Convolutions with many and few positions, dense layers; hard signs between."""
+    keras.utils.set_random_seed(3)
+    return keras_es.es_model(
+        keras.Sequential(
+            [
+                keras.Input((6, 6, 1)),
+                layers.Conv2D(4, 3, activation="relu", name="many_positions"),
+                layers.Conv2D(4, 4, name="one_position"),
+                pure.Sign(),
+                layers.Flatten(),
+                layers.Dense(5, activation="relu", kernel_regularizer=regularizer),
+                layers.Dense(CLASSES, name="logits"),
+            ]
+        )
+    )
+
+
+def examples(count=16):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(count, 6, 6, 1)).astype("float32")
+    return x, (x.sum(axis=(1, 2, 3)) > 0).astype("int32")
+
+
+def trained(jit_compile=False, batch_size=8, epochs=2, model=None, **kwargs):
+    model = network() if model is None else model
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(
+        strategy(**{"members": 8, "seed": 2, **kwargs}), loss, jit_compile=jit_compile
+    )
+    model.fit(*examples(), batch_size, epochs, shuffle=False, verbose=0)
+    return model
+
+
+def test_layers_with_few_positions_and_no_regularizer_are_chosen():
+    model = trained()
+    chosen = {v.path.split("/")[-2] for v in model.optimizer.output_variables}
+    assert chosen == {"one_position", "logits"}
+    for before, after in zip(network().get_weights(), model.get_weights()):
+        assert (before != after).all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"jit_compile": True},
+        {"members_per_chunk": 2},
+        {"members_per_chunk": 4, "jit_compile": True},
+    ],
+    ids=str,
+)
+def test_xla_and_chunks_change_nothing(settings):
+    for a, b in zip(trained().get_weights(), trained(**settings).get_weights()):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_last_batch_may_be_smaller(jit_compile):
+    model = trained(batch_size=7, jit_compile=jit_compile, members_per_chunk=4)
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_a_fitness_for_each_example_is_used_as_the_loss_is():
+    def cross_entropy(y, y_pred):
+        return keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
+
+    by_loss = trained(model=network(None))
+    by_fitness = trained(model=network(None), fitness=cross_entropy)
+    for a, b in zip(by_loss.get_weights(), by_fitness.get_weights()):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_one_number_for_all_examples_is_a_fitness_too():
+    def worst(y, y_pred):
+        return tf.reduce_max(
+            keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
+        )
+
+    model = trained(fitness=worst, epochs=40, mean_optimizer=keras.optimizers.SGD(0.1))
+    x, y = examples()
+    before = worst(y, network()(x))
+    assert worst(y, model(x)) < 0.9 * before
+
+
+def test_a_member_that_fails_teaches_nothing():
+    @keras.saving.register_keras_serializable(package="test_output_noise")
+    class Fails(layers.Layer):
+        """Not a number for some of the members."""
+
+        def call(self, x):
+            return x + keras.ops.where(x[:, :1] > x[:, 1:2], 0.0, float("nan"))
+
+    keras.utils.set_random_seed(0)
+    model = keras_es.es_model(
+        keras.Sequential([keras.Input((6,)), layers.Dense(2), Fails()])
+    )
+    model.compile(strategy(16, output_sigma=3.0), "mse")
+    x = np.random.default_rng(0).normal(size=(1, 6)).astype("float32")
+    logs = model.train_on_batch(x, np.zeros((1, 2), "float32"), return_dict=True)
+    assert 0 < logs["nonfinite_members"] < 16
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_training_goes_on_to_the_bit_after_a_file(tmp_path):
+    whole = trained(epochs=4)
+    half = trained(epochs=2)
+    half.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.optimizer.get_config() == half.optimizer.get_config()
+    again.fit(*examples(), 8, 2, shuffle=False, verbose=0)
+    for a, b in zip(whole.get_weights(), again.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_schedule_may_end_at_0():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [SIGMA, 0.0])
+    model = trained(output_sigma=schedule, epochs=3)
+    assert model.optimizer.get_config()["output_sigma"]["class_name"]
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_it_is_of_pure_evolution():
+    with pytest.raises(ValueError, match="`output_sigma` is of pure.*Received"):
+        OpenES("adam", output_sigma=0.1)
+    with pytest.raises(ValueError, match="`output_sigma` must be a number.*Received"):
+        OpenES(None, output_sigma=-1.0)
+
+
+def test_masked_layers_keep_noise_on_weights():
+    model = pure.make_model(masked=True)
+    model.compile(strategy(8), loss="binary_crossentropy")
+    problems.fit(model)
+    chosen = {v.path.split("/")[-2] for v in model.optimizer.output_variables}
+    assert chosen == {"out"}
