@@ -93,6 +93,7 @@ def digits(monkeypatch):
         },
         generations=40,
         target=0.1,
+        tried={"open_es": [{}, {"learning_rate": 0.1, "generations": 20}]},
     )  # fmt: skip
     # In this process: a new one would not know of it.
     monkeypatch.setattr(pure, "in_subprocess", lambda function, *args: function(*args))
@@ -115,6 +116,23 @@ def test_runs_are_not_repeated_and_the_test_set_is_for_the_end(
     assert "| digits | `open_es` | 3,392 | 8 x 16 | 40 |" in capsys.readouterr().out
     monkeypatch.setattr(training, "run", None)  # would fail
     assert pure.main(command) == 0
+
+
+def test_tuning_tries_what_a_suite_lists_on_held_out_data(tmp_path, digits, capsys):
+    command = ["--suite=digits", "--tune", "--seeds=1", f"--output={tmp_path}"]
+    assert pure.main(command) == 0
+    rows = list(Results(tmp_path / "pure-validation.jsonl").rows())
+    assert [row["steps"] for row in rows] == [40, 20]
+    assert [row["config"]["learning_rate"] for row in rows] == [0.05, 0.1]
+    assert "generations" not in rows[1]["config"]
+    assert not (tmp_path / "pure.jsonl").exists()
+    lines = capsys.readouterr().out.splitlines()
+    found = [float(line.split("|")[3]) for line in lines if "`open_es`" in line]
+    best_first = sorted((row["accuracy"] for row in rows), reverse=True)
+    assert found == pytest.approx(best_first, abs=1e-4)
+    with pytest.raises(SystemExit):
+        pure.parse(["--suite=binary", "--tune"])
+    assert "--tune: expected a suite of" in capsys.readouterr().err
 
 
 def test_unknown_suites_are_refused(capsys):

@@ -5,7 +5,8 @@
 
 Results are added to docs/results/pure.jsonl; runs that are there already are skipped.
 --validation looks at held-out training examples in place of the test set and writes to
-pure-validation.jsonl: with --config that is how settings were chosen.
+pure-validation.jsonl: with --config that is how settings were chosen. --tune does it
+with the settings that a suite lists, as many for each side, and prints the best first.
 """
 
 import json
@@ -29,6 +30,7 @@ def parse(argv):
     add("--generations", type=int, help="default: those of the suite")
     add("--config", type=json.loads, default={}, help="JSON of settings to change")
     add("--validation", action="store_true", help="do not look at the test set")
+    add("--tune", action="store_true", help="try the settings listed; no test set")
     add("--output", metavar="DIR", default=str(RESULTS), help="default: docs/results")
     flags = parser.parse_args(argv)
     flags.suite = split_names(parser, "suite", flags.suite, SUITES)
@@ -39,6 +41,11 @@ def parse(argv):
             f"the curve. Received: {flags.generations}"
         )
     methods = {m: None for suite in flags.suite for m in SUITES[suite].methods}
+    flags.validation = flags.validation or flags.tune
+    for suite in flags.suite if flags.tune else []:
+        if not SUITES[suite].tried:
+            have = [name for name, other in SUITES.items() if other.tried]
+            parser.error(f"--tune: expected a suite of {have}. Received: {suite!r}")
     for method in flags.method or []:
         split_names(parser, "method", method, methods)
     return flags
@@ -49,21 +56,32 @@ def run_suite(flags, suite):
     chosen = SUITES[suite]
     split = "validation" if flags.validation else "test"
     path = output_path(flags)
-    generations = flags.generations or chosen.generations
     done = {key(row) for row in Results(path).rows()}
     # Not the seeds of the results.
     first = 1000 if flags.validation else 0
     for seed in range(first, first + flags.seeds):
-        for method, config in chosen.methods.items():
-            config = {**config, **flags.config}
+        for method, config in settings(flags, suite):
+            generations = config.pop("generations", chosen.generations)
+            generations = flags.generations or generations
             run = {"suite": suite, "case": chosen.dataset, "method": method}
             run |= {"config": config, "seed": seed}
             run |= {"split": split, "steps": generations}
-            if key(run) not in done and method in (flags.method or [method]):
+            if key(run) not in done:
                 trials = [(method, config, seed)]
                 in_subprocess(
                     training.run_all, suite, trials, split, generations, str(path)
                 )
+
+
+def settings(flags, suite):
+    """Return the (method, config) that are wanted, in turn."""
+    chosen = SUITES[suite]
+    wanted = []
+    for method, config in chosen.methods.items():
+        if method in (flags.method or [method]):
+            tried = chosen.tried[method] if flags.tune else [{}]
+            wanted += [(method, {**config, **more, **flags.config}) for more in tried]
+    return wanted
 
 
 def output_path(flags):
@@ -80,6 +98,8 @@ def main(argv=None):
     rows = Results(output_path(flags)).rows()
     order = list(SUITES)
     rows = sorted(rows, key=lambda row: (order.index(row["suite"]), row["seed"]))
+    if flags.tune:
+        print("\n".join(report.tuned(rows, flags.suite)))
     if not flags.validation:
         targets = {name: suite.target for name, suite in SUITES.items()}
         print("\n".join(report.table(rows, targets)))

@@ -36,6 +36,26 @@ def table(rows, targets):
     return lines
 
 
+def tuned(rows, suites):
+    """Return lines of what was tried, the best of each suite and method first.
+
+    Args:
+        rows: Results on the validation split.
+        suites: Names of suites.
+    """
+    lines = ["| suite | method | accuracy | minutes (CPU) | generations | settings |"]
+    lines.append("|---|---|---|---|---|---|")
+    for (suite, method), found in groups(rows).items():
+        for row in sorted(found, key=lambda row: -row["accuracy"]):
+            if suite in suites:
+                minutes = f"{row['seconds'] / 60:.1f} ({row['cpu_seconds'] / 60:.1f})"
+                lines.append(
+                    f"| {suite} | `{method}` | {row['accuracy']:.4f} | {minutes} "
+                    f"| {row['steps']} | {row['config']} |"
+                )
+    return lines
+
+
 def mean_and_error(values):
     """Return "mean ± standard error", the error only where it is known."""
     mean, error = mean_and_standard_error(values)

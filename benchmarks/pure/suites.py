@@ -15,9 +15,12 @@ class Suite:
         network: Function (input_shape, num_classes) -> plain Keras model.
         methods: Dict from "open_es", "snes" or "evosax" (its Open_ES) to what was
             chosen on the validation split: `population`, `batch_size`, and what
-            `strategy` or `benchmarks.pure.peer` reads.
+            `strategy` or `benchmarks.pure.peer` reads; `generations` if others than
+            those of the suite.
         generations: Of each run.
         target: Test accuracy that is wanted.
+        tried: Dict from a method to the changes of its settings that `--tune` tries,
+            all with the same number of evaluated examples.
     """
 
     dataset: str
@@ -25,6 +28,12 @@ class Suite:
     methods: dict
     generations: int
     target: float | None = None
+    tried: dict = dataclasses.field(default_factory=dict)
+
+
+def _sizes(population, generations):
+    """32 examples for each member."""
+    return {"population": population, "generations": generations}
 
 
 def strategy(method, config, generations, seed):
@@ -96,8 +105,8 @@ SUITES = {
         networks.cifar_patches,
         {
             "open_es": {
-                "population": 256, "batch_size": 32, "learning_rate": 0.01,
-                "sigma": 0.02, "rank": 1, "members_per_chunk": 16,
+                "population": 64, "batch_size": 32, "learning_rate": 0.003,
+                "sigma": 0.005, "output_sigma": 0.03, "generations": 320,
             },
             "evosax": {
                 "population": 256, "batch_size": 32, "learning_rate": 0.01,
@@ -105,6 +114,24 @@ SUITES = {
             },
         },
         generations=80,
+        tried={
+            "open_es": [
+                {},
+                {"learning_rate": 0.006},
+                {"output_sigma": 0.1},
+                {"sigma": 0.02},
+                _sizes(32, 640),
+                {**_sizes(32, 640), "learning_rate": 0.0015},
+            ],
+            "evosax": [
+                {},
+                {"learning_rate": 0.03},
+                {"sigma": 0.05},
+                _sizes(128, 160),
+                _sizes(64, 320),
+                {**_sizes(64, 320), "learning_rate": 0.003},
+            ],
+        },
     ),
     "mnist-30k": Suite(
         "mnist",
