@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import keras_es
 from keras_es import _rendezvous, _strategies, _workers
-from keras_es.optimizers import SNES, GuidedES
+from keras_es.optimizers import SNES, GuidedES, OpenES
 from tests.training.common import cross_entropy, data, mlp, sgd
 
 BATCH = 12  # of 30 examples: with 3 workers the last batch of 6 is 2 for each
@@ -62,6 +62,13 @@ CASES = {
         s, statistics, lambda: GuidedES(sgd(), 2), jit_compile=False
     ),
     "snes": lambda s: trained(s, mlp, lambda: SNES(sgd(), 2), jit_compile=False),
+    "pure": lambda s: trained(s, mlp, lambda: SNES(None, 4), jit_compile=False),
+    "pure, one population": lambda s: trained(
+        s,
+        statistics,
+        lambda: OpenES(None, 4, semi_updates=False, output_sigma=0.1),
+        jit_compile=True,
+    ),
 }
 
 
