@@ -15,7 +15,8 @@ class Evaluation:
         fitness: [n] fitness of the members (lower is better).
         valid: [n] booleans, whether loss and fitness are finite.
         gradients: Mean gradient over valid members, for each trainable variable.
-        guidance: Mean of `MaskOptimizer.unit_guidance` for each masked weight, or None.
+        guidance: Mean of `MaskOptimizer.unit_guidance` for each masked weight, or None;
+            in pure evolution what noise on outputs found.
         active: Union of the valid members' masks for each masked weight, boolean of
             the kernel's shape.
         state: New values of the population's `touched` variables: moving statistics

@@ -199,8 +199,9 @@ class EvolvesWeights(MaskOptimizer):
         results, _, state, (variables, gradients) = population.evaluate(
             function, self.generation.value, self.scales(), self.first_pair, **kwargs
         )
-        self.__dict__["output_variables"] = variables
-        self.__dict__["weight_noise"] = self.weight_noise.without(variables)
+        if variables:  # Known only with the model; the sums of noise need it too.
+            self.__dict__["output_variables"] = variables
+            self.__dict__["weight_noise"] = self.weight_noise.without(variables)
         return results, state, gradients or None
 
     def output_noise(self):

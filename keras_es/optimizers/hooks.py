@@ -81,7 +81,8 @@ class MaskHooks:
         Args:
             fitness: [population_size] losses, lower is better.
             valid: [population_size] booleans, False where not finite.
-            guidance: List of mean `unit_guidance`, or None.
+            guidance: List of mean `unit_guidance`, or None; in pure evolution what
+                `evaluate_members` found besides the fitness.
         """
         return []
 
