@@ -75,7 +75,8 @@ def perturbed_outputs(output_noise, calls):
 
 def _is_simple(layer):
     """Tell whether nothing but the outputs depends on the layer's weights."""
-    return layer.kernel_regularizer is None and layer.bias_regularizer is None
+    names = ("kernel_regularizer", "bias_regularizer")
+    return all(getattr(layer, name, None) is None for name in names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +91,8 @@ class _Output:
 
     @property
     def variables(self):
-        bias = [self.layer.bias] if self.layer.use_bias else []
-        return [self.layer.kernel, *bias]
+        bias = perturbed_layers.bias_of(self.layer)
+        return [self.layer.kernel] if bias is None else [self.layer.kernel, bias]
 
 
 class PerturbedOutputs:
@@ -184,7 +185,7 @@ class PerturbedOutputs:
         for o, total in zip(self.outputs, sums):
             by_output = tf.cast(total * factor, o.y.dtype)
             found.append(self._of_kernel(o, by_output))
-            if o.layer.use_bias:
+            if len(o.variables) > 1:
                 axes = list(range(by_output.shape.rank - 1))
                 found.append(tf.reduce_sum(by_output, axis=axes))
         return [tf.cast(g, tf.float32) for g in found]

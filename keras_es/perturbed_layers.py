@@ -39,6 +39,28 @@ def shared_kernels(model, variables):
     return found
 
 
+def layers_of_outputs(model, variables):
+    """Return the layers that can have noise on their outputs, by id of their kernel.
+
+    Those whose kernel's perturbation can be split off; and layers of a user's own with
+    a method `kernel_product(x, kernel)`, if their output is that of their kernel, plus
+    `bias` and through `activation` where they have them. Its gradient by the kernel
+    says how the kernel moves, so that it may round the kernel and pass straight through
+    what comes back.
+
+    Args:
+        model: Keras model.
+        variables: Those that are searched.
+    """
+    searched = {id(v) for v in variables}
+    own = {
+        id(layer.kernel): layer
+        for _, layer in conversion.walk(model)
+        if hasattr(layer, "kernel_product") and id(layer.kernel) in searched
+    }
+    return {**shared_kernels(model, variables), **own}
+
+
 def _product(layer):
     """Return the function (x, kernel) of a layer that is linear in its kernel.
 
@@ -92,7 +114,7 @@ def find_shared(layers, variables, function):
     def recorded(key, layer):
         def call(inputs, *args, **kwargs):
             x = ops.convert_to_tensor(inputs)
-            y = _product(layer)(x, layer.kernel)
+            y = product(layer, x, layer.kernel)
             calls[key].append(x)
             return _finish(layer, y)
 
@@ -105,7 +127,7 @@ def find_shared(layers, variables, function):
     for key, inputs in calls.items():
         if len(inputs) == 1 and not _is_of(inputs[0], depending):
             kernel = ops.cast(layers[key].kernel.value, inputs[0].dtype)
-            found[key] = Shared(inputs[0], _product(layers[key])(inputs[0], kernel))
+            found[key] = Shared(inputs[0], product(layers[key], inputs[0], kernel))
     seen = {
         key: (layers[key], inputs)
         for key, inputs in calls.items()
@@ -147,8 +169,9 @@ def _calls(by_key):
 
 
 def product(layer, x, kernel):
-    """Return x W of a layer that is linear in its kernel."""
-    return _product(layer)(x, kernel)
+    """Return x W of a layer, without bias and activation."""
+    own = getattr(layer, "kernel_product", None)
+    return _product(layer)(x, kernel) if own is None else own(x, kernel)
 
 
 def noisy_calls(layers, added, shared):
@@ -173,7 +196,7 @@ def _noisy_call(layer, noise, shared):
             return _finish(layer, shared.product + noise)
         x = ops.convert_to_tensor(inputs)
         kernel = ops.cast(layer.kernel.value, x.dtype)
-        return _finish(layer, _product(layer)(x, kernel) + noise)
+        return _finish(layer, product(layer, x, kernel) + noise)
 
     return call
 
@@ -229,6 +252,11 @@ def _perturbed_call(layer, perturbation, factors, multiplier, shared):
 
 def _finish(layer, y):
     """Add the bias and apply the activation, as dense layers and convolutions do."""
-    if layer.use_bias:
-        y = y + layer.bias
-    return y if layer.activation is None else layer.activation(y)
+    bias, activation = bias_of(layer), getattr(layer, "activation", None)
+    y = y if bias is None else y + bias
+    return y if activation is None else activation(y)
+
+
+def bias_of(layer):
+    """Return the bias of a layer, or None."""
+    return layer.bias if getattr(layer, "use_bias", False) else None

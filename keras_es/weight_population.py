@@ -121,8 +121,13 @@ class WeightPopulation:
             outputs says of the weights that have none themselves.
         """
         first_draw = first_pair // self.noise.pairs_per_draw
+        layers = self.layers
+        if self.output_noise is not None:
+            layers = perturbed_layers.layers_of_outputs(
+                self.model, self.noise.variables
+            )
         shared, differing, calls = perturbed_layers.find_shared(
-            self.layers, self.noise.variables, function
+            layers, self.noise.variables, function
         )
         outputs = perturbed_outputs(self.output_noise, calls)
         noise = self.noise.without(outputs.variables)

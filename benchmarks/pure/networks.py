@@ -11,6 +11,16 @@ def _sign(x):
     return ops.where(x >= 0.0, 1.0, -1.0)
 
 
+@ops.custom_gradient
+def _binary(kernel):
+    """The signs of latent weights; what comes back passes straight to them."""
+
+    def back(*args, upstream=None):
+        return args[0] if upstream is None else upstream
+
+    return _sign(kernel), back
+
+
 @keras.saving.register_keras_serializable(package="benchmarks.pure")
 class Sign(layers.Layer):
     """The sign of each input, +1 for 0."""
@@ -65,8 +75,12 @@ class BinaryDense(layers.Layer):
         shape = (input_shape[-1], self.units)
         self.kernel = self.add_weight(shape=shape, initializer=normal, name="kernel")
 
+    def kernel_product(self, x, kernel):
+        """Return x sign(W) * scale (see `OpenES`, `output_sigma`)."""
+        return ops.matmul(x, _binary(kernel)) * self.scale
+
     def call(self, x):
-        return ops.matmul(x, _sign(self.kernel)) * self.scale
+        return self.kernel_product(x, self.kernel)
 
     def get_config(self):
         own = {"units": self.units, "scale": self.scale, "std": self.std}

@@ -81,11 +81,11 @@ SUITES = {
         networks.binary,
         {
             "open_es": {
-                "population": 1024, "batch_size": 32, "learning_rate": 0.1,
-                "sigma": 0.5,
+                "population": 128, "batch_size": 32, "learning_rate": 0.05,
+                "sigma": 0.3, "output_sigma": 0.5,
             }
         },
-        generations=1800,
+        generations=4000,
         target=0.93,
     ),
     "mnist-11k": Suite(
@@ -94,10 +94,10 @@ SUITES = {
         {
             "open_es": {
                 "population": 128, "batch_size": 32, "learning_rate": 0.01,
-                "sigma": 0.05, "rank": 1,
+                "sigma": 0.05, "output_sigma": 0.3,
             }
         },
-        generations=1000,
+        generations=4000,
         target=0.98,
     ),
     "cifar": Suite(

@@ -46,7 +46,8 @@ class OpenES(ScoreGradientStrategy):
             then a few outputs instead of all weights, so far fewer evaluations do. The
             rest has noise of `sigma`. An example's part is taken to depend on its own
             outputs alone, so not for models whose examples see each other in training
-            (BatchNormalization), nor where only all together have a fitness.
+            (BatchNormalization), nor where only all together have a fitness. Layers of
+            your own take part through a method `kernel_product` (docs/pure_es.md).
         rank: With `inner_optimizer=None`, None or the rank of the noise (see
             `EvolvesWeights`).
         seed: Integer seed of the noise.

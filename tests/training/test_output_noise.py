@@ -259,6 +259,32 @@ def test_it_is_of_pure_evolution():
         OpenES(None, output_sigma=-1.0)
 
 
+class Own(layers.Layer):
+    """A dense layer of a user's own."""
+
+    use_bias, activation = True, staticmethod(keras.activations.tanh)
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], CLASSES))
+        self.bias = self.add_weight(shape=(CLASSES,), initializer="zeros")
+
+    def kernel_product(self, x, kernel):
+        return keras.ops.matmul(x, kernel)
+
+    def call(self, x):
+        return self.activation(self.kernel_product(x, self.kernel) + self.bias)
+
+
+def test_layers_of_a_users_own_take_part():
+    steps = []
+    for layer in (layers.Dense(CLASSES, activation="tanh"), Own()):
+        model, x, y = outputs((6,), layer)
+        steps.append(steps_from(model, x, y)(3))
+        assert len(model.optimizer.output_variables) == 2
+    for a, b in zip(*steps):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_masked_layers_keep_noise_on_weights():
     model = pure.make_model(masked=True)
     model.compile(strategy(8), loss="binary_crossentropy")
