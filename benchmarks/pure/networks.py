@@ -11,16 +11,6 @@ def _sign(x):
     return ops.where(x >= 0.0, 1.0, -1.0)
 
 
-@ops.custom_gradient
-def _binary(kernel):
-    """The signs of latent weights; what comes back passes straight to them."""
-
-    def back(*args, upstream=None):
-        return args[0] if upstream is None else upstream
-
-    return _sign(kernel), back
-
-
 @keras.saving.register_keras_serializable(package="benchmarks.pure")
 class Sign(layers.Layer):
     """The sign of each input, +1 for 0."""
@@ -77,7 +67,9 @@ class BinaryDense(layers.Layer):
 
     def kernel_product(self, x, kernel):
         """Return x sign(W) * scale (see `OpenES`, `output_sigma`)."""
-        return ops.matmul(x, _binary(kernel)) * self.scale
+        # The second term is 0; by it what comes back passes straight to the kernel.
+        signs = _sign(kernel) + (kernel - ops.stop_gradient(kernel))
+        return ops.matmul(x, signs) * self.scale
 
     def call(self, x):
         return self.kernel_product(x, self.kernel)
