@@ -113,7 +113,7 @@ def test_runs_are_not_repeated_and_the_test_set_is_for_the_end(
     assert tuned["accuracy"] == tuned["curve"][-1]["accuracy"]
     assert (tuned["seed"], tuned["split"]) == (1000, "validation")
     assert (tmp_path / "pure.png").stat().st_size > 1000
-    assert "| digits | `open_es` | 3,392 | 8 x 16 | 40 |" in capsys.readouterr().out
+    assert "| digits | open_es | 3,392 | 8 x 16 | 40 |" in capsys.readouterr().out
     monkeypatch.setattr(training, "run", None)  # would fail
     assert pure.main(command) == 0
 
@@ -127,7 +127,7 @@ def test_tuning_tries_what_a_suite_lists_on_held_out_data(tmp_path, digits, caps
     assert "generations" not in rows[1]["config"]
     assert not (tmp_path / "pure.jsonl").exists()
     lines = capsys.readouterr().out.splitlines()
-    found = [float(line.split("|")[3]) for line in lines if "`open_es`" in line]
+    found = [float(line.split("|")[3]) for line in lines if "| open_es |" in line]
     best_first = sorted((row["accuracy"] for row in rows), reverse=True)
     assert found == pytest.approx(best_first, abs=1e-4)
     with pytest.raises(SystemExit):

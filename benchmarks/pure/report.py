@@ -23,7 +23,7 @@ def table(rows, targets):
         config = first["config"]
         cells = [
             suite,
-            f"`{method}`",
+            method,
             f"{first['weights']:,}",
             f"{config['population']} x {config['batch_size']}",
             f"{first['steps']:,}",
@@ -50,7 +50,7 @@ def tuned(rows, suites):
             if suite in suites:
                 minutes = f"{row['seconds'] / 60:.1f} ({row['cpu_seconds'] / 60:.1f})"
                 lines.append(
-                    f"| {suite} | `{method}` | {row['accuracy']:.4f} | {minutes} "
+                    f"| {suite} | {method} | {row['accuracy']:.4f} | {minutes} "
                     f"| {row['steps']} | {row['config']} |"
                 )
     return lines
@@ -67,10 +67,12 @@ def _minutes(rows, name):
 
 
 def groups(rows):
-    """Return {(suite, method): rows}."""
+    """Return {(suite, method and where its noise is): rows}."""
     found = {}
     for row in rows:
-        found.setdefault((row["suite"], row["method"]), []).append(row)
+        outputs = row["config"].get("output_sigma") is not None
+        method = row["method"] + (", noise on outputs" if outputs else "")
+        found.setdefault((row["suite"], method), []).append(row)
     return found
 
 
