@@ -5,12 +5,19 @@ import tensorflow as tf
 
 from keras_es import _compat
 from keras_es.evaluation import Evaluation
-from keras_es.member import mean_fitness, weighted_fitness
+from keras_es.example_sampling import (
+    batch_size,
+    fitness_parts,
+    mean_outputs,
+    sample_examples,
+)
+from keras_es.member import weighted_fitness
 from keras_es.population import frozen_values, touched_variables
+from keras_es.weight_population import join
 
 
 class EvolvedPopulation:
-    """Evaluates all members of a generation on a batch that they share.
+    """Evaluates all members of a generation on a batch, or examples of it, they share.
 
     Each member normalizes with the statistics of its own activations; moving statistics
     get the mean of the members' updates. No gradient is taken.
@@ -24,8 +31,9 @@ class EvolvedPopulation:
 
     def __init__(self, model, x, y, sample_weight):
         self.model, self.optimizer = model, model.optimizer
-        self.batch = (x, y, sample_weight)
-        self.first = next(i for i in keras.tree.flatten(x) if i is not None)
+        self.batch, self.examples = (x, y, sample_weight), batch_size(x)
+        self.by_example = self.optimizer.output_noise() is not None
+        self.sampled = self.optimizer.sampled_examples is not None
         self.variables = list(model.trainable_variables)
         self.metrics = list(model.metrics_variables)
         masked = self.optimizer.masked_weights
@@ -36,12 +44,14 @@ class EvolvedPopulation:
     def evaluate(self):
         """Evaluate all members and return an `Evaluation` without gradients."""
         metrics = [tf.convert_to_tensor(v.value) for v in self.metrics]
+        if self.sampled:
+            metrics = self._sample(metrics)
         results, metrics, guidance = self.optimizer.evaluate_members(
             self.model,
             self._member,
-            self.first.shape[0],
+            next(i for i in keras.tree.flatten(self.batch) if i is not None).shape[0],
             fixed=self.fixed,
-            after=self._update_metrics,
+            after=None if self.sampled else self._members_metrics,
             state=metrics,
         )
         fitness, loss, valid, states = results
@@ -50,6 +60,14 @@ class EvolvedPopulation:
         state = [_over_members(v, s, count) for v, s in zip(self.touched, states)]
         return Evaluation(fitness, valid, [], guidance, [], state, metrics)
 
+    def _sample(self, metrics):
+        """Go on with some examples of the batch; return the mean's metrics on all."""
+        x, y, sample_weight = self.batch
+        y_pred = mean_outputs(self.model, x)
+        self.batch = sample_examples(self.model, self.batch, y_pred)
+        known = batch_size(x) > 0
+        return self._update_metrics(metrics, x, y, y_pred, sample_weight, known)
+
     def _member(self):
         """Return what one member said of the batch, and its new state."""
         x, y, sample_weight = self.batch
@@ -57,11 +75,13 @@ class EvolvedPopulation:
         y_pred = _compat.forward(model, x, training=True)
         loss = _compat.compute_loss(model, x, y, y_pred, sample_weight)
         loss = fitness = _compat.unscale_loss_for_distribution(loss)
-        if self.optimizer.fitness is not None:
-            fitness = mean_fitness(self.optimizer.fitness, y, y_pred, sample_weight)
+        values, function = None, self.optimizer.fitness
+        if function is not None:
+            values = weighted_fitness(function, y, y_pred, sample_weight)
+            fitness = tf.reduce_mean(values)
         loss, fitness = tf.cast(loss, tf.float32), tf.cast(fitness, tf.float32)
         valid = tf.math.is_finite(loss) & tf.math.is_finite(fitness)
-        valid = valid & (tf.shape(self.first)[0] > 0)
+        valid = valid & (batch_size(x) > 0)
         states = []
         # Read within the member's scope, which holds what the calls assigned.
         for variable in self.touched:
@@ -69,39 +89,17 @@ class EvolvedPopulation:
             if value.dtype.is_floating:
                 value = tf.where(valid, value, tf.zeros_like(value))
             states.append(value)
-        results = fitness, loss, valid, states, y_pred
-        if self.optimizer.output_noise() is None:
+        results = fitness, loss, valid, states
+        if not self.sampled:
+            results = *results, y_pred
+        if not self.by_example:
             return results
-        return results, self._contributions(y_pred, fitness)
+        parts = fitness_parts(model, self.batch, y_pred, values)
+        if parts is None:  # Not known which part is whose: each has all of it.
+            parts = fitness * tf.ones((batch_size(x),))
+        return results, parts
 
-    def _contributions(self, y_pred, fitness):
-        """Return the part of the fitness that hangs on each example, [examples].
-
-        Where it is not known which part, all of it.
-        """
-        x, y, sample_weight = self.batch
-        ones = tf.ones((tf.shape(self.first)[0],))
-        if self.optimizer.fitness is not None:
-            values = weighted_fitness(self.optimizer.fitness, y, y_pred, sample_weight)
-            if values.shape.rank == 0:
-                return fitness * ones
-            axes = list(range(1, values.shape.rank))
-            return tf.reduce_mean(values, axis=axes) / tf.reduce_sum(ones)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(ones)
-            if sample_weight is None:
-                weight = keras.tree.map_structure(lambda p: _of_rank(ones, p), y_pred)
-            else:
-                weight = keras.tree.map_structure(
-                    lambda w: _each_times(w, ones), sample_weight
-                )
-            loss = _compat.compute_loss(self.model, x, y, y_pred, weight)
-            loss = _compat.unscale_loss_for_distribution(loss)
-        # A loss is linear in the weights of its examples: sum_b w_b l_b.
-        parts = tape.gradient(loss, ones)
-        return fitness * ones if parts is None else parts
-
-    def _update_metrics(self, results, metrics):
+    def _members_metrics(self, results, metrics):
         """Update the metrics with all examples of all members of a chunk at once.
 
         Not for each member: metrics take the best class by operations that XLA cannot
@@ -112,26 +110,27 @@ class EvolvedPopulation:
         index = tf.range(members)
         first = tf.argmax(tf.cast(valid, tf.int32), output_type=tf.int32)
         index = tf.where(valid, index, first)
-        y_pred = keras.tree.map_structure(
-            lambda p: _joined(tf.gather(p, index)), y_pred
-        )
+        y_pred = keras.tree.map_structure(lambda p: join(tf.gather(p, index)), y_pred)
         x, y, sample_weight = self.batch
         y, sample_weight = (
             keras.tree.map_structure(lambda t: _repeated(t, members), part)
             for part in (y, sample_weight)
         )
+        known = tf.reduce_any(valid)
+        metrics = self._update_metrics(metrics, x, y, y_pred, sample_weight, known)
+        return (fitness, loss, valid, states), metrics
+
+    def _update_metrics(self, metrics, x, y, y_pred, sample_weight, known):
+        """Return the metrics' variables after some outputs; as before if not known."""
         scope = keras.StatelessScope(state_mapping=list(zip(self.metrics, metrics)))
         with scope:
             self.model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-        known = tf.reduce_any(valid)
-        metrics = self._current(scope, metrics, known)
-        return (fitness, loss, valid, states), metrics
+        return self._current(scope, metrics, known)
 
     def _track_loss(self, loss, valid, metrics):
         tracker = _compat.loss_tracker(self.model)
-        weight = tf.cast(valid, tf.float32) * tf.cast(
-            tf.shape(self.first)[0], tf.float32
-        )
+        examples = tf.cast(self.examples, tf.float32)
+        weight = tf.cast(valid, tf.float32) * examples
         scope = keras.StatelessScope(state_mapping=list(zip(self.metrics, metrics)))
         with scope:
             tracker.update_state(tf.where(valid, loss, 0.0), sample_weight=weight)
@@ -142,23 +141,6 @@ class EvolvedPopulation:
             tf.where(known, tf.cast(scope.get_current_value(v), old.dtype), old)
             for v, old in zip(self.metrics, metrics)
         ]
-
-
-def _of_rank(factors, y_pred):
-    """Give factors of examples the rank of the losses of an output: one axis less."""
-    return tf.reshape(factors, [-1] + [1] * (y_pred.shape.rank - 2))
-
-
-def _each_times(values, factors):
-    """Multiply each example's value or values by the factor of the example."""
-    values = tf.cast(tf.convert_to_tensor(values), factors.dtype)
-    axes = tf.ones_like(tf.shape(values)[1:])
-    return values * tf.reshape(factors, tf.concat([[-1], axes], axis=0))
-
-
-def _joined(values):
-    """Make one batch of those of all members."""
-    return tf.reshape(values, tf.concat([[-1], tf.shape(values)[2:]], 0))
 
 
 def _repeated(values, members):

@@ -144,9 +144,13 @@ def weighted_fitness(function, y, y_pred, sample_weight):
     values = tf.cast(tf.convert_to_tensor(function(y, y_pred)), tf.float32)
     if sample_weight is None or values.shape.rank == 0:
         return values
-    weight = tf.cast(tf.convert_to_tensor(sample_weight), tf.float32)
+    return each_times(values, tf.cast(tf.convert_to_tensor(sample_weight), tf.float32))
+
+
+def each_times(values, factors):
+    """Multiply each example's value or values by the factor of the example."""
     axes = tf.ones_like(tf.shape(values)[1:])
-    return values * tf.reshape(weight, tf.concat([tf.shape(weight)[:1], axes], 0))
+    return values * tf.reshape(factors, tf.concat([tf.shape(factors)[:1], axes], 0))
 
 
 def mean_fitness(function, y, y_pred, sample_weight):

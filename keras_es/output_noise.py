@@ -53,7 +53,7 @@ def perturbed_outputs(output_noise, calls):
 
     Args:
         output_noise: `OutputNoise`, or None for no layers.
-        calls: Dict from key to (layer, list of inputs of its calls).
+        calls: Dict from key to (layer, list of the (x, x W) of its calls).
 
     Returns:
         `PerturbedOutputs`.
@@ -61,15 +61,14 @@ def perturbed_outputs(output_noise, calls):
     if output_noise is None:
         return PerturbedOutputs([], 0.0)
     chosen = []
-    for index, (key, (layer, inputs)) in enumerate(calls.items()):
-        if len(inputs) != 1 or not _is_simple(layer):
+    for index, (key, (layer, products)) in enumerate(calls.items()):
+        if len(products) != 1 or not _is_simple(layer):
             continue
-        kernel = tf.cast(layer.kernel.value, inputs[0].dtype)
-        y = perturbed_layers.product(layer, inputs[0], kernel)
-        positions, fan_in = y.shape[1:-1], math.prod(kernel.shape[:-1])
+        ((x, y),) = products
+        positions, fan_in = y.shape[1:-1], math.prod(layer.kernel.shape[:-1])
         if None not in positions and ADVANTAGE * math.prod(positions) <= fan_in:
             stream = noise.stream_key(output_noise.seed, f"outputs {index}")
-            chosen.append(_Output(key, layer, inputs[0], y, stream))
+            chosen.append(_Output(key, layer, x, y, stream))
     return PerturbedOutputs(chosen, output_noise.sigma)
 
 
@@ -104,11 +103,13 @@ class PerturbedOutputs:
 
     Attributes:
         variables: Kernels and biases of these layers.
+        keys: Set of the layers' keys.
     """
 
     def __init__(self, outputs, sigma):
         self.outputs, self.sigma = outputs, sigma
         self.variables = [v for output in outputs for v in output.variables]
+        self.keys = {output.key for output in outputs}
 
     def draw(self, generation, draws):
         """Return signs [draws, *outputs of the batch] for each layer.

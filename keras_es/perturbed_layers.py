@@ -39,26 +39,27 @@ def shared_kernels(model, variables):
     return found
 
 
-def layers_of_outputs(model, variables):
-    """Return the layers that can have noise on their outputs, by id of their kernel.
+def own_layers(model, variables):
+    """Return the layers of a user's own that can have noise on their outputs.
 
-    Those whose kernel's perturbation can be split off; and layers of a user's own with
-    a method `kernel_product(x, kernel)`, if their output is that of their kernel, plus
-    `bias` and through `activation` where they have them. Its gradient by the kernel
-    says how the kernel moves, so that it may round the kernel and pass straight through
-    what comes back.
+    They have a method `kernel_product(x, kernel)`, and their output is that of their
+    kernel, plus `bias` and through `activation` where they have them. Its gradient by
+    the kernel says how the kernel moves, so that it may round the kernel and pass
+    straight through what comes back.
 
     Args:
         model: Keras model.
         variables: Those that are searched.
+
+    Returns:
+        Dict from id of a kernel to its layer.
     """
     searched = {id(v) for v in variables}
-    own = {
+    return {
         id(layer.kernel): layer
         for _, layer in conversion.walk(model)
         if hasattr(layer, "kernel_product") and id(layer.kernel) in searched
     }
-    return {**shared_kernels(model, variables), **own}
 
 
 def _product(layer):
@@ -104,8 +105,8 @@ def find_shared(layers, variables, function):
 
     Returns:
         Dict from id of a kernel to its `Shared`, the set of all operations that differ
-        between members, and a dict from id of a kernel to (layer, inputs of its calls
-        under the weights as they are).
+        between members, and a dict from id of a kernel to (layer, list of the
+        (x, x W) of its calls under the weights as they are).
     """
     mark = tf.identity(tf.zeros(()))
     mapping = [(v, _marked(v, mark)) for v in variables]
@@ -115,7 +116,7 @@ def find_shared(layers, variables, function):
         def call(inputs, *args, **kwargs):
             x = ops.convert_to_tensor(inputs)
             y = product(layer, x, layer.kernel)
-            calls[key].append(x)
+            calls[key].append((x, y))
             return _finish(layer, y)
 
         return call
@@ -124,14 +125,15 @@ def find_shared(layers, variables, function):
         with _calls({k: (layer, recorded(k, layer)) for k, layer in layers.items()}):
             function()
     depending, found = depending_on(mark), {}
-    for key, inputs in calls.items():
+    for key, pairs in calls.items():
+        inputs = [x for x, _ in pairs]
         if len(inputs) == 1 and not _is_of(inputs[0], depending):
             kernel = ops.cast(layers[key].kernel.value, inputs[0].dtype)
             found[key] = Shared(inputs[0], product(layers[key], inputs[0], kernel))
     seen = {
-        key: (layers[key], inputs)
-        for key, inputs in calls.items()
-        if not any(_is_within(x, mark.graph) for x in inputs)
+        key: (layers[key], pairs)
+        for key, pairs in calls.items()
+        if not any(_is_within(x, mark.graph) for x, _ in pairs)
     }
     return found, depending, seen
 

@@ -80,8 +80,4 @@ class ValuePopulation:
         if count == 1:
             return *chunk(tf.constant(0), state), None
         stacked, state = weight_population.map_in_turn(chunk, count, state)
-        shape = [self.population_size]
-        results = tf.nest.map_structure(
-            lambda t: tf.reshape(t, shape + t.shape[2:].as_list()), stacked
-        )
-        return results, state, None
+        return tf.nest.map_structure(weight_population.join, stacked), state, None

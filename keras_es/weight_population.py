@@ -7,7 +7,6 @@ the members as more examples; dense layers and convolutions share their products
 (`keras_es.perturbed_layers`).
 """
 
-import contextlib
 import math
 
 import keras
@@ -123,9 +122,8 @@ class WeightPopulation:
         first_draw = first_pair // self.noise.pairs_per_draw
         layers = self.layers
         if self.output_noise is not None:
-            layers = perturbed_layers.layers_of_outputs(
-                self.model, self.noise.variables
-            )
+            own = perturbed_layers.own_layers(self.model, self.noise.variables)
+            layers = {**layers, **own}
         shared, differing, calls = perturbed_layers.find_shared(
             layers, self.noise.variables, function
         )
@@ -137,17 +135,21 @@ class WeightPopulation:
         draws = self.draws_per_chunk if together else 1
         chunks = self.draws // draws
 
+        def by_key(values):
+            return dict(zip(map(id, noise.variables), values))
+
         def member(factors, signs, multipliers):
             mapping = self._member_values(noise, factors, multipliers) + list(fixed)
-            by_key = dict(zip(map(id, noise.variables), multipliers))
             scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
-            with contextlib.ExitStack() as calls:
-                calls.enter_context(scope)
-                calls.enter_context(
-                    self._perturbed_calls(noise, factors, by_key, shared, outputs)
-                )
-                calls.enter_context(outputs.calls(signs, by_key, shared))
-                calls.enter_context(effective_weights())
+            by_weights = perturbed_layers.perturbed_calls(
+                {k: v for k, v in self.layers.items() if k not in outputs.keys},
+                by_key(noise.perturbations),
+                by_key(factors),
+                by_key(multipliers),
+                shared,
+            )
+            by_outputs = outputs.calls(signs, by_key(multipliers), shared)
+            with scope, by_weights, by_outputs, effective_weights():
                 result = function()
             return result, [_current(scope, v) for v in updated]
 
@@ -160,8 +162,7 @@ class WeightPopulation:
             results, updates = _chunk(member, drawn, draws, vectorize)
             if self.output_noise is not None:
                 results, contributions = results
-                by_key = dict(zip(map(id, noise.variables), multipliers))
-                sums = outputs.add(sums, signs, by_key, contributions)
+                sums = outputs.add(sums, signs, by_key(multipliers), contributions)
             if after is not None:
                 results, state = after(results, state)
             return (results, updates), (state, sums)
@@ -171,7 +172,7 @@ class WeightPopulation:
             stacked, state = chunk(tf.constant(0), state)
         else:
             stacked, state = map_in_turn(chunk, chunks, state)
-            stacked = tf.nest.map_structure(_join, stacked)
+            stacked = tf.nest.map_structure(join, stacked)
         (results, updates), (state, sums) = stacked, state
         pairs = self.draws * self.noise.pairs_per_draw
         found = outputs.variables, outputs.gradients(sums, pairs)
@@ -194,16 +195,6 @@ class WeightPopulation:
                 mapping.append((variable, value + tf.cast(change, value.dtype)))
         return mapping if self.space is None else self.space.overrides(mapping)
 
-    def _perturbed_calls(self, noise, factors, multipliers, shared, outputs):
-        keys = [id(v) for v in noise.variables]
-        left_out = {id(v) for v in outputs.variables}
-        layers = {k: v for k, v in self.layers.items() if k not in left_out}
-        perturbations = dict(zip(keys, noise.perturbations))
-        factors = dict(zip(keys, factors))
-        return perturbed_layers.perturbed_calls(
-            layers, perturbations, factors, multipliers, shared
-        )
-
 
 def _chunk(member, drawn, draws, vectorize):
     """Return the results of the members of some draws, with a first axis of them."""
@@ -214,7 +205,7 @@ def _chunk(member, drawn, draws, vectorize):
 
     if draws == 1:
         return members(tf.nest.map_structure(lambda t: t[0], drawn))
-    return tf.nest.map_structure(_join, tf.vectorized_map(members, drawn))
+    return tf.nest.map_structure(join, tf.vectorized_map(members, drawn))
 
 
 def map_members(function, elements, vectorize):
@@ -291,7 +282,7 @@ def _mean_update(values):
     return tf.reduce_mean(values, axis=0) if values.dtype.is_floating else values[0]
 
 
-def _join(tensor):
+def join(tensor):
     """Make one axis of the first two."""
     if tensor.shape[2:].is_fully_defined():
         return tf.reshape(tensor, (-1, *tensor.shape[2:]))

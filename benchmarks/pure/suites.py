@@ -43,7 +43,7 @@ def strategy(method, config, generations, seed):
         method: "open_es" or "snes".
         config: Dict: `population`; `sigma`, and for OpenES `end_sigma` (share of it
             that is left at the end) and `learning_rate` (cosine to 0), optionally
-            `output_sigma`, `rank`, `pairs_per_draw`.
+            `output_sigma`, `rank`, `pairs_per_draw`, `sampled_examples`.
         generations: Number of generations.
         seed: Seed of the noise.
     """
@@ -52,11 +52,11 @@ def strategy(method, config, generations, seed):
     from keras_es import optimizers
 
     schedules = keras.optimizers.schedules
-    names = ("rank", "pairs_per_draw", "members_per_chunk")
+    names = ("rank", "pairs_per_draw", "members_per_chunk", "sampled_examples")
     common = {k: config[k] for k in names if k in config}
     common |= {"population_size": config["population"], "seed": seed}
     if method == "snes":
-        names = ("sigma", "mean_learning_rate", "std_learning_rate")
+        names = ("sigma", "mean_learning_rate", "std_learning_rate", "output_sigma")
         common |= {k: config[k] for k in names if k in config}
         return optimizers.SNES(None, **common)
     adam = keras.optimizers.Adam(

@@ -226,6 +226,8 @@ class Still:
         """Return 0 of the weight's shape."""
         return tf.zeros(self.shape)
 
+    weighted_square = weighted_sum
+
 
 def _normal(shape, positions):
     """Return standard normal noise [draws, *shape]."""

@@ -32,6 +32,19 @@ def gaussian(weighted_noise, population_size, sigma):
     return ops.where(sigma > 0, gradient, ops.zeros_like(gradient))
 
 
+def expected_noise(gradient, population_size, sigma):
+    """What sum_k u_k eps_k is on average where the gradient is known: -n sigma g.
+
+    The inverse of `gaussian`: for a strategy whose steps are written with the sum.
+
+    Args:
+        gradient: g of the fitness in units of utilities, any shape.
+        population_size: n.
+        sigma: Scalar or tensor of that shape, >= 0.
+    """
+    return -population_size * sigma * gradient
+
+
 def utility_slope(fitness, utilities, valid):
     """How much utility is lost with a unit of fitness: the slope of u over -f.
 

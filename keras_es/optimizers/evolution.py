@@ -244,13 +244,14 @@ class EvolutionStrategy(RankedPairs):
         utilities = self.fitness_shaping(centred)
         return ops.where(ops.any(valid), utilities, ops.zeros_like(utilities))
 
-    def noise_sums(self, utilities, square_utilities=None):
+    def noise_sums(self, utilities, square_utilities=None, without=()):
         """Return sum_k u_k z_k for each searched variable, z_k the members' noise.
 
         Args:
             utilities: [ranked_members] u.
             square_utilities: [ranked_members] v; if given, sum_k v_k (z_k**2 - 1)
                 follows for each variable.
+            without: In pure evolution, weights that had no noise.
         """
         # The noises of a pair are +-z.
         first = square = None
@@ -263,8 +264,9 @@ class EvolutionStrategy(RankedPairs):
         elif square_utilities is not None:
             square = self.own_pairs(square_utilities)
         if self.pure:
+            noise = self.weight_noise.without(without)
             return self._over_ranked(
-                lambda: self.weight_noise.weighted_moments(
+                lambda: noise.weighted_moments(
                     self.generation.value, first, square, self.first_pair
                 )
             )

@@ -1,10 +1,10 @@
 """`EvolvesWeights`: with `inner_optimizer=None` losses alone move all variables."""
 
 import keras
-import tensorflow as tf
 
 from keras_es.distribution import assign_all, replica_count, replica_index
 from keras_es.optimizers.arguments import check_integer
+from keras_es.optimizers.ask_tell import AskTell
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.wrapper import OptimizerWrapper
 from keras_es.search_space import SearchSpace
@@ -12,7 +12,7 @@ from keras_es.weight_noise import WeightNoise
 from keras_es.weight_population import WeightPopulation
 
 
-class EvolvesWeights(MaskOptimizer):
+class EvolvesWeights(AskTell, MaskOptimizer):
     """Base of methods that can evolve weights: pure evolution, without gradients.
 
     With `inner_optimizer=None` the searched variables are all trainable weights, and
@@ -26,6 +26,16 @@ class EvolvesWeights(MaskOptimizer):
             columns, which is faster; the estimate stays unbiased.
         members_per_chunk: How many members are evaluated at once, a divisor of the
             population; None for as many as fit the caches.
+        sampled_examples: None, or k >= 1: the mean is called once with the whole batch
+            of n, and members see k examples of it, drawn with probabilities
+
+                p_i = 0.8 |l_i| / sum_j |l_j| + 0.2 / n
+
+            by the part l of the loss (or fitness) that each has, and weighted by
+            1/(n p_i), which leaves the expected losses of members as they are.
+            What a network does well already then costs next to nothing: give `fit`
+            batches of some hundred examples. `loss` and `population_loss` are
+            estimates for the whole batch, metrics are those of the mean on all of it.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
     """
@@ -54,6 +64,7 @@ class EvolvesWeights(MaskOptimizer):
         rank=None,
         pairs_per_draw=1,
         members_per_chunk=None,
+        sampled_examples=None,
         seed=0,
         name=None,
         **kwargs,
@@ -65,7 +76,10 @@ class EvolvesWeights(MaskOptimizer):
                 "be None. For weights by gradient and masks by evolution take SNES or "
                 f"OpenES. Received: inner_optimizer={self.inner_optimizer.name!r}"
             )
-        given = {"rank": rank, "members_per_chunk": members_per_chunk}
+        given = {
+            "rank": rank, "members_per_chunk": members_per_chunk,
+            "sampled_examples": sampled_examples,
+        }  # fmt: skip
         for key, value in given.items():
             if value is not None:
                 check_integer(key, value, minimum=1)
@@ -74,6 +88,7 @@ class EvolvesWeights(MaskOptimizer):
             self.refuse_in_hybrid({**given, "pairs_per_draw": pairs_per_draw})
         self.rank, self.members_per_chunk = rank, members_per_chunk
         self.pairs_per_draw = pairs_per_draw
+        self.sampled_examples = sampled_examples
 
     @staticmethod
     def small_search(population_size, sigma):
@@ -199,61 +214,12 @@ class EvolvesWeights(MaskOptimizer):
         results, _, state, (variables, gradients) = population.evaluate(
             function, self.generation.value, self.scales(), self.first_pair, **kwargs
         )
-        if variables:  # Known only with the model; the sums of noise need it too.
-            self.__dict__["output_variables"] = variables
-            self.__dict__["weight_noise"] = self.weight_noise.without(variables)
+        self.__dict__["output_variables"] = variables  # known with the model alone
         return results, state, gradients or None
 
     def output_noise(self):
         """Return the `OutputNoise` of members, or None."""
         return None
-
-    # Without a model: ask and tell.
-
-    def ask(self):
-        """Return the population: a tensor [n, *shape] for each searched variable.
-
-        The same until `tell`: members are a function of (seed, generation).
-        """
-        return self._traced("ask", self.members)()
-
-    def tell(self, fitness):
-        """Move what is searched by the losses of the population of `ask`.
-
-        Args:
-            fitness: [n] losses, lower is better; NaN and infinity rank worst.
-
-        Raises:
-            ValueError: If it has another shape.
-        """
-        fitness = tf.cast(tf.convert_to_tensor(fitness), tf.float32)
-        if tuple(fitness.shape) != (self.population_size,):
-            raise ValueError(
-                f"`fitness` must have shape [{self.population_size}], the loss of each "
-                f"member of the population. Received: shape={tuple(fitness.shape)}"
-            )
-        self._traced("tell", self._tell)(fitness)
-
-    def _tell(self, fitness):
-        valid = tf.math.is_finite(fitness)
-        ok = tf.reduce_any(valid)
-        self.count_step(valid, ok)
-        gradient = self.search_gradient(fitness, valid, None)
-        self.end_generation(gradient, ok)
-
-    def _traced(self, name, function):
-        """Return a graph function of a method, traced once."""
-        if name not in self.__dict__.setdefault("functions", {}):
-            self.functions[name] = tf.function(function, autograph=False)
-        return self.functions[name]
-
-    def members(self):
-        """Return the values of all members, [n, *shape] for each searched variable."""
-        draws = self.population_size // self.weight_noise.members_per_draw
-        noises = self.weight_noise.members(self.generation.value, draws, self.scales())
-        return [
-            v[None] + tf.cast(e, v.dtype) for v, e in zip(self.space.values(), noises)
-        ]
 
     @property
     def first_pair(self):
@@ -334,6 +300,7 @@ class EvolvesWeights(MaskOptimizer):
             "rank": self.rank,
             "pairs_per_draw": self.pairs_per_draw,
             "members_per_chunk": self.members_per_chunk,
+            "sampled_examples": self.sampled_examples,
         }
 
 

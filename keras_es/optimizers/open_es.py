@@ -1,20 +1,18 @@
 """OpenAI's evolution strategy over mask scores, or over all weights."""
 
 import keras
-from keras import ops
 
 from keras_es import _compat
 from keras_es.ops import search
-from keras_es.optimizers.arguments import check_schedule, serialize_schedule
 from keras_es.optimizers.base import register
 from keras_es.optimizers.evolved import as_gradients
 from keras_es.optimizers.guarded import guarded_apply
+from keras_es.optimizers.noisy_outputs import NoisyOutputs
 from keras_es.optimizers.score_gradient import ScoreGradientStrategy
-from keras_es.output_noise import OutputNoise
 
 
 @register
-class OpenES(ScoreGradientStrategy):
+class OpenES(NoisyOutputs, ScoreGradientStrategy):
     """Mirrored Gaussian noise of one scale; an ordinary optimizer takes the step.
 
     g = -(1/(n sigma)) sum_k u_k eps_k, u the centred ranks of the losses.
@@ -33,23 +31,11 @@ class OpenES(ScoreGradientStrategy):
         score_optimizer: Keras optimizer of the scores; None for Adam at 0.003.
         mean_optimizer: With `inner_optimizer=None`, Keras optimizer of the weights;
             None for Adam at 0.01.
-        output_sigma: With `inner_optimizer=None`, None, or a number or a schedule of
-            the generation: scale of noise on the outputs x W of dense layers and
-            convolutions with at least four times as many weights for an output as
-            positions where it is computed (a dense layer has one). Their kernels and
-            biases have none then and move by
-
-                dc/dy ~ sum_k (c_k+ - c_k-) delta_k / (2 K sigma),    dc/dW = x^T dc/dy
-
-            with the part c of the fitness that hangs on one example, random signs
-            delta for each example and output, K pairs, and x of the mean: unknown are
-            then a few outputs instead of all weights, so far fewer evaluations do. The
-            rest has noise of `sigma`. An example's part is taken to depend on its own
-            outputs alone, so not for models whose examples see each other in training
-            (BatchNormalization), nor where only all together have a fitness. Layers of
-            your own take part through a method `kernel_product` (docs/pure_es.md).
+        output_sigma: With `inner_optimizer=None`, None or the scale of noise on outputs
+            of layers in place of their weights (see `NoisyOutputs`).
         rank: With `inner_optimizer=None`, None or the rank of the noise (see
-            `EvolvesWeights`).
+            `EvolvesWeights`); likewise `pairs_per_draw`, `members_per_chunk` and
+            `sampled_examples`.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
 
@@ -63,23 +49,15 @@ class OpenES(ScoreGradientStrategy):
     References:
         Salimans et al. 2017, Evolution strategies as a scalable alternative to
         reinforcement learning, arXiv 1703.03864.
-        Noise on outputs: Widrow, Lehr 1990 (MADALINE rule III); Ren et al. 2023,
-        arXiv 2210.03310.
     """
 
     evolves_weights = True
     default_mean_learning_rate = 0.01
 
-    def __init__(
-        self, inner_optimizer, *args, mean_optimizer=None, output_sigma=None, **kwargs
-    ):
+    def __init__(self, inner_optimizer, *args, mean_optimizer=None, **kwargs):
         super().__init__(inner_optimizer, *args, **kwargs)
-        if output_sigma is not None:
-            output_sigma = check_schedule("output_sigma", output_sigma)
-        self.output_sigma = output_sigma
         if not self.pure:
-            given = {"mean_optimizer": mean_optimizer, "output_sigma": output_sigma}
-            self.refuse_in_hybrid(given)
+            self.refuse_in_hybrid({"mean_optimizer": mean_optimizer})
         elif mean_optimizer is None:
             mean_optimizer = keras.optimizers.Adam(self.default_mean_learning_rate)
         self.mean_optimizer = None
@@ -112,28 +90,15 @@ class OpenES(ScoreGradientStrategy):
         more = self.mean_optimizer.variables if self.pure else []
         return super().variables + more
 
-    def output_noise(self):
-        """Return the `OutputNoise` of members, or None."""
-        if self.output_sigma is None:
-            return None
-        return OutputNoise(
-            self.seed, ops.cast(self.current(self.output_sigma), "float32")
-        )
-
     def search_gradient(self, fitness, valid, guidance):
         """Return g for each searched variable."""
         utilities = self.utilities(fitness, valid)
-        sums = self.noise_sums(utilities)
+        sums = self.noise_sums(utilities, without=self.without_own_noise(guidance))
         gradients = [
             search.gaussian(s, self.ranked_members, sigma)
             for s, sigma in zip(sums, self.scales())
         ]
-        if guidance is None:
-            return gradients
-        # Those of outputs are in units of the fitness, not of utilities.
-        scale = search.utility_slope(fitness, utilities, valid)
-        found = {id(v): scale * g for v, g in zip(self.output_variables, guidance)}
-        return [found.get(id(v), g) for v, g in zip(self.space.variables, gradients)]
+        return self.put_outputs(gradients, fitness, utilities, valid, guidance)
 
     def update_masks(self, search_gradient, ok):
         """Descend the search gradient."""
@@ -151,8 +116,4 @@ class OpenES(ScoreGradientStrategy):
         optimizer = None
         if self.pure:
             optimizer = keras.saving.serialize_keras_object(self.mean_optimizer)
-        return {
-            **super().get_config(),
-            "mean_optimizer": optimizer,
-            "output_sigma": serialize_schedule(self.output_sigma),
-        }
+        return {**super().get_config(), "mean_optimizer": optimizer}

@@ -9,10 +9,11 @@ from keras_es.ops import search
 from keras_es.optimizers.arguments import check_schedule, serialize_schedule
 from keras_es.optimizers.base import register
 from keras_es.optimizers.evolution import EvolutionStrategy
+from keras_es.optimizers.noisy_outputs import NoisyOutputs
 
 
 @register
-class SNES(EvolutionStrategy):
+class SNES(NoisyOutputs, EvolutionStrategy):
     r"""Separable natural evolution strategy: a mean and a std for each coordinate.
 
     Coordinates are the scores of masks; with `inner_optimizer=None` all weights too.
@@ -36,8 +37,17 @@ class SNES(EvolutionStrategy):
             of the weight, or with `inner_optimizer=None` of all coordinates.
         std_learning_rate: eta_sigma, None for (3 + ln d)/(5 sqrt d), as in the paper;
             0 holds the std.
+        output_sigma: With `inner_optimizer=None`, None or the scale of noise on outputs
+            of layers in place of their weights (see `NoisyOutputs`). With g what it
+            says of the gradient, s the slope of the utilities over the losses and n
+            members, these weights move by what the sum above is on average,
+
+                mean <- mean - eta_mu * s * n * std**2 * g,
+
+            and their std stays as it is.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
+        **kwargs: See `EvolutionStrategy`.
 
     Example:
 
@@ -85,7 +95,14 @@ class SNES(EvolutionStrategy):
     def search_gradient(self, fitness, valid, guidance):
         """Return sum_k u_k z_k, then sum_k u_k (z_k**2 - 1), for each variable."""
         utilities = self.utilities(fitness, valid)
-        return self.noise_sums(utilities, utilities)
+        without = self.without_own_noise(guidance)
+        sums = self.noise_sums(utilities, utilities, without)
+        stds = self.scales()
+
+        def expected(i, gradient):
+            return search.expected_noise(gradient, self.ranked_members, stds[i])
+
+        return self.put_outputs(sums, fitness, utilities, valid, guidance, expected)
 
     def update_masks(self, search_gradient, ok):
         """Apply the two updates of the paper."""

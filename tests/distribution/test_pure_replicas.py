@@ -61,6 +61,10 @@ MORE = """
 compare("open_es", True, fitness_shaping="raw", mean_optimizer="sgd")
 compare("open_es", output_sigma=0.1)
 compare("open_es", True, output_sigma=0.1, fitness_shaping="raw", mean_optimizer="sgd")
+# Each replica draws of its own examples.
+many, history = trained(REPLICAS, "open_es", each, members=6, sampled_examples=5)
+assert np.isfinite(history["loss"]).all()
+assert_equal_replicas(many)
 MASKED = True
 compare("open_es")
 """

@@ -5,12 +5,7 @@ import pytest
 
 from keras_es.ops import search
 from tests.reference import numpy_es
-
-
-def assert_unbiased(samples, truth):
-    """The mean of independent estimates [n, d] is within 5 standard errors."""
-    error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
-    np.testing.assert_array_less(np.abs(samples.mean(axis=0) - truth), 5 * error + 1e-9)
+from tests.reference.estimates import assert_unbiased
 
 
 @pytest.mark.parametrize("sigma", [0.3, np.array([0.1, 0.5, 1.0, 2.0])], ids=str)

@@ -9,7 +9,7 @@ from keras import layers
 import keras_es
 from keras_es import output_noise
 from keras_es.ops import noise, philox
-from keras_es.optimizers import OpenES
+from keras_es.optimizers import SNES, OpenES
 from tests.reference import problems, pure
 
 SIGMA = 0.1
@@ -45,9 +45,9 @@ def strategy(members=4, **kwargs):
     return OpenES(None, members, **{**arguments, **kwargs})
 
 
-def steps_from(model, x, y, sample_weight=None, **kwargs):
+def steps_from(model, x, y, sample_weight=None, optimizer=None, **kwargs):
     """Return a function of the generation to the step from the first weights."""
-    optimizer = strategy(**kwargs)
+    optimizer = strategy(**kwargs) if optimizer is None else optimizer
     model.compile(optimizer, loss="mse")
     start = [v.numpy() for v in model.trainable_variables]
 
@@ -83,6 +83,18 @@ def test_the_estimate_is_unbiased_for_a_quadratic(kind):
     truth, step = true_gradient(model, x, y), steps_from(model, x, y)
     assert_unbiased([step(generation) for generation in range(200)], truth)
     assert len(model.optimizer.output_variables) == len(truth)
+
+
+def test_snes_moves_by_what_its_sum_would_be_on_average():
+    model, x, y = ONE_LAYER["dense"]()
+    truth = true_gradient(model, x, y)
+    optimizer = SNES(None, 4, fitness_shaping="raw", sigma=0.2, output_sigma=SIGMA)
+    step = steps_from(model, x, y, optimizer=optimizer)
+    # -eta n std**2 g, and the std stays.
+    steps = [[s / (4 * 0.2**2) for s in step(generation)] for generation in range(200)]
+    assert_unbiased(steps, truth)
+    for std in model.optimizer.scales():
+        np.testing.assert_array_equal(np.asarray(std), np.float32(0.2))
 
 
 def test_examples_have_their_weights():
@@ -234,6 +246,19 @@ def test_a_member_that_fails_teaches_nothing():
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
+def test_snes_trains_a_network_with_both_kinds_of_noise():
+    model = network()
+    model.compile(
+        SNES(None, 16, output_sigma=0.3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    losses = model.fit(*examples(64), epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    config = model.optimizer.get_config()
+    assert SNES.from_config(config).output_sigma == 0.3
+
+
 def test_training_goes_on_to_the_bit_after_a_file(tmp_path):
     whole = trained(epochs=4)
     half = trained(epochs=2)
@@ -245,6 +270,17 @@ def test_training_goes_on_to_the_bit_after_a_file(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_all_weights_have_noise_in_ask_after_fit():
+    model = trained()
+    members = model.optimizer.ask()
+    for weight, values in zip(model.trainable_variables, members):
+        assert (np.asarray(values) != weight.numpy()).all()
+    before = model.get_weights()
+    model.optimizer.tell(np.arange(8.0))
+    for a, b in zip(before, model.get_weights()):
+        assert (a != b).all()
+
+
 def test_a_schedule_may_end_at_0():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [SIGMA, 0.0])
     model = trained(output_sigma=schedule, epochs=3)
@@ -252,9 +288,10 @@ def test_a_schedule_may_end_at_0():
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
-def test_it_is_of_pure_evolution():
+@pytest.mark.parametrize("cls", [OpenES, SNES])
+def test_it_is_of_pure_evolution(cls):
     with pytest.raises(ValueError, match="`output_sigma` is of pure.*Received"):
-        OpenES("adam", output_sigma=0.1)
+        cls("adam", output_sigma=0.1)
     with pytest.raises(ValueError, match="`output_sigma` must be a number.*Received"):
         OpenES(None, output_sigma=-1.0)
 

@@ -1,0 +1,193 @@
+"""Members that see those examples of the batch whose losses are large."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_es
+from keras_es.optimizers import SNES, OpenES
+from tests.reference import problems, pure
+from tests.reference.estimates import assert_unbiased
+from tests.training.common import cross_entropy, data
+
+EXAMPLES = 32
+
+
+def network(*between):
+    keras.utils.set_random_seed(0)
+    model = [keras.Input((6,)), layers.Dense(8, "tanh"), *between, layers.Dense(3)]
+    return keras_es.es_model(keras.Sequential(model))
+
+
+def trained(
+    model=None, batch_size=16, epochs=2, jit_compile=False, loss=None, fit=(), **kwargs
+):
+    model = network() if model is None else model
+    arguments = {"sampled_examples": 4, "seed": 1, **kwargs}
+    optimizer = OpenES(None, 4, **arguments)
+    loss = cross_entropy() if loss is None else loss
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile)
+    x, y = data(EXAMPLES)
+    model.fit(x, y, batch_size, epochs, shuffle=False, verbose=0, **dict(fit))
+    return model
+
+
+def still():
+    """Settings with which all members are the mean, which does not move."""
+    return {"sigma": 0.0, "mean_optimizer": keras.optimizers.SGD(0.0)}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("fitness", [None, "sparse_categorical_crossentropy"])
+def test_the_losses_of_members_are_unbiased(weighted, fitness):
+    x, y = data(EXAMPLES)
+    weight = np.linspace(0.0, 2.0, EXAMPLES) if weighted else None
+    keras.utils.set_random_seed(0)
+    softmax = [keras.Input((6,)), layers.Dense(3, "softmax")]
+    model = keras_es.es_model(keras.Sequential(softmax))
+    optimizer = OpenES(None, 2, sampled_examples=8, fitness=fitness, **still())
+    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+    true = model.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True)
+    found = []
+    for _ in range(100):
+        logs = model.train_on_batch(x, y, weight, return_dict=True)
+        model.reset_metrics()
+        assert logs["population_spread"] < 1e-6
+        found.append(logs["population_loss"])
+    assert np.std(found) > 0.01
+    assert_unbiased(found, true["loss"])
+
+
+def test_hard_examples_are_drawn_more_often():
+    """A loss of 0 but for one example: that is all that members can learn from."""
+    x = np.eye(EXAMPLES, dtype="float32")
+    y = np.zeros((EXAMPLES, 1), "float32")
+    y[5] = 1.0
+    keras.utils.set_random_seed(0)
+    zeros = layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+    model = keras_es.es_model(keras.Sequential([keras.Input((EXAMPLES,)), zeros]))
+    optimizer = OpenES(None, 2, sampled_examples=2, **still())
+    model.compile(optimizer, "mse", jit_compile=False)
+    for _ in range(20):
+        logs = model.train_on_batch(x, y, return_dict=True)
+        model.reset_metrics()
+        # Drawn once or twice of two, with weight 1/(n p).
+        p = 0.8 + 0.2 / EXAMPLES
+        once = 1 / (2 * EXAMPLES * p)
+        assert np.isclose(logs["population_loss"], [once, 2 * once], rtol=1e-4).any()
+
+
+def test_metrics_are_those_of_the_mean_on_the_whole_batch():
+    x, y = data(EXAMPLES)
+    model = network(layers.Dropout(0.5))
+    optimizer = OpenES(None, 4, sampled_examples=4, **still())
+    model.compile(optimizer, cross_entropy(), metrics=["accuracy"], jit_compile=False)
+    want = model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert logs["accuracy"] == pytest.approx(want)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"jit_compile": True}, {"members_per_chunk": 2}], ids=str
+)
+@pytest.mark.parametrize("more", [{}, {"output_sigma": 0.1}], ids=str)
+def test_xla_and_chunks_change_nothing(settings, more):
+    want, got = trained(**more), trained(**settings, **more)
+    for a, b in zip(want.get_weights(), got.get_weights()):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_that_is_no_larger_is_seen_whole():
+    whole = trained(sampled_examples=None)
+    for count in (16, 100):
+        # Of tensors on their own the size of the batch is known.
+        model = network()
+        model.compile(
+            OpenES(None, 4, sampled_examples=count, seed=1),
+            cross_entropy(),
+            jit_compile=False,
+        )
+        x, y = data(EXAMPLES)
+        batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(16, True)
+        model.fit(batches, epochs=2, shuffle=False, verbose=0)
+        for a, b in zip(whole.get_weights(), model.get_weights()):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_last_batch_may_be_smaller_than_what_is_drawn(jit_compile):
+    model = trained(batch_size=15, jit_compile=jit_compile)
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+@pytest.mark.parametrize("name", pure.NAMES)
+def test_all_strategies_can(name):
+    model = pure.compiled(name, sampled_examples=5)
+    before = model.get_weights()
+    history = problems.fit(model, epochs=3)
+    assert np.isfinite(history.history["loss"]).all()
+    assert any((a != b).any() for a, b in zip(before, model.get_weights()))
+    config = model.optimizer.get_config()
+    assert config["sampled_examples"] == 5
+    assert type(model.optimizer).from_config(config).sampled_examples == 5
+
+
+def test_it_goes_on_to_the_bit_after_a_file(tmp_path):
+    whole, half = trained(epochs=4), trained(epochs=2)
+    half.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    x, y = data(EXAMPLES)
+    again.fit(x, y, 16, 2, shuffle=False, verbose=0)
+    for a, b in zip(whole.get_weights(), again.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_structures_of_inputs_and_outputs():
+    keras.utils.set_random_seed(0)
+    inputs = {"a": keras.Input((3,), name="a"), "b": keras.Input((4, 2), name="b")}
+    flat = layers.Flatten()(inputs["b"])
+    hidden = layers.Dense(5)(layers.Concatenate()([inputs["a"], flat]))
+    outputs = {
+        "one": layers.Dense(2, name="one")(hidden),
+        "each": layers.Dense(1, name="each")(inputs["b"]),
+    }
+    model = keras_es.es_model(keras.Model(inputs, outputs))
+    model.compile(
+        OpenES(None, 4, sampled_examples=3, output_sigma=0.1),
+        loss={"one": "mse", "each": "mae"},
+        jit_compile=False,
+    )
+    random = np.random.default_rng(0)
+    x = {"a": random.normal(size=(8, 3)), "b": random.normal(size=(8, 4, 2))}
+    y = {"one": random.normal(size=(8, 2)), "each": random.normal(size=(8, 4, 1))}
+    history = model.fit(x, y, epochs=3, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_a_mean_that_fails_does_not_stop_the_draw():
+    @keras.saving.register_keras_serializable(package="test_sampled_examples")
+    class Fails(layers.Layer):
+        """Not a number for half of the examples."""
+
+        def call(self, x):
+            return keras.ops.where(x[:, :1] > 0, float("nan"), x)
+
+    model = trained(network(Fails()), sampled_examples=2)
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_one_fitness_for_all_examples_is_refused():
+    def worst(y, y_pred):
+        return tf.reduce_max(y_pred)
+
+    with pytest.raises(ValueError, match="a value for each example.*Received"):
+        trained(fitness=worst)
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="`sampled_examples` is of pure.*Received"):
+        SNES("adam", sampled_examples=8)
+    with pytest.raises(ValueError, match="`sampled_examples` must be an.*Received"):
+        SNES(None, sampled_examples=0)
