@@ -5,6 +5,7 @@ The libraries are imported inside the fixtures: the variables below are read whe
 load, and what TensorFlow prints then would otherwise end up below pytest's last line.
 """
 
+import collections
 import os
 
 import pytest
@@ -18,6 +19,31 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_addoption(parser):
+    """Add the option that shortens a second run, on another TensorFlow."""
+    parser.addoption(
+        "--every",
+        type=int,
+        default=1,
+        help="of a test with many cases, run the first and every so many after it",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out cases between; every test keeps its first one."""
+    every = config.getoption("--every")
+    if every < 1:
+        raise pytest.UsageError(f"--every: expected at least 1. Received: {every}")
+    cases, kept, left_out = collections.Counter(), [], []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        (left_out if cases[test] % every else kept).append(item)
+        cases[test] += 1
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
 
 
 @pytest.fixture(autouse=True)
