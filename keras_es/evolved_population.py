@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_es import _compat
+from keras_es._mapping import join
 from keras_es.evaluation import Evaluation
 from keras_es.example_sampling import (
     batch_size,
@@ -13,7 +14,6 @@ from keras_es.example_sampling import (
 )
 from keras_es.member import weighted_fitness
 from keras_es.population import frozen_values, touched_variables
-from keras_es.weight_population import join
 
 
 class EvolvedPopulation:

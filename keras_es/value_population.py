@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_es import weight_population
+from keras_es import _mapping, weight_population
 from keras_es.layers.masked_weight import effective_weights
 from keras_es.weight_noise import largest_divisor
 
@@ -72,12 +72,12 @@ class ValuePopulation:
         def chunk(i, state):
             values = values_of(i * size + tf.range(size))
             vectorize = self.vectorize and (
-                weight_population.members_can_be_vectorized(member, values)
+                _mapping.members_can_be_vectorized(member, values)
             )
-            results = weight_population.map_members(member, values, vectorize)
+            results = _mapping.map_members(member, values, vectorize)
             return (results, state) if after is None else after(results, state)
 
         if count == 1:
             return *chunk(tf.constant(0), state), None
-        stacked, state = weight_population.map_in_turn(chunk, count, state)
-        return tf.nest.map_structure(weight_population.join, stacked), state, None
+        stacked, state = _mapping.map_in_turn(chunk, count, state)
+        return tf.nest.map_structure(_mapping.join, stacked), state, None

@@ -195,6 +195,37 @@ class WeightNoise:
         loop = (tf.constant(0), zeros)
         return tf.while_loop(lambda i, _: i < count, body, loop)[1]
 
+    def grouped_moments(self, groups, generation, weights, square_weights, first_pair):
+        """Return the moments where each pair had noise on some of the weights alone.
+
+        Those of a group of n_l of n draws are taken n / n_l times, as if all draws
+        had spoken of its weights; they are 0 for weights without noise.
+
+        Args:
+            groups: List of `layer_groups.LayerGroup` of this noise.
+            generation: Integer scalar.
+            weights: See `weighted_moments`.
+            square_weights: See `weighted_moments`.
+            first_pair: See `weighted_moments`.
+        """
+        if len(groups) == 1:
+            return groups[0].noise.weighted_moments(
+                generation, weights, square_weights, first_pair
+            )
+        moments, g = 1 if square_weights is None else 2, self.pairs_per_draw
+        found = [tf.zeros(p.shape) for p in self.perturbations] * moments
+        for group in groups:
+            pairs = slice(group.first_draw * g, (group.first_draw + group.draws) * g)
+            first, square = (
+                None if w is None else w[pairs] for w in (weights, square_weights)
+            )
+            own = group.noise.weighted_moments(
+                generation, first, square, first_pair + pairs.start
+            )
+            factor = weights.shape[0] / (group.draws * g)
+            found = [a + factor * b for a, b in zip(found, own)]
+        return found
+
     def _terms(self, generation, weights, square_weights, first_draw, chunk):
         g = self.pairs_per_draw
         draws = first_draw + tf.range(chunk)

@@ -7,13 +7,15 @@ the members as more examples; dense layers and convolutions share their products
 (`keras_es.perturbed_layers`).
 """
 
+import contextlib
 import math
 
 import keras
 import tensorflow as tf
 
-from keras_es import conversion, perturbed_layers
-from keras_es._vectorizing import can_be_vectorized, depending_on
+from keras_es import conversion, layer_groups, perturbed_layers
+from keras_es._mapping import join, map_in_turn, map_members
+from keras_es._vectorizing import can_be_vectorized
 from keras_es.layers.masked_weight import effective_weights
 from keras_es.output_noise import perturbed_outputs
 from keras_es.weight_noise import largest_divisor
@@ -38,6 +40,7 @@ class WeightPopulation:
         space: `SearchSpace` of the variables, or None if masks do not move.
         batch_size: Examples that each member sees, to choose the chunks by.
         output_noise: None, or `OutputNoise` for the layers that it is better for.
+        layerwise: Whether each pair has noise on the weights of one layer alone.
 
     Raises:
         ValueError: If the sizes do not divide each other.
@@ -52,9 +55,10 @@ class WeightPopulation:
         space=None,
         batch_size=None,
         output_noise=None,
+        layerwise=False,
     ):
         self.model, self.noise, self.space = model, noise, space
-        self.output_noise = output_noise
+        self.output_noise, self.layerwise = output_noise, layerwise
         self.population_size = population_size
         per_draw = noise.members_per_draw
         if population_size % per_draw:
@@ -119,81 +123,128 @@ class WeightPopulation:
             the last state of `after`; and (variables, gradients), what noise on
             outputs says of the weights that have none themselves.
         """
-        first_draw = first_pair // self.noise.pairs_per_draw
-        layers = self.layers
+        layers, variables = self.layers, self.noise.variables
         if self.output_noise is not None:
-            own = perturbed_layers.own_layers(self.model, self.noise.variables)
+            own = perturbed_layers.own_layers(self.model, variables)
             layers = {**layers, **own}
         shared, differing, calls = perturbed_layers.find_shared(
-            layers, self.noise.variables, function
+            layers, variables, function
         )
         outputs = perturbed_outputs(self.output_noise, calls)
-        noise = self.noise.without(outputs.variables)
-        vectorize = self.vectorize and can_be_vectorized(differing)
-        # Without vectorizing, draws at once would be copies of the graph.
-        together = vectorize and _may_have_two_more_axes(differing)
-        draws = self.draws_per_chunk if together else 1
-        chunks = self.draws // draws
+        groups = self._groups(outputs)
+        first_draw = first_pair // self.noise.pairs_per_draw
+        found, state = [], (state, outputs.zeros())
+        for group in groups:
+            if len(groups) > 1:
+                shared, differing, _ = perturbed_layers.find_shared(
+                    layers, group.variables + outputs.variables, function
+                )
+            members = _Members(self, group, outputs, shared, differing)
+            results, state = members.evaluate(
+                function, generation, scales, first_draw, updated, fixed, after, state
+            )
+            found.append(results)
+        results, updates = tf.nest.map_structure(
+            lambda *parts: tf.concat(parts, axis=0) if len(parts) > 1 else parts[0],
+            *found,
+        )
+        state, sums = state
+        pairs = self.draws * self.noise.pairs_per_draw
+        said = outputs.variables, outputs.gradients(sums, pairs)
+        return results, [_mean_update(values) for values in updates], state, said
 
-        def by_key(values):
-            return dict(zip(map(id, noise.variables), values))
+    def _groups(self, outputs):
+        """Return which weights the draws perturb."""
+        divide = layer_groups.layerwise if self.layerwise else layer_groups.whole
+        return divide(self.noise.without(outputs.variables), self.draws)
+
+
+class _Members:
+    """The members of some draws, which have noise on the same weights."""
+
+    def __init__(self, population, group, outputs, shared, differing):
+        self.population, self.group = population, group
+        self.outputs, self.shared = outputs, shared
+        self.noise = group.noise
+        moving = {id(v) for v in group.variables}
+        self.moving = [id(v) in moving for v in self.noise.variables]
+        self.layers = {k: v for k, v in population.layers.items() if k in moving}
+        self.vectorize = population.vectorize and can_be_vectorized(differing)
+        # Without vectorizing, draws at once would be copies of the graph.
+        together = self.vectorize and _may_have_two_more_axes(differing)
+        at_once = population.draws_per_chunk if together else 1
+        self.draws = largest_divisor(group.draws, at_once)
+
+    def evaluate(
+        self, function, generation, scales, first_draw, updated, fixed, after, state
+    ):
+        """Return ((results, updates), state), as `WeightPopulation.evaluate`."""
+        first_draw = first_draw + self.group.first_draw
+        by_example = self.population.output_noise is not None
 
         def member(factors, signs, multipliers):
-            mapping = self._member_values(noise, factors, multipliers) + list(fixed)
-            scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
-            by_weights = perturbed_layers.perturbed_calls(
-                {k: v for k, v in self.layers.items() if k not in outputs.keys},
-                by_key(noise.perturbations),
-                by_key(factors),
-                by_key(multipliers),
-                shared,
-            )
-            by_outputs = outputs.calls(signs, by_key(multipliers), shared)
-            with scope, by_weights, by_outputs, effective_weights():
+            with self._scope(factors, signs, multipliers, fixed) as scope:
                 result = function()
             return result, [_current(scope, v) for v in updated]
 
         def chunk(i, state):
             state, sums = state
-            indices = first_draw + i * draws + tf.range(draws)
-            factors, multipliers = self._draw(noise, generation, scales, indices)
-            signs = outputs.draw(generation, indices)
+            indices = first_draw + i * self.draws + tf.range(self.draws)
+            factors, multipliers = self._draw(generation, scales, indices)
+            signs = self.outputs.draw(generation, indices)
             drawn = factors, signs, multipliers
-            results, updates = _chunk(member, drawn, draws, vectorize)
-            if self.output_noise is not None:
+            results, updates = _chunk(member, drawn, self.draws, self.vectorize)
+            if by_example:
                 results, contributions = results
-                sums = outputs.add(sums, signs, by_key(multipliers), contributions)
+                by_key = self._by_key(multipliers)
+                sums = self.outputs.add(sums, signs, by_key, contributions)
             if after is not None:
                 results, state = after(results, state)
             return (results, updates), (state, sums)
 
-        state = (state, outputs.zeros())
+        chunks = self.group.draws // self.draws
         if chunks == 1:
-            stacked, state = chunk(tf.constant(0), state)
-        else:
-            stacked, state = map_in_turn(chunk, chunks, state)
-            stacked = tf.nest.map_structure(join, stacked)
-        (results, updates), (state, sums) = stacked, state
-        pairs = self.draws * self.noise.pairs_per_draw
-        found = outputs.variables, outputs.gradients(sums, pairs)
-        return results, [_mean_update(values) for values in updates], state, found
+            return chunk(tf.constant(0), state)
+        stacked, state = map_in_turn(chunk, chunks, state)
+        return tf.nest.map_structure(join, stacked), state
 
-    def _draw(self, noise, generation, scales, indices):
+    @contextlib.contextmanager
+    def _scope(self, factors, signs, multipliers, fixed):
+        """Let the model's weights be those of a member."""
+        mapping = self._member_values(factors, multipliers) + list(fixed)
+        multipliers = self._by_key(multipliers)
+        by_weights = perturbed_layers.perturbed_calls(
+            self.layers,
+            self._by_key(self.noise.perturbations),
+            self._by_key(factors),
+            multipliers,
+            self.shared,
+        )
+        by_outputs = self.outputs.calls(signs, multipliers, self.shared)
+        scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+        with scope, by_weights, by_outputs, effective_weights():
+            yield scope
+
+    def _by_key(self, values):
+        return dict(zip(map(id, self.noise.variables), values))
+
+    def _draw(self, generation, scales, indices):
         @tf.function(jit_compile=True, autograph=False)
         def draw(generation, indices):
-            return noise.draw(generation, indices, scales)
+            return self.noise.draw(generation, indices, scales)
 
         return draw(generation, indices)
 
-    def _member_values(self, noise, factors, multipliers):
+    def _member_values(self, factors, multipliers):
         """Return (variable, tensor) of what layers do not add up themselves."""
-        mapping = []
-        values = noise.value(factors, multipliers)
-        for variable, change in zip(self.noise.variables, values):
-            if id(variable) not in self.layers:
+        mapping, space = [], self.population.space
+        masks_move = space is not None and bool(space.masked)
+        values = self.noise.value(factors, multipliers)
+        for variable, change, moves in zip(self.noise.variables, values, self.moving):
+            if (moves or masks_move) and id(variable) not in self.layers:
                 value = tf.convert_to_tensor(variable.value)
                 mapping.append((variable, value + tf.cast(change, value.dtype)))
-        return mapping if self.space is None else self.space.overrides(mapping)
+        return mapping if space is None else space.overrides(mapping)
 
 
 def _chunk(member, drawn, draws, vectorize):
@@ -206,39 +257,6 @@ def _chunk(member, drawn, draws, vectorize):
     if draws == 1:
         return members(tf.nest.map_structure(lambda t: t[0], drawn))
     return tf.nest.map_structure(join, tf.vectorized_map(members, drawn))
-
-
-def map_members(function, elements, vectorize):
-    """Map over the first axis.
-
-    Args:
-        function: Of one element, which evaluates a member.
-        elements: List of tensors with a first axis of members.
-        vectorize: Whether all at once, or one after the other.
-    """
-    if vectorize:
-        return tf.vectorized_map(function, elements)
-    members = elements[0].shape[0]
-    if members > 2:  # A loop, for one copy of the graph each would be large.
-        return map_in_turn(lambda i, _: (function(_row(elements, i)), ()), members)[0]
-    results = [function(_row(elements, i)) for i in range(members)]
-    return tf.nest.map_structure(lambda *values: tf.stack(values), *results)
-
-
-def _row(elements, i):
-    return [e[i] for e in elements]
-
-
-def members_can_be_vectorized(function, elements):
-    """Tell whether `map_members` can evaluate all at once, by what is computed.
-
-    The function is called with the first member; its results are not used.
-    """
-    if not tf.inside_function():
-        return True  # Not compiled by XLA, which alone refuses loops.
-    first = _row(elements, 0)
-    function(first)
-    return can_be_vectorized(depending_on(*first))
 
 
 def _may_have_two_more_axes(operations):
@@ -280,56 +298,3 @@ def _current(scope, variable):
 
 def _mean_update(values):
     return tf.reduce_mean(values, axis=0) if values.dtype.is_floating else values[0]
-
-
-def join(tensor):
-    """Make one axis of the first two."""
-    if tensor.shape[2:].is_fully_defined():
-        return tf.reshape(tensor, (-1, *tensor.shape[2:]))
-    return tf.reshape(tensor, tf.concat([[-1], tf.shape(tensor)[2:]], axis=0))
-
-
-def map_in_turn(function, count, state=()):
-    """Return the stacked results of function(0) ... function(count - 1), one by one.
-
-    Args:
-        function: (i, state) -> (results, state).
-        count: Number of calls.
-        state: Structure of tensors that the first call gets.
-
-    Returns:
-        (results, state): results with a first axis of calls, and the last state.
-    """
-
-    def put(results, i, values):
-        return tf.nest.map_structure(
-            lambda r, v: tf.tensor_scatter_nd_update(r, [[i]], v[None]), results, values
-        )
-
-    def body(i, results, state):
-        values, state = function(i, state)
-        return i + 1, put(results, i, values), state
-
-    spec, first = _result_spec(function, state), 0
-    if all(s.shape.is_fully_defined() for s in tf.nest.flatten(spec)):
-        results = tf.nest.map_structure(
-            lambda s: tf.zeros((count, *s.shape), s.dtype), spec
-        )
-    else:  # The last batch is smaller: the first call tells its size.
-        values, state = function(tf.constant(0), state)
-        results = tf.nest.map_structure(lambda v: _rows_like(v, count), values)
-        results, first = put(results, 0, values), 1
-    loop = (tf.constant(first), results, state)
-    return tf.while_loop(lambda i, *_: i < count, body, loop, parallel_iterations=1)[1:]
-
-
-def _rows_like(value, count):
-    zeros = tf.zeros(tf.concat([[count], tf.shape(value)], axis=0), value.dtype)
-    return tf.ensure_shape(zeros, (count, *value.shape))
-
-
-def _result_spec(function, state):
-    """Trace a function on the side for the shapes of its results; nothing runs."""
-    traced = tf.function(lambda i: function(i, state)[0], autograph=False)
-    spec = tf.TensorSpec((), tf.int32)
-    return traced.get_concrete_function(spec).structured_outputs

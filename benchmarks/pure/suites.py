@@ -43,7 +43,8 @@ def strategy(method, config, generations, seed):
         method: "open_es" or "snes".
         config: Dict: `population`; `sigma`, and for OpenES `end_sigma` (share of it
             that is left at the end) and `learning_rate` (cosine to 0), optionally
-            `output_sigma`, `rank`, `pairs_per_draw`, `sampled_examples`.
+            `output_sigma`, `layerwise`, `rank`, `sampled_examples` and others of
+            the strategy.
         generations: Number of generations.
         seed: Seed of the noise.
     """
@@ -52,11 +53,14 @@ def strategy(method, config, generations, seed):
     from keras_es import optimizers
 
     schedules = keras.optimizers.schedules
-    names = ("rank", "pairs_per_draw", "members_per_chunk", "sampled_examples")
+    names = (
+        "rank", "pairs_per_draw", "members_per_chunk", "sampled_examples",
+        "output_sigma", "layerwise",
+    )  # fmt: skip
     common = {k: config[k] for k in names if k in config}
     common |= {"population_size": config["population"], "seed": seed}
     if method == "snes":
-        names = ("sigma", "mean_learning_rate", "std_learning_rate", "output_sigma")
+        names = ("sigma", "mean_learning_rate", "std_learning_rate")
         common |= {k: config[k] for k in names if k in config}
         return optimizers.SNES(None, **common)
     adam = keras.optimizers.Adam(
@@ -69,7 +73,6 @@ def strategy(method, config, generations, seed):
     return optimizers.OpenES(
         None,
         sigma=sigma,
-        output_sigma=config.get("output_sigma"),
         mean_optimizer=adam,
         **common,
     )

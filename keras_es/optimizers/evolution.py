@@ -3,7 +3,7 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_es import conversion, schedules
+from keras_es import conversion, layer_groups, schedules
 from keras_es.ops import fitness as shaping
 from keras_es.ops import noise
 from keras_es.optimizers.arguments import (
@@ -244,14 +244,15 @@ class EvolutionStrategy(RankedPairs):
         utilities = self.fitness_shaping(centred)
         return ops.where(ops.any(valid), utilities, ops.zeros_like(utilities))
 
-    def noise_sums(self, utilities, square_utilities=None, without=()):
+    def noise_sums(self, utilities, square_utilities=None, groups=None):
         """Return sum_k u_k z_k for each searched variable, z_k the members' noise.
 
         Args:
             utilities: [ranked_members] u.
             square_utilities: [ranked_members] v; if given, sum_k v_k (z_k**2 - 1)
                 follows for each variable.
-            without: In pure evolution, weights that had no noise.
+            groups: In pure evolution, list of `layer_groups.LayerGroup`, which weights
+                had noise in which pairs; None for all in all.
         """
         # The noises of a pair are +-z.
         first = square = None
@@ -264,10 +265,15 @@ class EvolutionStrategy(RankedPairs):
         elif square_utilities is not None:
             square = self.own_pairs(square_utilities)
         if self.pure:
-            noise = self.weight_noise.without(without)
+            draws = self.pairs // self.pairs_per_draw
+            groups = (
+                layer_groups.whole(self.weight_noise, draws)
+                if groups is None
+                else groups
+            )
             return self._over_ranked(
-                lambda: noise.weighted_moments(
-                    self.generation.value, first, square, self.first_pair
+                lambda: self.weight_noise.grouped_moments(
+                    groups, self.generation.value, first, square, self.first_pair
                 )
             )
 

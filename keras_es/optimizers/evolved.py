@@ -54,6 +54,9 @@ class EvolvesWeights(AskTell, MaskOptimizer):
     space = None
     """The `SearchSpace` of pure evolution."""
 
+    layerwise = False
+    """Whether each pair has noise on the weights of one layer alone."""
+
     output_variables = ()
     """Weights that have no noise themselves, but their layers' outputs."""
 
@@ -210,12 +213,14 @@ class EvolvesWeights(AskTell, MaskOptimizer):
             self.space,
             batch_size,
             self.output_noise(),
+            self.layerwise,
         )
         results, _, state, (variables, gradients) = population.evaluate(
             function, self.generation.value, self.scales(), self.first_pair, **kwargs
         )
         self.__dict__["output_variables"] = variables  # known with the model alone
-        return results, state, gradients or None
+        apart = self.layerwise or self.output_noise() is not None
+        return results, state, gradients if apart else None
 
     def output_noise(self):
         """Return the `OutputNoise` of members, or None."""

@@ -7,12 +7,12 @@ from keras_es.ops import search
 from keras_es.optimizers.base import register
 from keras_es.optimizers.evolved import as_gradients
 from keras_es.optimizers.guarded import guarded_apply
-from keras_es.optimizers.noisy_outputs import NoisyOutputs
+from keras_es.optimizers.layer_noise import LayerNoise
 from keras_es.optimizers.score_gradient import ScoreGradientStrategy
 
 
 @register
-class OpenES(NoisyOutputs, ScoreGradientStrategy):
+class OpenES(LayerNoise, ScoreGradientStrategy):
     """Mirrored Gaussian noise of one scale; an ordinary optimizer takes the step.
 
     g = -(1/(n sigma)) sum_k u_k eps_k, u the centred ranks of the losses.
@@ -32,7 +32,9 @@ class OpenES(NoisyOutputs, ScoreGradientStrategy):
         mean_optimizer: With `inner_optimizer=None`, Keras optimizer of the weights;
             None for Adam at 0.01.
         output_sigma: With `inner_optimizer=None`, None or the scale of noise on outputs
-            of layers in place of their weights (see `NoisyOutputs`).
+            of layers in place of their weights (see `LayerNoise`).
+        layerwise: With `inner_optimizer=None`, whether each pair has noise on one
+            layer alone (see `LayerNoise`).
         rank: With `inner_optimizer=None`, None or the rank of the noise (see
             `EvolvesWeights`); likewise `pairs_per_draw`, `members_per_chunk` and
             `sampled_examples`.
@@ -93,7 +95,7 @@ class OpenES(NoisyOutputs, ScoreGradientStrategy):
     def search_gradient(self, fitness, valid, guidance):
         """Return g for each searched variable."""
         utilities = self.utilities(fitness, valid)
-        sums = self.noise_sums(utilities, without=self.without_own_noise(guidance))
+        sums = self.noise_sums(utilities, groups=self.groups(guidance))
         gradients = [
             search.gaussian(s, self.ranked_members, sigma)
             for s, sigma in zip(sums, self.scales())

@@ -9,11 +9,11 @@ from keras_es.ops import search
 from keras_es.optimizers.arguments import check_schedule, serialize_schedule
 from keras_es.optimizers.base import register
 from keras_es.optimizers.evolution import EvolutionStrategy
-from keras_es.optimizers.noisy_outputs import NoisyOutputs
+from keras_es.optimizers.layer_noise import LayerNoise
 
 
 @register
-class SNES(NoisyOutputs, EvolutionStrategy):
+class SNES(LayerNoise, EvolutionStrategy):
     r"""Separable natural evolution strategy: a mean and a std for each coordinate.
 
     Coordinates are the scores of masks; with `inner_optimizer=None` all weights too.
@@ -38,13 +38,15 @@ class SNES(NoisyOutputs, EvolutionStrategy):
         std_learning_rate: eta_sigma, None for (3 + ln d)/(5 sqrt d), as in the paper;
             0 holds the std.
         output_sigma: With `inner_optimizer=None`, None or the scale of noise on outputs
-            of layers in place of their weights (see `NoisyOutputs`). With g what it
+            of layers in place of their weights (see `LayerNoise`). With g what it
             says of the gradient, s the slope of the utilities over the losses and n
             members, these weights move by what the sum above is on average,
 
                 mean <- mean - eta_mu * s * n * std**2 * g,
 
             and their std stays as it is.
+        layerwise: With `inner_optimizer=None`, whether each pair has noise on one
+            layer alone (see `LayerNoise`).
         seed: Integer seed of the noise.
         name: Name of the optimizer.
         **kwargs: See `EvolutionStrategy`.
@@ -95,8 +97,7 @@ class SNES(NoisyOutputs, EvolutionStrategy):
     def search_gradient(self, fitness, valid, guidance):
         """Return sum_k u_k z_k, then sum_k u_k (z_k**2 - 1), for each variable."""
         utilities = self.utilities(fitness, valid)
-        without = self.without_own_noise(guidance)
-        sums = self.noise_sums(utilities, utilities, without)
+        sums = self.noise_sums(utilities, utilities, self.groups(guidance))
         stds = self.scales()
 
         def expected(i, gradient):

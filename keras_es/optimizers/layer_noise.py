@@ -1,13 +1,14 @@
-"""Strategies that may put noise on outputs of layers in place of their weights."""
+"""Strategies that may treat layers apart: noise on outputs, or on one layer a pair."""
 
 from keras import ops
 
+from keras_es import layer_groups
 from keras_es.ops import search
 from keras_es.optimizers.arguments import check_schedule, serialize_schedule
 from keras_es.output_noise import OutputNoise
 
 
-class NoisyOutputs:
+class LayerNoise:
     """Mixin for evolution strategies; goes before `EvolutionStrategy`.
 
     Args:
@@ -28,6 +29,12 @@ class NoisyOutputs:
             outputs alone, so not for models whose examples see each other in training
             (BatchNormalization), nor where only all together have a fitness. Layers of
             your own take part through a method `kernel_product` (docs/pure_es.md).
+        layerwise: With `inner_optimizer=None`, whether each pair has noise on the
+            weights of one layer alone (and on outputs, with `output_sigma`), instead of
+            on all. Pairs are divided in proportion to the square root of the number of
+            a layer's weights. What lies before that layer is computed once for all
+            its members: convolutions cost a fraction. `population_size` must be large
+            enough for a pair for each layer.
         **kwargs: See the other base class.
 
     References:
@@ -35,13 +42,16 @@ class NoisyOutputs:
         Ren et al. 2023, Scaling forward gradient with local losses, arXiv 2210.03310.
     """
 
-    def __init__(self, inner_optimizer, *args, output_sigma=None, **kwargs):
+    def __init__(
+        self, inner_optimizer, *args, output_sigma=None, layerwise=False, **kwargs
+    ):
         super().__init__(inner_optimizer, *args, **kwargs)
         if output_sigma is not None:
             output_sigma = check_schedule("output_sigma", output_sigma)
-        self.output_sigma = output_sigma
+        self.output_sigma, self.layerwise = output_sigma, bool(layerwise)
         if not self.pure:
-            self.refuse_in_hybrid({"output_sigma": output_sigma})
+            given = {"output_sigma": output_sigma, "layerwise": layerwise or None}
+            self.refuse_in_hybrid(given)
 
     def output_noise(self):
         """Return the `OutputNoise` of members, or None."""
@@ -50,10 +60,13 @@ class NoisyOutputs:
         sigma = ops.cast(self.current(self.output_sigma), "float32")
         return OutputNoise(self.seed, sigma)
 
-    def without_own_noise(self, guidance):
-        """Return the weights that had no noise in the members `guidance` came with."""
-        # Of `ask` and `tell` all weights have noise: there are no layers.
-        return () if guidance is None else self.output_variables
+    def groups(self, guidance):
+        """Return which weights had noise in which pairs (see `noise_sums`)."""
+        if guidance is None:  # Of `ask` and `tell` all have: there are no layers.
+            return None
+        noise = self.weight_noise.without(self.output_variables)
+        divide = layer_groups.layerwise if self.layerwise else layer_groups.whole
+        return divide(noise, self.pairs // self.pairs_per_draw)
 
     def put_outputs(self, estimates, fitness, utilities, valid, guidance, scale=None):
         """Put what noise on outputs said in the places of its weights.
@@ -85,4 +98,5 @@ class NoisyOutputs:
         return {
             **super().get_config(),
             "output_sigma": serialize_schedule(self.output_sigma),
+            "layerwise": self.layerwise,
         }

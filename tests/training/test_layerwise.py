@@ -1,0 +1,203 @@
+"""Pairs with noise on the weights of one layer each."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_es
+from keras_es import layer_groups
+from keras_es.optimizers import SNES, OpenES
+from keras_es.weight_noise import WeightNoise
+from tests.reference import problems, pure
+from tests.reference.estimates import assert_unbiased
+
+SIGMA = 0.1
+
+
+def linear(seed=0):
+    """Two dense layers without bias on one input, whose outputs are added."""
+    keras.utils.set_random_seed(seed)
+    x = keras.Input((3,))
+    one = layers.Dense(2, use_bias=False, name="one")
+    two = layers.Dense(2, name="two")
+    model = keras.Model(x, layers.Add()([one(x), two(layers.Dense(4, name="in")(x))]))
+    return keras_es.es_model(model)
+
+
+def strategy(cls=OpenES, members=32, **kwargs):
+    if cls is OpenES:
+        kwargs = {"mean_optimizer": keras.optimizers.SGD(1.0), **kwargs}
+    arguments = {"fitness_shaping": "raw", "sigma": SIGMA, "layerwise": True}
+    return cls(None, members, **{**arguments, **kwargs})
+
+
+def data():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(8, 3)).astype("float32")
+    return x, random.normal(size=(8, 2)).astype("float32")
+
+
+def steps(optimizer, generations):
+    """Return steps [generations, weights] from the same weights."""
+    model, (x, y) = linear(), data()
+    model.compile(optimizer, "mse", jit_compile=False)
+    optimizer.build(model.trainable_variables)
+    start, found = model.get_weights(), []
+    for generation in range(generations):
+        optimizer.generation.assign(generation)
+        model.set_weights(start)
+        model.train_on_batch(x, y)
+        moved = [a - b for a, b in zip(model.get_weights(), start)]
+        found.append(np.concatenate([np.ravel(m) for m in moved]))
+    return np.array(found)
+
+
+def gradient():
+    import tensorflow as tf
+
+    model, (x, y) = linear(), data()
+    with tf.GradientTape() as tape:
+        loss = keras.losses.MeanSquaredError()(y, model(x))
+    found = tape.gradient(loss, model.trainable_variables)
+    return np.concatenate([np.ravel(g) for g in found])
+
+
+@pytest.mark.parametrize("more", [{}, {"rank": 1}, {"pairs_per_draw": 2}], ids=str)
+def test_the_estimate_is_unbiased(more):
+    assert_unbiased(steps(strategy(**more), 300), -gradient(), atol=2e-3)
+
+
+def test_snes_takes_the_steps_of_its_whole_population_on_average():
+    # -eta n std**2 g, as if all members had spoken of each layer.
+    found = steps(strategy(SNES, std_learning_rate=0.0), 300) / (32 * SIGMA**2)
+    assert_unbiased(found, -gradient(), atol=2e-3)
+
+
+@pytest.mark.parametrize("cls", [OpenES, SNES])
+def test_a_pair_has_noise_on_one_layer(cls):
+    """The losses of the members are those of weights with noise in one layer."""
+    model, (x, y) = linear(), data()
+    optimizer = strategy(cls, members=8)
+    model.compile(optimizer, "mse", jit_compile=False)
+    optimizer.build(model.trainable_variables)
+    groups = optimizer.groups([])
+    draws = {g.variables[0].path.split("/")[-2]: g.draws for g in groups}
+    assert draws == {"in": 2, "one": 1, "two": 1}  # 16, 6 and 10 weights
+    (x, y), start = data(), model.get_weights()
+    everywhere = [np.asarray(v) for v in optimizer.ask()]
+    losses = []
+    for pair in range(4):
+        group = next(g for g in groups if pair < g.first_draw + g.draws)
+        own = {id(v) for v in group.variables}
+        for member in (2 * pair, 2 * pair + 1):
+            for v, value, old in zip(optimizer.searched, everywhere, start):
+                v.assign(value[member] if id(v) in own else old)
+            losses.append(np.mean((np.asarray(model(x)) - y) ** 2))
+    model.set_weights(start)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert logs["population_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert logs["population_best"] == pytest.approx(np.min(losses), rel=1e-4)
+
+
+def convolutions():
+    keras.utils.set_random_seed(3)
+    return keras_es.es_model(
+        keras.Sequential(
+            [
+                keras.Input((6, 6, 1)),
+                layers.Conv2D(4, 3, activation="relu", name="first"),
+                layers.BatchNormalization(),
+                layers.Conv2D(5, 2, name="second"),
+                pure.Sign(),
+                layers.Flatten(),
+                layers.Dense(3, name="logits"),
+            ]
+        )
+    )
+
+
+def trained(jit_compile=False, members=64, batch_size=8, epochs=2, **kwargs):
+    model = convolutions()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = strategy(members=members, seed=2, **kwargs)
+    model.compile(optimizer, loss, jit_compile=jit_compile)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(16, 6, 6, 1)).astype("float32")
+    y = (x.sum(axis=(1, 2, 3)) > 0).astype("int32")
+    model.fit(x, y, batch_size, epochs, shuffle=False, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("more", [{}, {"output_sigma": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"jit_compile": True}, {"members_per_chunk": 2}], ids=str
+)
+def test_xla_and_chunks_change_nothing(settings, more):
+    want, got = trained(**more), trained(**settings, **more)
+    for a, b in zip(want.get_weights(), got.get_weights()):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_every_weight_moves_and_statistics_follow():
+    first = convolutions().get_weights()
+    for a, b in zip(first, trained(batch_size=7).get_weights()):
+        assert np.isfinite(b).all() and (a != b).any()
+
+
+def test_layers_with_noise_on_outputs_are_in_all_groups():
+    model = trained(output_sigma=0.1, sampled_examples=4)
+    chosen = [v.path.split("/")[-2] for v in model.optimizer.output_variables]
+    assert chosen == ["logits", "logits"]
+    names = [
+        {v.path.split("/")[-2] for v in group.variables}
+        for group in model.optimizer.groups([])
+    ]
+    assert names == [{"first"}, {"batch_normalization"}, {"second"}]
+
+
+def test_it_goes_on_to_the_bit_after_a_file(tmp_path):
+    whole, half = trained(epochs=4), trained(epochs=2)
+    half.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.optimizer.get_config() == half.optimizer.get_config()
+    random = np.random.default_rng(0)
+    x = random.normal(size=(16, 6, 6, 1)).astype("float32")
+    y = (x.sum(axis=(1, 2, 3)) > 0).astype("int32")
+    again.fit(x, y, 8, 2, shuffle=False, verbose=0)
+    for a, b in zip(whole.get_weights(), again.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_masks_that_move_take_part():
+    model = pure.make_model(masked=True)
+    model.compile(strategy(members=8), loss="binary_crossentropy")
+    history = problems.fit(model, epochs=3).history
+    assert np.isfinite(history["loss"]).all()
+    scores = [m.mask_scores for m in keras_es.masked_weights(model)]
+    searched = {id(v) for g in model.optimizer.groups([]) for v in g.variables}
+    assert {id(s) for s in scores} <= searched
+
+
+def test_one_layer_is_plain_noise():
+    noise = WeightNoise([keras.Variable(np.zeros((2, 3))), keras.Variable(0.0)])
+    (group,) = layer_groups.whole(noise, 5)
+    assert (group.first_draw, group.draws) == (0, 5)
+    assert len(group.variables) == 2
+
+
+def test_shares_are_all_of_the_draws():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        sizes = [*random.uniform(0.1, 100, size=random.integers(2, 9))]
+        total = int(random.integers(len(sizes), 300))
+        counts = layer_groups.shares(sizes, total)
+        assert sum(counts) == total and min(counts) >= 1
+    assert layer_groups.shares([1.0, 1.0], 2) == [1, 1]
+
+
+def test_too_few_members_and_hybrid_are_refused():
+    with pytest.raises(ValueError, match="Enlarge `population_size`.*Received"):
+        trained(members=4)
+    with pytest.raises(ValueError, match="`layerwise` is of pure.*Received"):
+        OpenES("adam", layerwise=True)
