@@ -25,7 +25,7 @@ def table(rows, targets):
             suite,
             method,
             f"{first['weights']:,}",
-            f"{config['population']} x {config['batch_size']}",
+            f"{config['population']} x {_examples(config)}",
             f"{first['steps']:,}",
             str(len(found)),
             mean_and_error([row["accuracy"] for row in found]),
@@ -54,6 +54,12 @@ def tuned(rows, suites):
                     f"| {row['steps']} | {row['config']} |"
                 )
     return lines
+
+
+def _examples(config):
+    """Return how many examples a member sees: of how many, if they are sampled."""
+    batch, sampled = config["batch_size"], config.get("sampled_examples")
+    return f"{batch}" if sampled is None else f"{sampled} of {batch:,}"
 
 
 def mean_and_error(values):

@@ -13,7 +13,7 @@ class Suite:
     Attributes:
         dataset: Name of the data set.
         network: Function (input_shape, num_classes) -> plain Keras model.
-        methods: Dict from "open_es", "snes" or "evosax" (its Open_ES) to what was
+        methods: Dict from a name for `strategy` or "evosax" (its Open_ES) to what was
             chosen on the validation split: `population`, `batch_size`, and what
             `strategy` or `benchmarks.pure.peer` reads; `generations` if others than
             those of the suite.
@@ -40,11 +40,12 @@ def strategy(method, config, generations, seed):
     """Return the strategy of a run, rates and sigma on their schedules.
 
     Args:
-        method: "open_es" or "snes".
-        config: Dict: `population`; `sigma`, and for OpenES `end_sigma` (share of it
-            that is left at the end) and `learning_rate` (cosine to 0), optionally
-            `output_sigma`, `layerwise`, `rank`, `sampled_examples` and others of
-            the strategy.
+        method: "open_es" or "snes", or with `as_shipped` a name in `optimizers.PURE`.
+        config: Dict: `as_shipped` for the method's own defaults; or `population`,
+            `sigma`; for OpenES `end_sigma` (share of it that is left at the end) and
+            `learning_rate`, for SNES `mean_learning_rate`, which fall to 0 along a
+            cosine; optionally `output_sigma`, `layerwise`, `rank`, `sampled_examples`
+            and others of the strategy.
         generations: Number of generations.
         seed: Seed of the noise.
     """
@@ -52,6 +53,8 @@ def strategy(method, config, generations, seed):
 
     from keras_es import optimizers
 
+    if config.get("as_shipped"):
+        return optimizers.PURE[method](None, seed=seed)
     schedules = keras.optimizers.schedules
     names = (
         "rank", "pairs_per_draw", "members_per_chunk", "sampled_examples",
@@ -60,9 +63,9 @@ def strategy(method, config, generations, seed):
     common = {k: config[k] for k in names if k in config}
     common |= {"population_size": config["population"], "seed": seed}
     if method == "snes":
-        names = ("sigma", "mean_learning_rate", "std_learning_rate")
-        common |= {k: config[k] for k in names if k in config}
-        return optimizers.SNES(None, **common)
+        rate = schedules.CosineDecay(config["mean_learning_rate"], generations)
+        common |= {k: config[k] for k in ("sigma", "std_learning_rate") if k in config}
+        return optimizers.SNES(None, mean_learning_rate=rate, **common)
     adam = keras.optimizers.Adam(
         schedules.CosineDecay(config["learning_rate"], generations),
         beta_1=config.get("beta_1", 0.9),
@@ -96,12 +99,31 @@ SUITES = {
         models.ARCHITECTURES["mnist_11k"].build,
         {
             "open_es": {
-                "population": 128, "batch_size": 32, "learning_rate": 0.01,
-                "sigma": 0.05, "output_sigma": 0.3,
+                "population": 128, "batch_size": 1024, "sampled_examples": 32,
+                "learning_rate": 0.01, "sigma": 0.05, "output_sigma": 0.3,
+                "layerwise": True, "rank": 1,
             }
         },
-        generations=4000,
+        generations=5000,
         target=0.98,
+    ),
+    "strategies": Suite(
+        "mnist",
+        models.ARCHITECTURES["mnist_11k"].build,
+        {
+            **{
+                name: {"as_shipped": True, "population": 256, "batch_size": 32}
+                for name in (
+                    "open_es", "snes", "pgpe", "sep_cma_es", "genetic_algorithm"
+                )
+            },
+            # As many evaluated examples: two members a generation.
+            "alopex": {
+                "as_shipped": True, "population": 2, "batch_size": 256,
+                "generations": 6400,
+            },
+        },
+        generations=400,
     ),
     "cifar": Suite(
         "cifar10",
@@ -139,7 +161,13 @@ SUITES = {
     "mnist-30k": Suite(
         "mnist",
         models.ARCHITECTURES["mnist_30k"].build,
-        {"snes": {"population": 256, "batch_size": 64, "sigma": 0.05}},
+        {
+            "snes": {
+                "population": 128, "batch_size": 1024, "sampled_examples": 32,
+                "mean_learning_rate": 1.0, "sigma": 0.05, "output_sigma": 0.3,
+                "layerwise": True,
+            }
+        },
         generations=2000,
         target=0.98,
     ),
