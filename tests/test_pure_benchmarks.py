@@ -11,6 +11,7 @@ from benchmarks.bbob import __main__ as bbob
 from benchmarks.bbob import report as bbob_report
 from benchmarks.pure import __main__ as pure
 from benchmarks.pure import networks, report, suites, training
+from keras_es import optimizers
 
 
 def compared(ours, theirs, function="sphere"):
@@ -139,6 +140,25 @@ def test_unknown_suites_are_refused(capsys):
     with pytest.raises(SystemExit):
         pure.parse(["--suite=binary,mnst"])
     assert "Received: 'mnst'" in capsys.readouterr().err
+
+
+def test_strategies_as_shipped_have_their_own_defaults():
+    for name, config in suites.SUITES["strategies"].methods.items():
+        found = suites.strategy(name, config, 100, seed=3)
+        assert type(found) is optimizers.PURE[name]
+        shipped = optimizers.PURE[name](None, seed=3)
+        found, shipped = found.get_config(), shipped.get_config()
+        assert found.pop("name") and shipped.pop("name")
+        assert found == shipped
+        assert config["population"] == shipped.get("population_size", 2)
+
+
+def test_table_says_of_how_many_examples_some_are_drawn():
+    row = {"suite": "a", "method": "snes", "weights": 5, "steps": 40, "accuracy": 0.5}
+    row |= {"seconds": 60.0, "cpu_seconds": 30.0}
+    config = {"population": 8, "batch_size": 1024, "sampled_examples": 32}
+    lines = report.table([{**row, "config": config}], {})
+    assert "| 8 x 32 of 1,024 | 40 |" in lines[-1]
 
 
 def test_table_has_the_standard_error_over_seeds():

@@ -164,7 +164,7 @@ SUITES = {
         {
             "snes": {
                 "population": 128, "batch_size": 1024, "sampled_examples": 32,
-                "mean_learning_rate": 1.0, "sigma": 0.05, "output_sigma": 0.3,
+                "mean_learning_rate": 6.0, "sigma": 0.05, "output_sigma": 0.3,
                 "layerwise": True,
             }
         },
