@@ -120,10 +120,10 @@ SUITES = {
             # As many evaluated examples: two members a generation.
             "alopex": {
                 "as_shipped": True, "population": 2, "batch_size": 256,
-                "generations": 6400,
+                "generations": 3200,
             },
         },
-        generations=400,
+        generations=200,
     ),
     "cifar": Suite(
         "cifar10",
@@ -144,17 +144,13 @@ SUITES = {
                 {},
                 {"learning_rate": 0.006},
                 {"output_sigma": 0.1},
-                {"sigma": 0.02},
                 _sizes(32, 640),
-                {**_sizes(32, 640), "learning_rate": 0.0015},
             ],
             "evosax": [
                 {},
                 {"learning_rate": 0.03},
                 {"sigma": 0.05},
-                _sizes(128, 160),
                 _sizes(64, 320),
-                {**_sizes(64, 320), "learning_rate": 0.003},
             ],
         },
     ),
