@@ -8,6 +8,7 @@ from keras_es._mapping import join
 from keras_es.evaluation import Evaluation
 from keras_es.example_sampling import (
     batch_size,
+    first_input,
     fitness_parts,
     mean_outputs,
     sample_examples,
@@ -49,7 +50,7 @@ class EvolvedPopulation:
         results, metrics, guidance = self.optimizer.evaluate_members(
             self.model,
             self._member,
-            next(i for i in keras.tree.flatten(self.batch) if i is not None).shape[0],
+            first_input(self.batch[0]).shape[0],
             fixed=self.fixed,
             after=None if self.sampled else self._members_metrics,
             state=metrics,

@@ -45,10 +45,11 @@ def fitness_parts(model, batch, y_pred, values=None):
 
 def batch_size(x):
     """Return the number of examples of a structure of inputs, a scalar tensor."""
-    return tf.shape(_first(x))[0]
+    return tf.shape(first_input(x))[0]
 
 
-def _first(x):
+def first_input(x):
+    """Return the first tensor of a structure of inputs."""
     return next(i for i in keras.tree.flatten(x) if i is not None)
 
 
@@ -95,7 +96,7 @@ def sample_examples(model, batch, y_pred):
     """
     x, y, sample_weight = batch
     optimizer, count = model.optimizer, model.optimizer.sampled_examples
-    known = _first(x).shape[0]
+    known = first_input(x).shape[0]
     if known is not None and known <= count:
         return batch
     values = None

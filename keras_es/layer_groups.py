@@ -45,6 +45,11 @@ def moving(noise):
     ]
 
 
+def groups(noise, draws, apart):
+    """Return `layerwise` groups if layers are perturbed apart, else the `whole`."""
+    return layerwise(noise, draws) if apart else whole(noise, draws)
+
+
 def whole(noise, draws):
     """Return the one group of all draws, for all weights that have noise."""
     return [LayerGroup(noise, 0, draws)]
@@ -79,13 +84,13 @@ def layerwise(noise, draws):
         math.sqrt(sum(math.prod(v.shape) for v in variables))
         for variables in layers.values()
     ]
-    groups, first = [], 0
+    found, first = [], 0
     for variables, count in zip(layers.values(), shares(roots, draws)):
         own = {id(v) for v in variables}
         others = [v for v in noise.variables if id(v) not in own]
-        groups.append(LayerGroup(noise.without(others), first, count))
+        found.append(LayerGroup(noise.without(others), first, count))
         first += count
-    return groups
+    return found
 
 
 def shares(sizes, total):

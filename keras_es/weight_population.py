@@ -131,7 +131,9 @@ class WeightPopulation:
             layers, variables, function
         )
         outputs = perturbed_outputs(self.output_noise, calls)
-        groups = self._groups(outputs)
+        groups = layer_groups.groups(
+            self.noise.without(outputs.variables), self.draws, self.layerwise
+        )
         first_draw = first_pair // self.noise.pairs_per_draw
         found, state = [], (state, outputs.zeros())
         for group in groups:
@@ -152,11 +154,6 @@ class WeightPopulation:
         pairs = self.draws * self.noise.pairs_per_draw
         said = outputs.variables, outputs.gradients(sums, pairs)
         return results, [_mean_update(values) for values in updates], state, said
-
-    def _groups(self, outputs):
-        """Return which weights the draws perturb."""
-        divide = layer_groups.layerwise if self.layerwise else layer_groups.whole
-        return divide(self.noise.without(outputs.variables), self.draws)
 
 
 class _Members:

@@ -266,11 +266,8 @@ class EvolutionStrategy(RankedPairs):
             square = self.own_pairs(square_utilities)
         if self.pure:
             draws = self.pairs // self.pairs_per_draw
-            groups = (
-                layer_groups.whole(self.weight_noise, draws)
-                if groups is None
-                else groups
-            )
+            if groups is None:
+                groups = layer_groups.whole(self.weight_noise, draws)
             return self._over_ranked(
                 lambda: self.weight_noise.grouped_moments(
                     groups, self.generation.value, first, square, self.first_pair

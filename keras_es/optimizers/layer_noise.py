@@ -65,8 +65,8 @@ class LayerNoise:
         if guidance is None:  # Of `ask` and `tell` all have: there are no layers.
             return None
         noise = self.weight_noise.without(self.output_variables)
-        divide = layer_groups.layerwise if self.layerwise else layer_groups.whole
-        return divide(noise, self.pairs // self.pairs_per_draw)
+        draws = self.pairs // self.pairs_per_draw
+        return layer_groups.groups(noise, draws, self.layerwise)
 
     def put_outputs(self, estimates, fitness, utilities, valid, guidance, scale=None):
         """Put what noise on outputs said in the places of its weights.

@@ -13,6 +13,12 @@ def data(n=32, features=6, classes=3, seed=0):
     return x, rng.integers(0, classes, size=n)
 
 
+def images(count=16):
+    """Small images, and whether they are light."""
+    x = np.random.default_rng(0).normal(size=(count, 6, 6, 1)).astype("float32")
+    return x, (x.sum(axis=(1, 2, 3)) > 0).astype("int32")
+
+
 def mlp(*between, features=6, classes=3, **dense):
     return keras.Sequential(
         [

@@ -11,6 +11,7 @@ from keras_es import output_noise
 from keras_es.ops import noise, philox
 from keras_es.optimizers import SNES, OpenES
 from tests.reference import problems, pure
+from tests.training.common import images
 
 SIGMA = 0.1
 EXAMPLES, CLASSES = 5, 3
@@ -161,19 +162,13 @@ def network(regularizer="l2"):
     )
 
 
-def examples(count=16):
-    random = np.random.default_rng(0)
-    x = random.normal(size=(count, 6, 6, 1)).astype("float32")
-    return x, (x.sum(axis=(1, 2, 3)) > 0).astype("int32")
-
-
 def trained(jit_compile=False, batch_size=8, epochs=2, model=None, **kwargs):
     model = network() if model is None else model
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
         strategy(**{"members": 8, "seed": 2, **kwargs}), loss, jit_compile=jit_compile
     )
-    model.fit(*examples(), batch_size, epochs, shuffle=False, verbose=0)
+    model.fit(*images(), batch_size, epochs, shuffle=False, verbose=0)
     return model
 
 
@@ -222,7 +217,7 @@ def test_one_number_for_all_examples_is_a_fitness_too():
         )
 
     model = trained(fitness=worst, epochs=40, mean_optimizer=keras.optimizers.SGD(0.1))
-    x, y = examples()
+    x, y = images()
     before = worst(y, network()(x))
     assert worst(y, model(x)) < 0.9 * before
 
@@ -253,7 +248,7 @@ def test_snes_trains_a_network_with_both_kinds_of_noise():
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    losses = model.fit(*examples(64), epochs=20, verbose=0).history["loss"]
+    losses = model.fit(*images(64), epochs=20, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     config = model.optimizer.get_config()
     assert SNES.from_config(config).output_sigma == 0.3
@@ -265,7 +260,7 @@ def test_training_goes_on_to_the_bit_after_a_file(tmp_path):
     half.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert again.optimizer.get_config() == half.optimizer.get_config()
-    again.fit(*examples(), 8, 2, shuffle=False, verbose=0)
+    again.fit(*images(), 8, 2, shuffle=False, verbose=0)
     for a, b in zip(whole.get_weights(), again.get_weights()):
         np.testing.assert_array_equal(a, b)
 
