@@ -84,13 +84,16 @@ class WeightNoise:
         """
 
         def draw():
-            factors = [
-                p.draw(philox.stream(key, generation, indices), scale)
-                for p, key, scale in zip(self.perturbations, self._keys, scales)
-            ]
+            factors = self._factors(generation, indices, scales)
             return factors, self._multipliers(generation, indices)
 
         return philox.kept(draw, generation)
+
+    def _factors(self, generation, indices, scales):
+        return [
+            p.draw(philox.stream(key, generation, indices), scale)
+            for p, key, scale in zip(self.perturbations, self._keys, scales)
+        ]
 
     def _multipliers(self, generation, indices):
         g, draws = self.pairs_per_draw, indices.shape[0]

@@ -11,6 +11,9 @@ LEVEL = 0.05
 TICKS = (0.1, 0.3, 1, 3)
 """Of the picture's ratios."""
 
+PANELS = 5
+"""Side by side in the picture, at most."""
+
 
 def compared(row):
     """Return a row with its comparison added.
@@ -89,8 +92,13 @@ def draw(rows, path):
     names = list(dict.fromkeys(name for name, _ in found))
     sizes = list(dict.fromkeys(size for _, size in found))
     functions = list(dict.fromkeys(row["function"] for row in rows))
-    figure = Figure(figsize=(2.3 + 1.9 * len(names), 6.2), layout="constrained")
-    panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
+    lines = -(-len(names) // PANELS)
+    columns = -(-len(names) // lines)
+    figure = Figure(figsize=(2.3 + 1.9 * columns, 6.2 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    panels = grid.flatten()
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
     for axes, name in zip(panels, names):
         axes.axvline(1.0, color="#999999", lw=1)
         for size, color, marker in zip(sizes, ("#0072B2", "#D55E00"), "os"):

@@ -17,6 +17,7 @@ from keras_es.optimizers.arguments import (
     serialize_schedule,
     value_at,
 )
+from keras_es.optimizers.orthogonal_pairs import OrthogonalPairs
 from keras_es.optimizers.ranking import RankedPairs
 from keras_es.optimizers.scheduled import serialized
 from keras_es.optimizers.turns import Turns, default_turns
@@ -24,7 +25,7 @@ from keras_es.optimizers.turns import Turns, default_turns
 BATCH_MODES = ("split", "full")
 
 
-class EvolutionStrategy(RankedPairs):
+class EvolutionStrategy(OrthogonalPairs, RankedPairs):
     """Base of evolution strategies over mask scores, or over all variables.
 
     A member is scores + noise, decoded: Gaussian noise and exact top-k unless
@@ -77,7 +78,7 @@ class EvolutionStrategy(RankedPairs):
             for layers that store active blocks only.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        **kwargs: See `EvolvesWeights`.
+        **kwargs: See `EvolvesWeights` and, for `orthogonal`, `OrthogonalPairs`.
     """
 
     default_population_size = 256

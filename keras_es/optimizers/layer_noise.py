@@ -52,6 +52,8 @@ class LayerNoise:
         if not self.pure:
             given = {"output_sigma": output_sigma, "layerwise": layerwise or None}
             self.refuse_in_hybrid(given)
+        self.refuse_with_orthogonal("layerwise", self.layerwise)
+        self.refuse_with_orthogonal("output_sigma", output_sigma)
 
     def output_noise(self):
         """Return the `OutputNoise` of members, or None."""

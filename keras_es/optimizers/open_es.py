@@ -37,7 +37,8 @@ class OpenES(LayerNoise, ScoreGradientStrategy):
             layer alone (see `LayerNoise`).
         rank: With `inner_optimizer=None`, None or the rank of the noise (see
             `EvolvesWeights`); likewise `pairs_per_draw`, `members_per_chunk` and
-            `sampled_examples`.
+            `sampled_examples`, and for searches in few dimensions `orthogonal` (see
+            `OrthogonalPairs`).
         seed: Integer seed of the noise.
         name: Name of the optimizer.
 
@@ -72,7 +73,8 @@ class OpenES(LayerNoise, ScoreGradientStrategy):
         """Return arguments for a search in few dimensions: larger steps too."""
         adam = keras.optimizers.Adam(0.2 * sigma)
         return {
-            "population_size": population_size, "sigma": sigma, "mean_optimizer": adam
+            "population_size": population_size, "sigma": sigma, "orthogonal": True,
+            "mean_optimizer": adam,
         }  # fmt: skip
 
     def build_search(self):

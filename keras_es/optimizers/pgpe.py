@@ -38,7 +38,8 @@ class PGPE(EvolutionStrategy):
         std_learning_rate: eta or a schedule; 0 holds the std.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        **kwargs: `rank`, `pairs_per_draw`, `members_per_chunk`, `semi_updates`.
+        **kwargs: `rank`, `pairs_per_draw`, `orthogonal`, `members_per_chunk`,
+            `semi_updates`.
 
     Example:
 

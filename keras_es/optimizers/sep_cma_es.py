@@ -28,7 +28,8 @@ class SepCMAES(EvolutionStrategy):
             as in the paper; 1 gives those of the full matrix.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        **kwargs: `rank`, `pairs_per_draw`, `members_per_chunk`, `semi_updates`.
+        **kwargs: `rank`, `pairs_per_draw`, `orthogonal`, `members_per_chunk`,
+            `semi_updates`.
 
     Example:
 

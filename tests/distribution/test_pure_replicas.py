@@ -59,6 +59,10 @@ if NAME != "alopex":
 MORE = """
 # The mean of two search gradients of raw losses is that of both populations.
 compare("open_es", True, fitness_shaping="raw", mean_optimizer="sgd")
+# Pairs of a replica are orthogonal: raw losses of either are unbiased.
+many, history = trained(REPLICAS, "snes", each, members=6, orthogonal=True)
+assert np.isfinite(history["loss"]).all()
+assert_equal_replicas(many)
 compare("open_es", output_sigma=0.1)
 compare("open_es", True, output_sigma=0.1, fitness_shaping="raw", mean_optimizer="sgd")
 # Each replica draws of its own examples.

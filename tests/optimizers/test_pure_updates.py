@@ -52,7 +52,9 @@ def generations(strategy, count=4):
         yield members, losses, flat(variables)
 
 
-@pytest.mark.parametrize("settings", [{}, {"rank": 1}, {"pairs_per_draw": 3}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"rank": 1}, {"pairs_per_draw": 3}, {"orthogonal": True}], ids=str
+)
 def test_open_es(settings):
     mean = flat(start())
     sgd = keras.optimizers.SGD(0.1)
@@ -63,7 +65,9 @@ def test_open_es(settings):
         np.testing.assert_allclose(new, mean, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{}, {"rank": 1}, {"pairs_per_draw": 3}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"rank": 1}, {"pairs_per_draw": 3}, {"orthogonal": True}], ids=str
+)
 def test_snes(settings):
     mean, std = flat(start()), SIGMA
     strategy = SNES(None, MEMBERS, sigma=SIGMA, **settings)
@@ -74,7 +78,7 @@ def test_snes(settings):
     np.testing.assert_allclose(flat(strategy.scales()), std, rtol=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"rank": 1}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"rank": 1}, {"orthogonal": True}], ids=str)
 def test_pgpe(settings):
     mean, std, velocity = flat(start()), np.full(10, SIGMA), np.zeros(10)
     strategy = PGPE(None, MEMBERS, sigma=SIGMA, std_learning_rate=2.0, **settings)
@@ -88,11 +92,14 @@ def test_pgpe(settings):
     np.testing.assert_allclose(flat(strategy.scales()), std, rtol=1e-4)
 
 
+@pytest.mark.parametrize("orthogonal", [False, True])
 @pytest.mark.parametrize("scale", [None, 1.0])
 @pytest.mark.parametrize("members", [MEMBERS, 13])
-def test_sep_cma_es(members, scale):
+def test_sep_cma_es(members, scale, orthogonal):
     state = (flat(start()), SIGMA, np.ones(10), np.zeros(10), np.zeros(10))
-    strategy = SepCMAES(None, members, sigma=SIGMA, rate_scale=scale)
+    strategy = SepCMAES(
+        None, members, sigma=SIGMA, rate_scale=scale, orthogonal=orthogonal
+    )
     for generation, (rows, losses, new) in enumerate(generations(strategy)):
         noise = (rows - state[0]) / (state[1] * np.sqrt(state[2]))
         state = numpy_es.sep_cma_es(state, noise, losses, generation, scale)
