@@ -27,7 +27,8 @@ def pytest_addoption(parser):
         "--every",
         type=int,
         default=1,
-        help="of a test with many cases, run the first and every so many after it",
+        help="of a test with many cases, run the first and every so many after it; "
+        "with 2 or more, of slow tests the first alone",
     )
 
 
@@ -39,7 +40,8 @@ def pytest_collection_modifyitems(config, items):
     cases, kept, left_out = collections.Counter(), [], []
     for item in items:
         test = item.nodeid.partition("[")[0]
-        (left_out if cases[test] % every else kept).append(item)
+        later = cases[test] if item.get_closest_marker("slow") else cases[test] % every
+        (left_out if every > 1 and later else kept).append(item)
         cases[test] += 1
     if left_out:
         config.hook.pytest_deselected(items=left_out)

@@ -2,7 +2,8 @@
 
     python -m tests -n 2
 
-Arguments are those of pytest. TensorFlow keeps what XLA has compiled for as long as a
+Arguments are those of pytest; with -n, tests that share what takes long to make run in
+one worker (`xdist_group`). TensorFlow keeps what XLA has compiled for as long as a
 process lives: in one process the tests would take twenty gigabytes of memory, and slow
 each other down.
 """
@@ -29,6 +30,8 @@ def groups():
 def main(arguments):
     """Run pytest on each group; return 0 if nothing failed."""
     failed = 0
+    if any(a.startswith(("-n", "--numprocesses")) for a in arguments):
+        arguments = ["--dist=loadgroup", *arguments]
     for paths in groups():
         command = [sys.executable, "-m", "pytest", *arguments, *paths]
         status = subprocess.run(command, cwd=Path(__file__).parents[1]).returncode

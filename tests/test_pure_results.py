@@ -21,12 +21,9 @@ SHORT = {
 
 
 @pytest.mark.slow
+@pytest.mark.repeats  # what is learnt does not depend on TensorFlow
 @pytest.mark.data
-@pytest.mark.parametrize(
-    "suite",
-    # The first runs on the oldest TensorFlow too.
-    ["binary", *(pytest.param(s, marks=pytest.mark.repeats) for s in [*SHORT][1:])],
-)
+@pytest.mark.parametrize("suite", [*SHORT])
 def test_a_short_run_learns(suite):
     if not os.environ.get(datasets.DATA_DIR_VARIABLE):
         pytest.skip(f"{datasets.DATA_DIR_VARIABLE} is not set")
