@@ -18,7 +18,7 @@ def table(rows, targets):
         "| test accuracy | target | minutes (CPU) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for (suite, method), found in groups(rows).items():
+    for (suite, method, _), found in groups(rows).items():
         first, target = found[0], targets.get(suite)
         config = first["config"]
         cells = [
@@ -45,7 +45,7 @@ def tuned(rows, suites):
     """
     lines = ["| suite | method | accuracy | minutes (CPU) | generations | settings |"]
     lines.append("|---|---|---|---|---|---|")
-    for (suite, method), found in groups(rows).items():
+    for (suite, method), found in _by_method(rows).items():
         for row in sorted(found, key=lambda row: -row["accuracy"]):
             if suite in suites:
                 minutes = f"{row['seconds'] / 60:.1f} ({row['cpu_seconds'] / 60:.1f})"
@@ -73,12 +73,20 @@ def _minutes(rows, name):
 
 
 def groups(rows):
-    """Return {(suite, method and where its noise is): rows}."""
+    """Return {(suite, method and where its noise is, members): rows}."""
     found = {}
     for row in rows:
         outputs = row["config"].get("output_sigma") is not None
         method = row["method"] + (", noise on outputs" if outputs else "")
-        found.setdefault((row["suite"], method), []).append(row)
+        key = row["suite"], method, row["config"]["population"]
+        found.setdefault(key, []).append(row)
+    return found
+
+
+def _by_method(rows):
+    found = {}
+    for row in rows:
+        found.setdefault((row["suite"], row["method"]), []).append(row)
     return found
 
 
@@ -91,13 +99,13 @@ def draw(rows, targets, path):
     panels = figure.subplots(1, len(suites), squeeze=False)[0]
     for axes, suite in zip(panels, suites):
         found = groups([row for row in rows if row["suite"] == suite])
-        for color, ((_, method), runs) in zip(COLORS, found.items()):
+        for color, ((_, method, members), runs) in zip(COLORS, found.items()):
             for i, row in enumerate(runs):
                 points = row["curve"]
                 axes.plot(
                     [p["generation"] for p in points],
                     [100 * p["accuracy"] for p in points],
-                    color=color, lw=1.2, label=None if i else method,
+                    color=color, lw=1.2, label=None if i else f"{method}, {members}",
                 )  # fmt: skip
         if targets.get(suite) is not None:
             axes.axhline(100 * targets[suite], color="#666666", ls="--", lw=1)
@@ -105,5 +113,5 @@ def draw(rows, targets, path):
         axes.set_xlabel("generation")
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right", fontsize=9)
-    panels[0].set_ylabel("held-out accuracy [%]; dashed: target")
+    panels[0].set_ylabel("held-out accuracy [%]; dashed: target; names: members")
     figure.savefig(path, dpi=110)
