@@ -14,8 +14,8 @@ SHORT = {
     "mnist-11k": (400, 0.96),
     # 0.964 on another seed.
     "mnist-30k": (300, 0.95),
-    # Examples as the peer evaluates them; that has 0.18.
-    "cifar": (320, 0.2),
+    # The whole run: 0.24 to 0.26 on other seeds, where the peer has 0.18 to 0.22.
+    "cifar": (640, 0.23),
 }
 """Suite: generations, and the accuracy on held-out examples that they must reach."""
 

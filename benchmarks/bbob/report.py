@@ -104,18 +104,22 @@ def draw(rows, path):
         for size, color, marker in zip(sizes, ("#0072B2", "#D55E00"), "os"):
             mine = found.get((name, size), [])
             axes.plot(
-                [row["median_ours"] / row["median_theirs"] for row in mine],
+                [max(r["median_ours"] / r["median_theirs"], TICKS[0]) for r in mine],
                 [functions.index(row["function"]) for row in mine],
                 marker, color=color, ms=5, alpha=0.8, label=f"{size} dimensions",
             )  # fmt: skip
         axes.set_xscale("log")
+        axes.set_xlim(0.9 * TICKS[0], 1.1 * TICKS[-1])
+        axes.tick_params("y", labelsize=8)
         axes.set_xticks(TICKS, [f"{x:g}" for x in TICKS])
         axes.minorticks_off()
         axes.set_title(name.replace(", ", ",\n"), fontsize=10)
         axes.grid(axis="y", alpha=0.3)
-    panels[0].set_yticks(range(len(functions)), functions, fontsize=8)
+    panels[0].set_yticks(range(len(functions)), functions)
     panels[0].invert_yaxis()
-    figure.supxlabel("our median / evosax's (left is better)")
+    figure.supxlabel(
+        f"our median / evosax's (left is better; {TICKS[0]}: that or less)"
+    )
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower right", fontsize=9)
     figure.savefig(path, dpi=110)

@@ -5,6 +5,9 @@ import statistics
 from benchmarks.accuracy.results import mean_and_standard_error
 from benchmarks.picture import COLORS
 
+COLUMNS = 3
+"""Panels side by side."""
+
 
 def table(rows, targets):
     """Return the lines of a Markdown table, one for each suite and method.
@@ -56,6 +59,14 @@ def tuned(rows, suites):
     return lines
 
 
+def _evaluated(config):
+    """Return how many million examples a generation evaluates."""
+    batch, sampled = config["batch_size"], config.get("sampled_examples")
+    if sampled is None:
+        return 1e-6 * config["population"] * batch
+    return 1e-6 * (config["population"] * sampled + batch)  # the mean sees all
+
+
 def _examples(config):
     """Return how many examples a member sees: of how many, if they are sampled."""
     batch, sampled = config["batch_size"], config.get("sampled_examples")
@@ -95,23 +106,26 @@ def draw(rows, targets, path):
     from matplotlib.figure import Figure
 
     suites = list(dict.fromkeys(row["suite"] for row in rows))
-    figure = Figure(figsize=(1.0 + 4.0 * len(suites), 4.0), layout="constrained")
-    panels = figure.subplots(1, len(suites), squeeze=False)[0]
+    lines = -(-len(suites) // COLUMNS)
+    figure = Figure(figsize=(4.6 * COLUMNS, 4.0 * lines), layout="constrained")
+    panels = figure.subplots(lines, COLUMNS, squeeze=False).flatten()
+    for axes in panels[len(suites) :]:
+        axes.set_visible(False)
     for axes, suite in zip(panels, suites):
         found = groups([row for row in rows if row["suite"] == suite])
         for color, ((_, method, members), runs) in zip(COLORS, found.items()):
             for i, row in enumerate(runs):
                 points = row["curve"]
                 axes.plot(
-                    [p["generation"] for p in points],
+                    [p["generation"] * _evaluated(row["config"]) for p in points],
                     [100 * p["accuracy"] for p in points],
                     color=color, lw=1.2, label=None if i else f"{method}, {members}",
                 )  # fmt: skip
         if targets.get(suite) is not None:
             axes.axhline(100 * targets[suite], color="#666666", ls="--", lw=1)
         axes.set_title(suite)
-        axes.set_xlabel("generation")
+        axes.set_xlabel("million evaluated examples, all members together")
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right", fontsize=9)
-    panels[0].set_ylabel("held-out accuracy [%]; dashed: target; names: members")
+        axes.set_ylabel("held-out accuracy [%]")
     figure.savefig(path, dpi=110)
