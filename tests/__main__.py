@@ -2,8 +2,7 @@
 
     python -m tests -n 2
 
-Arguments are those of pytest; with -n, tests that share what takes long to make run in
-one worker (`xdist_group`). TensorFlow keeps what XLA has compiled for as long as a
+Arguments are those of pytest. TensorFlow keeps what XLA has compiled for as long as a
 process lives: in one process the tests would take twenty gigabytes of memory, and slow
 each other down.
 """
@@ -14,6 +13,9 @@ from pathlib import Path
 
 FOLDERS = ("optimizers", "conformance", "training", "distribution")
 """Folders of tests that are a group; the last one is all else."""
+
+BY_FILE = "distribution"
+"""Each file runs in one worker of -n, lest both start the processes that it shares."""
 
 NOTHING_COLLECTED = 5
 
@@ -29,11 +31,11 @@ def groups():
 
 def main(arguments):
     """Run pytest on each group; return 0 if nothing failed."""
-    failed = 0
-    if any(a.startswith(("-n", "--numprocesses")) for a in arguments):
-        arguments = ["--dist=loadgroup", *arguments]
+    failed, parallel = 0, any(a.startswith("-n") for a in arguments)
     for paths in groups():
         command = [sys.executable, "-m", "pytest", *arguments, *paths]
+        if parallel and paths[0].endswith(BY_FILE):
+            command.append("--dist=loadfile")
         status = subprocess.run(command, cwd=Path(__file__).parents[1]).returncode
         if status not in (0, NOTHING_COLLECTED):
             failed = failed or status

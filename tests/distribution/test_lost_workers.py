@@ -12,8 +12,7 @@ from keras_es import _checkpoints
 from tests.distribution.launch import ROOT, Workers, run_workers
 from tests.test_train import notes
 
-# One process of pytest runs them all, lest each starts the same workers.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("lost_workers")]
+pytestmark = pytest.mark.slow
 
 TRAIN = (
     ROOT / "train.py", "--strategy=multi_worker", "--epochs=4", "--batch_size=128",

@@ -16,8 +16,7 @@ from tests.distribution import worker
 from tests.distribution.launch import ROOT, run_workers
 from tests.training.common import data
 
-# One process of pytest runs them all, lest each starts the same workers.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("multi_worker")]
+pytestmark = pytest.mark.slow
 
 # Batch statistics and noise are each worker's own; without them, sums are those of one.
 PLAIN = ("plain", "plain, steps_per_execution", "plain, unknown length")
