@@ -10,6 +10,27 @@ COLORS = (
 COLUMNS = 2
 
 
+def lines_of(count, columns):
+    """Return how many lines of so many columns hold a number of panels."""
+    return -(-count // columns)
+
+
+def make_panels(figure, count, columns, **kwargs):
+    """Return the axes of panels, line by line; the last line may hold fewer.
+
+    Args:
+        figure: Matplotlib figure.
+        count: Number of panels.
+        columns: Panels side by side.
+        **kwargs: See `Figure.subplots`.
+    """
+    lines = lines_of(count, columns)
+    panels = figure.subplots(lines, columns, squeeze=False, **kwargs).flatten()
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return panels[:count]
+
+
 def draw(rows, path):
     """Draw rows into a file.
 
@@ -23,7 +44,7 @@ def draw(rows, path):
     from matplotlib.figure import Figure
 
     bars, panels = _panels(rows)
-    lines = -(-len(panels) // COLUMNS)
+    lines = lines_of(len(panels), COLUMNS)
     heights = [0.6 + 0.2 * len(bars), 0.1 + 2.8 * lines]
     figure = Figure(figsize=(11, sum(heights)), layout="constrained")
     # Parts of their own: the long names of the bars must not make the curves narrow.
@@ -48,7 +69,7 @@ def _panels(rows):
 
 
 def _draw_panels(figure, panels):
-    lines = -(-len(panels) // COLUMNS)
+    lines = lines_of(len(panels), COLUMNS)
     for i, (title, curves) in enumerate(panels.items()):
         _draw_curves(figure.add_subplot(lines, COLUMNS, i + 1), title, curves)
 

@@ -2,6 +2,8 @@
 
 import statistics
 
+from benchmarks.picture import lines_of, make_panels
+
 SOLVED = 1e-8
 """Values below count as this one: the target of the COCO platform."""
 
@@ -92,13 +94,10 @@ def draw(rows, path):
     names = list(dict.fromkeys(name for name, _ in found))
     sizes = list(dict.fromkeys(size for _, size in found))
     functions = list(dict.fromkeys(row["function"] for row in rows))
-    lines = -(-len(names) // PANELS)
-    columns = -(-len(names) // lines)
+    lines = lines_of(len(names), PANELS)
+    columns = -(-len(names) // lines)  # as many in each line
     figure = Figure(figsize=(2.3 + 1.9 * columns, 6.2 * lines), layout="constrained")
-    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    panels = grid.flatten()
-    for axes in panels[len(names) :]:
-        axes.set_visible(False)
+    panels = make_panels(figure, len(names), columns, sharex=True, sharey=True)
     for axes, name in zip(panels, names):
         axes.axvline(1.0, color="#999999", lw=1)
         for size, color, marker in zip(sizes, ("#0072B2", "#D55E00"), "os"):

@@ -3,7 +3,7 @@
 import statistics
 
 from benchmarks.accuracy.results import mean_and_standard_error
-from benchmarks.picture import COLORS
+from benchmarks.picture import COLORS, lines_of, make_panels
 
 COLUMNS = 3
 """Panels side by side."""
@@ -48,7 +48,8 @@ def tuned(rows, suites):
     """
     lines = ["| suite | method | accuracy | minutes (CPU) | generations | settings |"]
     lines.append("|---|---|---|---|---|---|")
-    for (suite, method), found in _by_method(rows).items():
+    by_method = _grouped(rows, lambda row: (row["suite"], row["method"]))
+    for (suite, method), found in by_method.items():
         for row in sorted(found, key=lambda row: -row["accuracy"]):
             if suite in suites:
                 minutes = f"{row['seconds'] / 60:.1f} ({row['cpu_seconds'] / 60:.1f})"
@@ -85,19 +86,19 @@ def _minutes(rows, name):
 
 def groups(rows):
     """Return {(suite, method and where its noise is, members): rows}."""
-    found = {}
-    for row in rows:
+
+    def line(row):
         outputs = row["config"].get("output_sigma") is not None
         method = row["method"] + (", noise on outputs" if outputs else "")
-        key = row["suite"], method, row["config"]["population"]
-        found.setdefault(key, []).append(row)
-    return found
+        return row["suite"], method, row["config"]["population"]
+
+    return _grouped(rows, line)
 
 
-def _by_method(rows):
+def _grouped(rows, line):
     found = {}
     for row in rows:
-        found.setdefault((row["suite"], row["method"]), []).append(row)
+        found.setdefault(line(row), []).append(row)
     return found
 
 
@@ -106,11 +107,9 @@ def draw(rows, targets, path):
     from matplotlib.figure import Figure
 
     suites = list(dict.fromkeys(row["suite"] for row in rows))
-    lines = -(-len(suites) // COLUMNS)
+    lines = lines_of(len(suites), COLUMNS)
     figure = Figure(figsize=(4.6 * COLUMNS, 4.0 * lines), layout="constrained")
-    panels = figure.subplots(lines, COLUMNS, squeeze=False).flatten()
-    for axes in panels[len(suites) :]:
-        axes.set_visible(False)
+    panels = make_panels(figure, len(suites), COLUMNS)
     for axes, suite in zip(panels, suites):
         found = groups([row for row in rows if row["suite"] == suite])
         for color, ((_, method, members), runs) in zip(COLORS, found.items()):

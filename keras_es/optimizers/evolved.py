@@ -93,11 +93,6 @@ class EvolvesWeights(AskTell, MaskOptimizer):
         self.pairs_per_draw = pairs_per_draw
         self.sampled_examples = sampled_examples
 
-    @staticmethod
-    def small_search(population_size, sigma):
-        """Return arguments for a search in few dimensions (see `minimize`)."""
-        return {"population_size": population_size, "sigma": sigma}
-
     def refuse_in_hybrid(self, arguments):
         """Raise for an argument of pure evolution if weights have an optimizer."""
         for key, value in arguments.items():

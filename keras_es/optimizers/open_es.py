@@ -72,10 +72,8 @@ class OpenES(LayerNoise, ScoreGradientStrategy):
     def small_search(population_size, sigma):
         """Return arguments for a search in few dimensions: larger steps too."""
         adam = keras.optimizers.Adam(0.2 * sigma)
-        return {
-            "population_size": population_size, "sigma": sigma, "orthogonal": True,
-            "mean_optimizer": adam,
-        }  # fmt: skip
+        common = ScoreGradientStrategy.small_search(population_size, sigma)
+        return {**common, "mean_optimizer": adam}
 
     def build_search(self):
         """Build the optimizers of scores and weights."""
