@@ -101,21 +101,20 @@ def build(config, data):
     """Return the compiled model of a configuration.
 
     Raises:
-        keras_es._workdir.RunError: If the blocks do not divide the weights.
+        keras_es.runs.workdir.RunError: If the blocks do not divide the weights.
     """
     import keras
 
     import keras_es
     import models
-    from keras_es import _settings, _workdir
+    from keras_es.runs import settings
+    from keras_es.runs.workdir import RunError
 
     architecture = models.ARCHITECTURES[config["model"]]
     model = architecture.build(data.input_shape, data.num_classes)
     steps = data.steps_per_epoch(config["batch_size"]) * config["epochs"]
     schedule = keras.optimizers.schedules.CosineDecay(config["learning_rate"], steps)
-    optimizer = _settings.inner_optimizers()[config["optimizer"]](
-        learning_rate=schedule
-    )
+    optimizer = settings.inner_optimizers()[config["optimizer"]](learning_rate=schedule)
     if config["mask_optimizer"] == "none":
         # Keras's own models cannot be trained by several workers.
         model = keras_es.ESModel(model.inputs[0], model.outputs[0], name=model.name)
@@ -130,7 +129,7 @@ def build(config, data):
                 seed=config["seed"],
             )
         except ValueError as error:
-            raise _workdir.RunError(str(error)) from error
+            raise RunError(str(error)) from error
         optimizer = mask_optimizer(config, optimizer, model, steps)
     model.compile(
         optimizer=optimizer,
@@ -193,27 +192,29 @@ def run(f):
         import tensorflow as tf
 
         import models
-        from keras_es import _settings, _strategies, _workdir, _workers
+        from keras_es.distribution import strategies, workers
+        from keras_es.runs import settings
+        from keras_es.runs.workdir import Workdir
 
-        _settings.check(f, list(models.ARCHITECTURES))
-        strategy = _strategies.make(
+        settings.check(f, list(models.ARCHITECTURES))
+        strategy = strategies.make(
             f.strategy, virtual_devices=f.virtual_devices, tpu=f.tpu
         )
         tf.config.list_logical_devices()
     if f.strategy == "tpu":
         keras.config.set_dtype_policy("mixed_bfloat16")
-    data = _settings.load_data(f)
-    config = _settings.resolve(f, data, strategy.num_replicas_in_sync)
+    data = settings.load_data(f)
+    config = settings.resolve(f, data, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config["seed"])
-    folder = _settings.workdir_name(f, config)
-    chief = _workers.is_chief(strategy)
-    with _workers.losses_named(strategy), strategy.scope():
+    folder = settings.workdir_name(f, config)
+    chief = workers.is_chief(strategy)
+    with workers.losses_named(strategy), strategy.scope():
         model = build(config, data)
     with (
-        _workers.losses_named(strategy),
-        _workdir.Workdir(folder, config, chief) as workdir,
+        workers.losses_named(strategy),
+        Workdir(folder, config, chief) as workdir,
     ):
-        _workers.check_same(strategy, config)
+        workers.check_same(strategy, config)
         train_and_finish(workdir, model, data, print if chief else lambda line: None)
 
 
@@ -221,12 +222,13 @@ def train_and_finish(workdir, model, data, say):
     """Do what is left to do of a run, and show its result."""
     import tensorflow as tf
 
-    from keras_es import _training_run, _workers
+    from keras_es.distribution import workers
+    from keras_es.runs import train
 
     strategy = model.distribute_strategy
     summary = workdir.summary()
     # All workers must see the same, and no summary appears before all have looked.
-    finished = all(row[0] for row in _workers.tell_workers(strategy, [bool(summary)]))
+    finished = all(row[0] for row in workers.tell_workers(strategy, [bool(summary)]))
     if finished:
         say(f"{workdir.path} is finished; nothing was changed")
     else:
@@ -238,12 +240,12 @@ def train_and_finish(workdir, model, data, say):
             tf.config.experimental.enable_op_determinism()
         # A bar that redraws itself is for people, a line an epoch for log files.
         verbose = (1 if sys.stdout.isatty() else 2) if workdir.chief else 0
-        trained = _training_run.train(workdir, model, data, say, verbose)
+        trained = train.train(workdir, model, data, say, verbose)
         if workdir.chief:
-            summary = _training_run.finish(workdir, *trained, data)
-        _workers.tell_workers(strategy, [1])  # none leaves before the chief is done
+            summary = train.finish(workdir, *trained, data)
+        workers.tell_workers(strategy, [1])  # none leaves before the chief is done
     if workdir.chief:
-        say(_training_run.table(summary))
+        say(train.table(summary))
 
 
 def _terminate(signum, frame):

@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from benchmarks.command import RESULTS, make_parser
-from keras_es import _checkpoints
+from keras_es.runs import checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = RESULTS / "kills.json"
@@ -112,7 +112,7 @@ def stop_at_random(rng, workdir, epochs):
 
 def judge(workdir, reference):
     """Say at which step the newest whole checkpoint is and whether it is exact."""
-    path, progress, damaged = _checkpoints.latest(workdir / "checkpoints")
+    path, progress, damaged = checkpoints.latest(workdir / "checkpoints")
     if path is None:
         return {"step": 0, "exact": True, "incomplete": damaged}
     twin = reference / "checkpoints" / path.name

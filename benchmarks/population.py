@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.timing import Row, interleaved, peer
+from keras_es.noise.weights import WeightNoise
 from keras_es.ops import fitness as shaping
 from keras_es.ops import search
-from keras_es.weight_noise import WeightNoise
-from keras_es.weight_population import WeightPopulation
+from keras_es.populations.perturbed import WeightPopulation
 
 SUITE = "population"
 BATCH, MEMBERS, SIGMA, LEARNING_RATE = 1024, 128, 0.02, 0.01

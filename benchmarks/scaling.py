@@ -84,9 +84,9 @@ def measure(replicas, steps, rounds):
     import tensorflow as tf
 
     from benchmarks import traffic
-    from keras_es import _strategies
+    from keras_es.distribution import strategies
 
-    _strategies.split_cpu(replicas)
+    strategies.split_cpu(replicas)
     strategy = tf.distribute.get_strategy()
     if replicas > 1:
         devices = [f"CPU:{i}" for i in range(replicas)]

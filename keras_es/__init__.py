@@ -10,11 +10,11 @@ from keras_es import (
     plots,
     schedules,
 )
-from keras_es.conversion import masked_weights
-from keras_es.minimize import minimize
-from keras_es.report import SparsityReport, sparsity_report
-from keras_es.sparsify import es_model, sparsify, strip_masks
-from keras_es.training import ESMixin, ESModel, ESSequential
+from keras_es.conversion.report import SparsityReport, sparsity_report
+from keras_es.conversion.sparsify import es_model, sparsify, strip_masks
+from keras_es.layers.tree import masked_weights
+from keras_es.optimizers.minimize import minimize
+from keras_es.training.model import ESMixin, ESModel, ESSequential
 
 __version__ = "0.1.0"
 

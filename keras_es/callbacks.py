@@ -8,8 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_es import _checkpoints, _files, _workers, plots
-from keras_es._replicated import JoinedStep
+from keras_es import plots
+from keras_es.distribution import workers
+from keras_es.distribution.trainer import JoinedStep
+from keras_es.runs import checkpoints, files
 
 __all__ = ["AtomicCheckpoint", "MaskTensorBoard", "StopOnSignal", "TrainingStopped"]
 
@@ -51,7 +53,7 @@ class AtomicCheckpoint(keras.callbacks.Callback):
             )
         self.folder = Path(folder)
         self.keep = keep
-        self.progress = progress or _checkpoints.Progress()
+        self.progress = progress or checkpoints.Progress()
 
     @staticmethod
     def restore(folder):
@@ -62,16 +64,16 @@ class AtomicCheckpoint(keras.callbacks.Callback):
             None twice if there is no whole checkpoint; and a list of strings that name
             the newer ones that are damaged.
         """
-        path, progress, damaged = _checkpoints.latest(folder)
+        path, progress, damaged = checkpoints.latest(folder)
         model = None if path is None else keras.models.load_model(path)
         return model, progress, damaged
 
     def save(self):
         """Save the model as it is now, at the end of a step, if this is the chief."""
         self._stop_clock()
-        if not _workers.is_chief(self.model.distribute_strategy):
+        if not workers.is_chief(self.model.distribute_strategy):
             return None
-        return _checkpoints.save(self.model, self.folder, self.progress, self.keep)
+        return checkpoints.save(self.model, self.folder, self.progress, self.keep)
 
     def on_train_begin(self, logs=None):
         self._begun = time.monotonic()
@@ -176,7 +178,7 @@ class StopOnSignal(keras.callbacks.Callback):
         if stops:
             self.checkpoint.save()
             # No worker leaves before the checkpoint is there.
-            _workers.tell_workers(self.model.distribute_strategy, [0])
+            workers.tell_workers(self.model.distribute_strategy, [0])
             self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -227,7 +229,7 @@ class MaskTensorBoard(keras.callbacks.Callback):
         self._writers = {}
 
     def on_epoch_end(self, epoch, logs=None):
-        with _files.writing(self.log_dir):
+        with files.writing(self.log_dir):
             for name, value in (logs or {}).items():
                 validation = name.startswith("val_")
                 with self._writer("validation" if validation else "train"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_es import allocation
+from keras_es.conversion import allocation
 
 SHAPES = {
     "conv/kernel": (3, 3, 16, 32),

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_es import _checkpoints, _files, callbacks
+from keras_es import callbacks
+from keras_es.runs import checkpoints, files
 
 X, Y = np.ones((8, 3), "float32"), np.ones((8, 1), "float32")
 
@@ -126,10 +127,10 @@ def test_failed_write_leaves_the_older_checkpoints(folder, monkeypatch):
     monkeypatch.setattr(keras.Sequential, "save", fill_disk)
     model = make_model()
     checkpoint = callbacks.AtomicCheckpoint(
-        folder, progress=_checkpoints.Progress(epoch=1, step=4)
+        folder, progress=checkpoints.Progress(epoch=1, step=4)
     )
     with pytest.raises(
-        _files.OutputError, match="cannot write .*step-00000008.keras: No space left"
+        files.OutputError, match="cannot write .*step-00000008.keras: No space left"
     ):
         fit(model, checkpoint)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -139,7 +140,7 @@ def test_leftovers_of_a_killed_process_go(folder):
     folder.mkdir()
     (folder / ".partial-step-00000004.keras").write_bytes(b"half")
     (folder / ".partial-saved_model").mkdir()
-    _files.remove_partial(folder)
+    files.remove_partial(folder)
     assert names(folder) == []
 
 
@@ -152,7 +153,7 @@ def test_folder_is_replaced_as_a_whole(tmp_path):
 
     target.mkdir()
     (target / "old").write_text("y")
-    _files.replace_folder(target, write)
+    files.replace_folder(target, write)
     assert names(target) == ["new"] and names(tmp_path) == ["saved_model"]
 
 
@@ -245,16 +246,16 @@ def test_masks_and_scores_for_tensorboard(tmp_path):
 def test_full_disk_at_the_logs_is_named(tmp_path):
     blocked = tmp_path / "logs"
     blocked.write_text("a file, not a folder")
-    with pytest.raises(_files.OutputError, match="cannot write .*logs"):
+    with pytest.raises(files.OutputError, match="cannot write .*logs"):
         fit(make_model(), callbacks.MaskTensorBoard(blocked))
 
 
 def test_progress_survives_json(folder):
-    progress = _checkpoints.Progress(
+    progress = checkpoints.Progress(
         epoch=1, step=4, seconds=2.5, history=[{"epoch": 1, "loss": float("nan")}]
     )
-    path = _checkpoints.save(make_model(), folder, progress, keep=1)
+    path = checkpoints.save(make_model(), folder, progress, keep=1)
     note = json.loads(path.with_suffix(".json").read_text())
     assert note["step"] == 4 and os.path.getsize(path) > 0
-    found, restored, _ = _checkpoints.latest(folder)
+    found, restored, _ = checkpoints.latest(folder)
     assert found == path and np.isnan(restored.history[0]["loss"])

@@ -6,7 +6,8 @@ import warnings
 import numpy as np
 import pytest
 
-from keras_es import _tfds, datasets
+from keras_es import datasets
+from keras_es.datasets import tfds
 
 
 def tiny(examples=10, shape=(4, 4, 1)):
@@ -156,15 +157,15 @@ def test_without_network_the_missing_data_set_is_named(
 
     for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(_tfds.socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(tfds.socket, "getaddrinfo", refuse)
     with pytest.raises(FileNotFoundError, match="'kmnist' is not at .*no network"):
         datasets.load("kmnist", tmp_path)
 
 
 def test_sizes_in_memory():
-    assert _tfds._stored_shape((28, 28, 1)) == ((28, 28, 1), False)
-    assert _tfds._stored_shape((None, None, 3)) == ((64, 64, 3), True)
-    assert _tfds._stored_shape((96, 300, 3)) == ((64, 64, 3), True)
+    assert tfds._stored_shape((28, 28, 1)) == ((28, 28, 1), False)
+    assert tfds._stored_shape((None, None, 3)) == ((64, 64, 3), True)
+    assert tfds._stored_shape((96, 300, 3)) == ((64, 64, 3), True)
 
 
 @pytest.mark.data

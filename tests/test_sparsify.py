@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import keras_es
-from keras_es import allocation
-from keras_es.conversion import walk
+from keras_es.conversion import allocation
+from keras_es.layers.tree import walk
 from keras_es.patterns import Block, Channel, NByM, Unstructured
 from tests import architectures
 from tests.architectures import MASKED, fill, inputs

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_es
-from keras_es.conversion import walk
+from keras_es.layers.tree import walk
 from keras_es.patterns import Block
 from tests import architectures
 from tests.architectures import MASKED, fill, inputs

@@ -12,7 +12,9 @@ import pytest
 
 import models
 import train
-from keras_es import _settings, _tfds, _workdir, datasets
+from keras_es import datasets
+from keras_es.datasets import tfds
+from keras_es.runs import settings, workdir
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_missing_data_set_is_code_1(fail, tmp_path, monkeypatch):
 
     for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(_tfds.socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(tfds.socket, "getaddrinfo", refuse)
     code, line = fail("--dataset=kmnist", f"--data_dir={tmp_path}")
     assert code == 1 and "'kmnist' is not at" in line
 
@@ -112,7 +114,7 @@ def test_strange_workdir_is_left_alone(fail):
 
 def test_other_configuration_is_refused_by_the_flag(fail):
     _, config = resolved("--epochs=3")
-    with _workdir.Workdir("run", config):
+    with workdir.Workdir("run", config):
         pass
     code, line = fail("--workdir=run", "--epochs=3", "--seed=7", "--batch_size=128")
     assert code == 2
@@ -129,7 +131,7 @@ def test_damaged_config_is_named(fail):
 
 
 def test_workdir_in_use_is_refused(fail):
-    with _workdir.Workdir("busy", {}):
+    with workdir.Workdir("busy", {}):
         code, line = fail("--workdir=busy")
     assert code == 2 and "in use by another process" in line
 
@@ -145,9 +147,9 @@ def resolved(*flags, shape=(8, 8, 1), name="digits"):
     labels = np.zeros(4, "int32")
     data = datasets.ImageDataset(name, images, labels, images, labels, 10)
     f = train.parse(["train.py", *flags])
-    _settings.check(f, list(models.ARCHITECTURES))
-    config = _settings.resolve(f, data)
-    return _settings.workdir_name(f, config), config
+    settings.check(f, list(models.ARCHITECTURES))
+    config = settings.resolve(f, data)
+    return settings.workdir_name(f, config), config
 
 
 @pytest.mark.parametrize(

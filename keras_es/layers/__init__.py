@@ -1,6 +1,5 @@
 """Masked twins of Keras layers."""
 
-from keras_es.layers.base import MaskedLayer
 from keras_es.layers.block_sparse import BlockSparseDense, BlockSparseLayer
 from keras_es.layers.block_sparse_gru import BlockSparseGRU, BlockSparseGRUCell
 from keras_es.layers.block_sparse_weight import BlockSparseWeight
@@ -11,6 +10,7 @@ from keras_es.layers.feedforward import (
     MaskedDepthwiseConv2D,
     MaskedEinsumDense,
 )
+from keras_es.layers.masked import MaskedLayer
 from keras_es.layers.masked_weight import MaskedWeight
 from keras_es.layers.recurrent import (
     MaskedGRU,

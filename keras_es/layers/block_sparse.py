@@ -7,13 +7,13 @@ import keras
 from keras import ops
 
 from keras_es import _compat, patterns
-from keras_es.layers.base import _per_weight, check_sparsity, register
 from keras_es.layers.block_sparse_weight import (
     BlockConstraint,
     BlockInitializer,
     BlockSparseWeight,
     InitialIndex,
 )
+from keras_es.layers.masked import _per_weight, check_sparsity, register
 from keras_es.ops.block_sparse import block_matmul
 
 

@@ -5,8 +5,8 @@ import inspect
 import keras
 from keras import ops
 
-from keras_es.layers.base import register
 from keras_es.layers.block_sparse import BlockSparseLayer
+from keras_es.layers.masked import register
 
 
 @register

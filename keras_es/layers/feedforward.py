@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_es.layers.base import MaskedLayer, register
+from keras_es.layers.masked import MaskedLayer, register
 from keras_es.patterns import Unstructured
 
 

@@ -4,7 +4,7 @@ import contextlib
 
 import keras
 
-from keras_es.layers.base import MaskedLayer, register
+from keras_es.layers.masked import MaskedLayer, register
 
 
 class MaskedCell(MaskedLayer):

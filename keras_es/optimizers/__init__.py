@@ -2,22 +2,22 @@
 
 import difflib
 
-from keras_es.optimizers.alopex import Alopex
 from keras_es.optimizers.base import MaskOptimizer
-from keras_es.optimizers.bernoulli_nes import BernoulliNES
-from keras_es.optimizers.evolution import EvolutionStrategy
-from keras_es.optimizers.genetic import GeneticAlgorithm
-from keras_es.optimizers.gradual_magnitude import GradualMagnitude
-from keras_es.optimizers.guided_es import GuidedES
-from keras_es.optimizers.open_es import OpenES
-from keras_es.optimizers.pgpe import PGPE
-from keras_es.optimizers.rigl import RigL
-from keras_es.optimizers.runs import for_run
-from keras_es.optimizers.sep_cma_es import SepCMAES
-from keras_es.optimizers.set import SET
-from keras_es.optimizers.snes import SNES
-from keras_es.optimizers.static import Static
-from keras_es.optimizers.straight_through import StraightThrough
+from keras_es.optimizers.evolution.alopex import Alopex
+from keras_es.optimizers.evolution.bernoulli_nes import BernoulliNES
+from keras_es.optimizers.evolution.genetic import GeneticAlgorithm
+from keras_es.optimizers.evolution.guided_es import GuidedES
+from keras_es.optimizers.evolution.open_es import OpenES
+from keras_es.optimizers.evolution.pgpe import PGPE
+from keras_es.optimizers.evolution.sep_cma_es import SepCMAES
+from keras_es.optimizers.evolution.snes import SNES
+from keras_es.optimizers.evolution.strategy import EvolutionStrategy
+from keras_es.optimizers.for_run import for_run
+from keras_es.optimizers.gradient.gradual_magnitude import GradualMagnitude
+from keras_es.optimizers.gradient.rigl import RigL
+from keras_es.optimizers.gradient.set import SET
+from keras_es.optimizers.gradient.static import Static
+from keras_es.optimizers.gradient.straight_through import StraightThrough
 
 OPTIMIZERS = {
     "snes": SNES,

@@ -5,10 +5,10 @@ import tensorflow as tf
 from keras import ops
 
 from keras_es import _compat
-from keras_es.distribution import assign_all, replica_index
+from keras_es.distribution.collectives import assign_all, replica_index
 from keras_es.optimizers import magnitudes
-from keras_es.optimizers.active_units import ActiveUnits, refuse_block_sparse
 from keras_es.optimizers.arguments import check_inner, check_integer, refuse_unknown
+from keras_es.optimizers.density import ActiveUnits, refuse_block_sparse
 from keras_es.optimizers.deployment import deploy
 from keras_es.optimizers.guarded import guarded_apply
 from keras_es.optimizers.hooks import MaskHooks

@@ -5,7 +5,7 @@ import contextlib
 import tensorflow as tf
 
 from keras_es import _compat
-from keras_es.distribution import assign_all
+from keras_es.distribution.collectives import assign_all
 
 
 def guarded_apply(optimizer, gradients, variables, allowed, ok):

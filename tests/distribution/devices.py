@@ -17,10 +17,10 @@ PREAMBLE = """
 import keras
 import numpy as np
 import tensorflow as tf
-from keras_es import _strategies
-_strategies.split_cpu({count})
+from keras_es.distribution import strategies
+strategies.split_cpu({count})
 import keras_es
-from keras_es import distribution
+from keras_es.distribution import collectives
 from keras_es.optimizers import *
 from tests.training.common import *
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_es import _checkpoints
+from keras_es.runs import checkpoints
 from tests.distribution.launch import ROOT, Workers, run_workers
 from tests.test_train import notes
 
@@ -22,7 +22,7 @@ TRAIN = (
 
 def last_weights(folder):
     """Return all variables of the last checkpoint."""
-    path, _, damaged = _checkpoints.latest(folder / "run" / "checkpoints")
+    path, _, damaged = checkpoints.latest(folder / "run" / "checkpoints")
     assert damaged == []
     model = keras.models.load_model(path)
     return [np.asarray(v) for v in [*model.variables, *model.optimizer.variables]]
@@ -79,7 +79,7 @@ def test_sigterm_to_one_stops_all_at_one_step(undisturbed, tmp_path, asked):
         workers.wait_for(lambda: len(notes(tmp_path / "run")) >= 1)
         workers.processes[asked].send_signal(signal.SIGTERM)
         done = workers.end(120)
-    _, progress, damaged = _checkpoints.latest(tmp_path / "run" / "checkpoints")
+    _, progress, damaged = checkpoints.latest(tmp_path / "run" / "checkpoints")
     assert damaged == []
     for code, _, errors in done:
         assert code == 143, errors

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from keras_es import _checkpoints, _files
+from keras_es.runs import checkpoints, files
 
 
 class FakeModel:
@@ -24,8 +24,8 @@ class FakeModel:
 
 
 def save(folder, step):
-    progress = _checkpoints.Progress(step=step)
-    _checkpoints.save(FakeModel(range(step)), folder, progress, keep=2)
+    progress = checkpoints.Progress(step=step)
+    checkpoints.save(FakeModel(range(step)), folder, progress, keep=2)
 
 
 def killed_while_saving(folder, step, call):
@@ -62,13 +62,13 @@ def test_kill_while_writing_leaves_a_whole_checkpoint(tmp_path):
         save(folder, 3)
         save(folder, 4)
         codes.append(killed_while_saving(folder, 5, call))
-        path, progress, damaged = _checkpoints.latest(folder)
+        path, progress, damaged = checkpoints.latest(folder)
         assert path.read_bytes() == bytes(range(progress.step))
         assert progress.step in (4, 5) and len(damaged) <= 1
         steps.add(progress.step)
-        _files.remove_partial(folder)
+        files.remove_partial(folder)
         save(folder, 6)  # what a restarted run does
-        assert _checkpoints.latest(folder)[1].step == 6
+        assert checkpoints.latest(folder)[1].step == 6
         if codes[-1] == 0:
             break
     assert codes[-1] == 0 and len(codes) > 10 and set(codes[:-1]) == {9}
@@ -82,7 +82,7 @@ def test_truncated_checkpoint_is_named_and_the_one_before_used(tmp_path, suffix,
     save(tmp_path, 4)
     path = tmp_path / f"step-00000004{suffix}"
     path.write_bytes(path.read_bytes()[:size])
-    found, progress, damaged = _checkpoints.latest(tmp_path)
+    found, progress, damaged = checkpoints.latest(tmp_path)
     assert found.name == "step-00000003.keras" and progress.step == 3
     (line,) = damaged
     assert "step-00000004.keras" in line and "damaged" in line

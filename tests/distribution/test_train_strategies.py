@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 
-from keras_es import _checkpoints
+from keras_es.runs import checkpoints
 from tests.test_train import final_state, notes, read_summary, run, start, wait_for
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def test_sigterm_under_mirrored_and_again_ends_in_the_same_bits(tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 143, errors
     folder = tmp_path / "stopped" / "checkpoints"
-    _, progress, damaged = _checkpoints.latest(folder)
+    _, progress, damaged = checkpoints.latest(folder)
     assert damaged == []
     assert f"stopped by SIGTERM after step {progress.step};" in errors
     code, output, errors = run(*flags, cwd=tmp_path)

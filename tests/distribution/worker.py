@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_es
-from keras_es import _rendezvous, _strategies, _workers
+from keras_es.distribution import rendezvous, strategies, workers
 from keras_es.optimizers import SNES, GuidedES, OpenES
 from tests.training.common import cross_entropy, data, mlp, sgd
 
@@ -75,8 +75,8 @@ CASES = {
 def main(folder):
     """Run all cases; write what came out to FOLDER/WORKER."""
     alone = "TF_CONFIG" not in os.environ
-    strategy = tf.distribute.get_strategy() if alone else _strategies.multi_worker(60)
-    name = "alone" if alone else str(_rendezvous.cluster()[1])
+    strategy = tf.distribute.get_strategy() if alone else strategies.multi_worker(60)
+    name = "alone" if alone else str(rendezvous.cluster()[1])
     results = pathlib.Path(folder, name)
     results.mkdir()
     for case, run in CASES.items():
@@ -88,7 +88,7 @@ def main(folder):
     evaluated = model.evaluate(x, y, batch_size=7, verbose=0)
     predicted = model.predict(x, batch_size=7, verbose=0)
     np.savez(results / "served.npz", evaluated=evaluated, predicted=predicted)
-    if _workers.is_chief(strategy):
+    if workers.is_chief(strategy):
         model.save(results / "model.keras")
         keras_es.strip_masks(model).export(str(results / "exported"), verbose=False)
 

@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_es import conversion
-from keras_es.layers import BlockSparseDense, BlockSparseGRU
+from keras_es.layers import BlockSparseDense, BlockSparseGRU, tree
 
 with_and_without_xla = pytest.mark.parametrize(
     "jit", [False, True], ids=["graph", "xla"]
@@ -41,7 +40,7 @@ def built(layer):
 
 def weights_of(layer):
     """Return the block-sparse weights of a layer."""
-    return conversion.masked_weights(layer)
+    return tree.masked_weights(layer)
 
 
 def model_of(layer):

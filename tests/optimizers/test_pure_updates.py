@@ -5,14 +5,7 @@ import numpy as np
 import pytest
 
 from keras_es.ops import genetic, noise
-from keras_es.optimizers import (
-    PGPE,
-    SNES,
-    Alopex,
-    GeneticAlgorithm,
-    OpenES,
-    SepCMAES,
-)
+from keras_es.optimizers import PGPE, SNES, Alopex, GeneticAlgorithm, OpenES, SepCMAES
 from tests.reference import numpy_es, pure
 
 MEMBERS = 12

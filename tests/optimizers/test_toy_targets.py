@@ -9,7 +9,7 @@ import pytest
 import keras_es
 from keras_es import patterns
 from keras_es.optimizers import OPTIMIZERS, for_run
-from keras_es.optimizers.score_gradient import ScoreGradient
+from keras_es.optimizers.score_optimizer import ScoreGradient
 from tests.reference import problems
 
 INPUTS = 16

@@ -8,9 +8,9 @@ import pytest
 from keras import layers
 
 import keras_es
-from keras_es import layer_groups
+from keras_es.noise import layerwise
+from keras_es.noise.weights import WeightNoise
 from keras_es.optimizers import SNES, OpenES
-from keras_es.weight_noise import WeightNoise
 from tests.reference import problems, pure
 from tests.reference.estimates import assert_unbiased
 from tests.training.common import images
@@ -185,7 +185,7 @@ def test_masks_that_move_take_part():
 
 def test_one_layer_is_plain_noise():
     noise = WeightNoise([keras.Variable(np.zeros((2, 3))), keras.Variable(0.0)])
-    (group,) = layer_groups.whole(noise, 5)
+    (group,) = layerwise.whole(noise, 5)
     assert (group.first_draw, group.draws) == (0, 5)
     assert len(group.variables) == 2
 
@@ -195,9 +195,9 @@ def test_shares_are_all_of_the_draws():
     for _ in range(200):
         sizes = [*random.uniform(0.1, 100, size=random.integers(2, 9))]
         total = int(random.integers(len(sizes), 300))
-        counts = layer_groups.shares(sizes, total)
+        counts = layerwise.shares(sizes, total)
         assert sum(counts) == total and min(counts) >= 1
-    assert layer_groups.shares([1.0, 1.0], 2) == [1, 1]
+    assert layerwise.shares([1.0, 1.0], 2) == [1, 1]
 
 
 def test_too_few_members_and_hybrid_are_refused():

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_es
 from keras_es.optimizers import SNES, OpenES, Static
-from keras_es.population import Population
+from keras_es.populations.by_gradients import Population
 from tests.training.common import compiled, cross_entropy, data, mlp, sgd, sparse_mlp
 
 POPULATION_LOGS = {

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_es
-from keras_es import output_noise
+from keras_es.noise import outputs as output_noise
 from keras_es.ops import noise, philox
 from keras_es.optimizers import SNES, OpenES
 from tests.reference import problems, pure

@@ -150,4 +150,4 @@ def test_a_config_that_builds_another_model_is_refused(tmp_path):
     fresh = Plain.from_config({k: v for k, v in config.items() if k != "mask_map"})
     fresh(data()[0])
     with pytest.raises(ValueError, match="masked Dense as layer 9.*Received"):
-        keras_es.conversion.apply_mask_map(fresh, config["mask_map"])
+        keras_es.layers.tree.apply_mask_map(fresh, config["mask_map"])

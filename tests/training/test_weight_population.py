@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_es import weight_population
+from keras_es.noise.weights import WeightNoise
 from keras_es.ops import search
-from keras_es.weight_noise import WeightNoise
-from keras_es.weight_population import WeightPopulation
+from keras_es.populations import perturbed
+from keras_es.populations.perturbed import WeightPopulation
 
 MEMBERS, SIGMA = 8, 0.1
 
@@ -243,7 +243,7 @@ def test_inputs_that_all_members_share_are_found():
 
     @tf.function(autograph=False)
     def trace():
-        shared, differing, _ = weight_population.perturbed_layers.find_shared(
+        shared, differing, _ = perturbed.perturbed_layers.find_shared(
             population.layers, noise.variables, loss_of(model, x, y)
         )
         found.update(shared)

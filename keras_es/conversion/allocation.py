@@ -1,0 +1,129 @@
+"""How a wanted sparsity is divided among weights."""
+
+import re
+
+from keras_es.layers.masked import check_sparsity
+
+
+def matches(rule, *names):
+    """Tell whether a path or regular expression names one of `names` wholly."""
+    for name in names:
+        if rule == name:
+            return True
+        try:
+            if re.fullmatch(rule, name):
+                return True
+        except re.error:
+            continue
+    return False
+
+
+def uniform(shapes, sparsity):
+    """Give every weight the same sparsity.
+
+    Args:
+        shapes: Dict from weight path to its shape.
+        sparsity: Number in [0, 1).
+
+    Returns:
+        Dict from weight path to sparsity.
+    """
+    return dict.fromkeys(shapes, sparsity)
+
+
+def erk(shapes, sparsity):
+    """Erdos-Renyi-kernel allocation: larger weights get sparser.
+
+    The density of a weight is proportional to
+    (n_in + n_out + k_w + k_h)/(n_in n_out k_w k_h), capped at 1; the factor is such
+    that the number of non-zeros over all weights is (1 - sparsity) of their size.
+
+    Args:
+        shapes: Dict from weight path to its shape (kernel axes, inputs, outputs).
+        sparsity: Number in [0, 1).
+
+    Returns:
+        Dict from weight path to sparsity.
+
+    References:
+        Evci et al. 2020, Rigging the lottery, arXiv 1911.11134.
+
+    Example:
+
+    >>> out = erk({"a": (100, 100), "b": (10, 10)}, 0.5)
+    >>> out["b"], round(out["a"], 3)
+    (0.0, 0.505)
+    """
+    sizes, raw = {}, {}
+    for path, shape in shapes.items():
+        size = 1
+        for axis in shape:
+            size *= axis
+        sizes[path], raw[path] = size, sum(shape) / size
+    wanted = (1.0 - sparsity) * sum(sizes.values())
+    full = set()
+    while True:
+        free = [p for p in shapes if p not in full]
+        rest = wanted - sum(sizes[p] for p in full)
+        unit = sum(raw[p] * sizes[p] for p in free)
+        factor = rest / unit if unit else 0.0
+        over = [p for p in free if factor * raw[p] > 1.0]
+        if not over:
+            break
+        full.update(over)
+    return {p: 0.0 if p in full else 1.0 - factor * raw[p] for p in shapes}
+
+
+ALLOCATIONS = {"uniform": uniform, "erk": erk}
+
+
+def allocate(allocation, shapes, sparsity, layers):
+    """Return the sparsity of each weight.
+
+    Args:
+        allocation: "uniform", "erk", or a dict from a layer path, a weight path or a
+            regular expression of either to a sparsity. Weights that no rule names
+            get `sparsity`, or stay dense (and unmasked) if that is None.
+        shapes: Dict from weight path to shape.
+        sparsity: Number in [0, 1), or None with a dict.
+        layers: Dict from weight path to the path of its layer.
+
+    Returns:
+        Dict from weight path to sparsity, or None for a weight that stays dense.
+
+    Raises:
+        ValueError: If the allocation is unknown, or a rule names nothing.
+    """
+    if isinstance(allocation, dict):
+        result = dict.fromkeys(shapes, sparsity)
+        for rule, value in allocation.items():
+            hit = [p for p in shapes if matches(rule, p, layers[p])]
+            _check_rule("allocation", rule, hit, layers)
+            result.update(dict.fromkeys(hit, check_sparsity(value, f"{rule!r}")))
+        return result
+    if allocation not in ALLOCATIONS:
+        raise ValueError(
+            f"`allocation` must be one of {sorted(ALLOCATIONS)} or a dict from layer "
+            f"path to sparsity. Received: allocation={allocation!r}"
+        )
+    return ALLOCATIONS[allocation](shapes, sparsity)
+
+
+def choose(what, rules, paths, default, layers):
+    """Return {path: value} for a value or a dict of rules; the last match wins."""
+    if not isinstance(rules, dict):
+        return dict.fromkeys(paths, default if rules is None else rules)
+    result = dict.fromkeys(paths, default)
+    for rule, value in rules.items():
+        hit = [p for p in paths if matches(rule, p, layers[p])]
+        _check_rule(what, rule, hit, layers)
+        result.update(dict.fromkeys(hit, value))
+    return result
+
+
+def _check_rule(what, rule, hit, layers):
+    if not hit:
+        raise ValueError(
+            f"A rule of `{what}` names no layer that can be masked. The layers are "
+            f"{sorted(set(layers.values()))}. Received: {rule!r}"
+        )

@@ -1,0 +1,135 @@
+"""Which weights are masked, how, and how many are non-zero."""
+
+import dataclasses
+
+from keras_es import _compat
+from keras_es.layers import tree
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsityReport:
+    """What `sparsity_report` found.
+
+    Attributes:
+        rows: One dict for each masked weight: layer, weight, shape, pattern, size,
+            nnz, sparsity.
+        dense: One dict for each layer with weights that are not masked: layer, class,
+            parameters.
+        parameters: Number of trainable and frozen weights of the model without masks
+            and scores; those that a block-sparse layer does not store count as well.
+        masked: Number of weights under a mask.
+        nonzero_masked: Number of those that the deployed masks keep.
+    """
+
+    rows: list
+    dense: list
+    parameters: int
+    masked: int
+    nonzero_masked: int
+
+    @property
+    def sparsity(self):
+        """Share of zeros among the masked weights."""
+        return 1.0 - self.nonzero_masked / self.masked if self.masked else 0.0
+
+    @property
+    def nonzero(self):
+        """Number of weights of the whole model that masks keep or do not touch."""
+        return self.parameters - self.masked + self.nonzero_masked
+
+    def as_dict(self):
+        """Return everything as plain Python values."""
+        return {
+            **dataclasses.asdict(self),
+            "sparsity": self.sparsity,
+            "nonzero": self.nonzero,
+        }
+
+    def __str__(self):
+        """Return a table."""
+        head = ("layer", "weight", "shape", "pattern", "nnz", "sparsity")
+        table = [head]
+        for row in self.rows:
+            shape = "x".join(map(str, row["shape"]))
+            table.append(
+                (row["layer"], row["weight"], shape, row["pattern"],
+                 f"{row['nnz']:,}", f"{row['sparsity']:.4f}")
+            )  # fmt: skip
+        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip()
+            for line in table
+        ]
+        lines.insert(1, "  ".join("-" * w for w in widths))
+        lines += [
+            f"dense: {d['layer']} ({d['class']}, {d['parameters']:,} parameters)"
+            for d in self.dense
+        ]
+        lines.append(
+            f"{self.nonzero_masked:,} of {self.masked:,} masked weights are non-zero "
+            f"(sparsity {self.sparsity:.4f}); the model keeps {self.nonzero:,} of "
+            f"{self.parameters:,} parameters"
+        )
+        return "\n".join(lines)
+
+
+def sparsity_report(model):
+    """Count what the deployed masks keep.
+
+    Args:
+        model: A Keras model, built.
+
+    Returns:
+        `SparsityReport`: `print` it for a table, `as_dict()` for the numbers.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_es import sparsify
+    >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    >>> sparsity_report(sparsify(model, sparsity=0.9)).sparsity
+    0.9
+    """
+    rows, dense, parameters = [], [], 0
+    layers = [("", model), *tree.walk(model)]
+    # The weights of a recurrent layer are in its cell; rules name the layer.
+    cells = {id(layer.cell): p for p, layer in layers if tree.masks_cell(layer)}
+    for path, layer in layers:
+        path = cells.get(id(layer), path)
+        masked = layer.masked_weights if tree.has_masks(layer) else ()
+        hidden = {id(v) for m in masked for v in _choice(m)}
+        own = [v for v in _compat.own_variables(layer) if id(v) not in hidden]
+        count = sum(int(v.shape.num_elements()) for v in own)
+        count += sum(m.size - int(m.kernel.shape.num_elements()) for m in masked)
+        parameters += count
+        if own and not masked:
+            name = type(layer).__name__
+            dense.append({"layer": path, "class": name, "parameters": count})
+        rows += [_row(path, m) for m in masked]
+    return SparsityReport(
+        rows,
+        dense,
+        parameters,
+        masked=sum(row["size"] for row in rows),
+        nonzero_masked=sum(row["nnz"] for row in rows),
+    )
+
+
+def _choice(masked):
+    """Return the variables of a masked weight that are no weights."""
+    mask = masked.kernel_mask
+    return (masked.mask_scores, masked.block_index if mask is None else mask)
+
+
+def _row(path, masked):
+    mask = masked.kernel_mask
+    nnz = masked.nnz if mask is None else int(mask.numpy().sum())
+    return {
+        "layer": path,
+        "weight": masked.attribute,
+        "shape": masked.shape,
+        "pattern": str(masked.pattern),
+        "size": masked.size,
+        "nnz": nnz,
+        "sparsity": 1.0 - nnz / masked.size,
+    }

@@ -1,0 +1,5 @@
+"""Data sets for `train.py`, the benchmarks and the examples."""
+
+from keras_es.datasets.images import ImageDataset, load
+
+__all__ = ["ImageDataset", "load"]

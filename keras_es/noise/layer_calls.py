@@ -1,0 +1,264 @@
+"""Layers that are linear in their kernel, called with a perturbed one.
+
+In this scope such a layer computes x W + m * (x E) instead of x (W + m * E): members
+share the products (see `keras_es.ops.perturbation`). All other weights of a model
+are simply replaced by their perturbed values.
+"""
+
+import contextlib
+import dataclasses
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_es.layers import tree
+from keras_es.populations.vectorizing import depending_on
+
+_layers = keras.layers
+
+
+def shared_kernels(model, variables):
+    """Return the layers whose kernel's perturbation can be split off.
+
+    Args:
+        model: Keras model.
+        variables: The perturbed variables.
+
+    Returns:
+        Dict from id of a kernel to its layer.
+    """
+    perturbed = {id(v) for v in variables}
+    found = {}
+    for _, layer in tree.walk(model):
+        if _product(layer) is None:
+            continue
+        kernel = layer.kernel
+        if id(kernel) in perturbed and layer.kernel_regularizer is None:
+            found[id(kernel)] = layer
+    return found
+
+
+def own_layers(model, variables):
+    """Return the layers of a user's own that can have noise on their outputs.
+
+    They have a method `kernel_product(x, kernel)`, and their output is that of their
+    kernel, plus `bias` and through `activation` where they have them. Its gradient by
+    the kernel says how the kernel moves, so that it may round the kernel and pass
+    straight through what comes back.
+
+    Args:
+        model: Keras model.
+        variables: Those that are searched.
+
+    Returns:
+        Dict from id of a kernel to its layer.
+    """
+    searched = {id(v) for v in variables}
+    return {
+        id(layer.kernel): layer
+        for _, layer in tree.walk(model)
+        if hasattr(layer, "kernel_product") and id(layer.kernel) in searched
+    }
+
+
+def _product(layer):
+    """Return the function (x, kernel) of a layer that is linear in its kernel.
+
+    None for all others, and for those whose output's columns are not the kernel's last
+    axis. A subclass counts if it computes as its base does.
+    """
+    call = type(layer).call
+    if call is _layers.Dense.call:
+        return ops.matmul if _plain(layer) else None
+    plain_convolutions = (_layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
+    if any(call is c.call for c in plain_convolutions) and _plain(layer):
+        channels_last = layer.data_format == "channels_last" and layer.groups == 1
+        return layer.convolution_op if channels_last else None
+    return None
+
+
+def _plain(layer):
+    """Tell whether the kernel is a weight itself: no mask, adapter or quantization."""
+    return layer.built and isinstance(layer.kernel, keras.Variable)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """An input that no perturbed weight has touched, and its product x W."""
+
+    x: object
+    product: object
+
+
+def find_shared(layers, variables, function):
+    """Find the layers whose input is the same for all members.
+
+    The function is called once with the weights as they are, marked by a zero added to
+    each; an input that does not depend on the mark is shared. What else was
+    computed is not used and falls away when the graph is compiled.
+
+    Args:
+        layers: Dict from id of a kernel to its layer.
+        variables: All perturbed variables.
+        function: Called without arguments; calls the model.
+
+    Returns:
+        Dict from id of a kernel to its `Shared`, the set of all operations that differ
+        between members, and a dict from id of a kernel to (layer, list of the
+        (x, x W) of its calls under the weights as they are).
+    """
+    mark = tf.identity(tf.zeros(()))
+    mapping = [(v, _marked(v, mark)) for v in variables]
+    calls = {key: [] for key in layers}
+
+    def recorded(key, layer):
+        def call(inputs, *args, **kwargs):
+            x = ops.convert_to_tensor(inputs)
+            y = product(layer, x, layer.kernel)
+            calls[key].append((x, y))
+            return _finish(layer, y)
+
+        return call
+
+    with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+        with _calls({k: (layer, recorded(k, layer)) for k, layer in layers.items()}):
+            function()
+    depending, found = depending_on(mark), {}
+    for key, pairs in calls.items():
+        inputs = [x for x, _ in pairs]
+        if len(inputs) == 1 and not _is_of(inputs[0], depending):
+            kernel = ops.cast(layers[key].kernel.value, inputs[0].dtype)
+            found[key] = Shared(inputs[0], product(layers[key], inputs[0], kernel))
+    seen = {
+        key: (layers[key], pairs)
+        for key, pairs in calls.items()
+        if not any(_is_within(x, mark.graph) for x, _ in pairs)
+    }
+    return found, depending, seen
+
+
+def _marked(variable, mark):
+    value = tf.convert_to_tensor(variable.value)
+    return value + tf.cast(mark, value.dtype)
+
+
+def _is_within(tensor, graph):
+    """Tell whether a tensor is inside of a loop or function that a graph calls."""
+    inner = getattr(tensor, "graph", None)
+    while inner is not None and inner is not graph:
+        inner = getattr(inner, "outer_graph", None)
+        if inner is graph:
+            return True
+    return False
+
+
+def _is_of(tensor, operations):
+    return tf.is_symbolic_tensor(tensor) and tensor.op in operations
+
+
+@contextlib.contextmanager
+def _calls(by_key):
+    """Replace the `call` of layers for a while; values are (layer, call)."""
+    # Not `layer.call = ...`: Keras would track what the function holds.
+    for layer, call in by_key.values():
+        object.__setattr__(layer, "call", call)
+    try:
+        yield
+    finally:
+        for layer, _ in by_key.values():
+            object.__delattr__(layer, "call")
+
+
+def product(layer, x, kernel):
+    """Return x W of a layer, without bias and activation."""
+    own = getattr(layer, "kernel_product", None)
+    return _product(layer)(x, kernel) if own is None else own(x, kernel)
+
+
+def noisy_calls(layers, added, shared):
+    """Return a scope in which layers add noise to x W.
+
+    Args:
+        layers: Dict from key to layer.
+        added: Dict from key to the noise, of the shape of x W.
+        shared: Dict from key to what `find_shared` found.
+    """
+    return _calls(
+        {
+            key: (layers[key], _noisy_call(layers[key], noise, shared.get(key)))
+            for key, noise in added.items()
+        }
+    )
+
+
+def _noisy_call(layer, noise, shared):
+    def call(inputs, *args, **kwargs):
+        if shared is not None:
+            return _finish(layer, shared.product + noise)
+        x = ops.convert_to_tensor(inputs)
+        kernel = ops.cast(layer.kernel.value, x.dtype)
+        return _finish(layer, product(layer, x, kernel) + noise)
+
+    return call
+
+
+def perturbed_calls(layers, perturbations, factors, multipliers, shared):
+    """Return a scope in which layers call with W + m * E.
+
+    Biases and all other weights are read as they are in the scope around.
+
+    Args:
+        layers: Dict from key to layer.
+        perturbations: Dict from key to its `FullRank` or `LowRank`.
+        factors: Dict from key to the factors of its draw.
+        multipliers: Dict from key to the member's multiplier, scalar or [columns].
+        shared: Dict from key to what `find_shared` found.
+    """
+    return _calls(
+        {
+            key: (
+                layer,
+                _perturbed_call(
+                    layer,
+                    perturbations[key],
+                    factors[key],
+                    multipliers[key],
+                    shared.get(key),
+                ),
+            )
+            for key, layer in layers.items()
+        }
+    )
+
+
+def _perturbed_call(layer, perturbation, factors, multiplier, shared):
+    multiply = _product(layer)
+
+    def call(inputs, *args, **kwargs):
+        x = ops.convert_to_tensor(inputs) if shared is None else shared.x
+        parts = [tf.cast(factor, x.dtype) for factor in factors]
+        if shared is None:
+            # One product of W and the first factor: fewer and wider columns.
+            kernel = tf.convert_to_tensor(layer.kernel)
+            both = multiply(x, tf.concat([kernel, parts[0]], axis=-1))
+            columns = kernel.shape[-1]
+            mean, first = both[..., :columns], both[..., columns:]
+        else:
+            mean, first = shared.product, multiply(x, parts[0])
+        change = perturbation.product(first, parts)
+        return _finish(layer, mean + tf.cast(multiplier, x.dtype) * change)
+
+    return call
+
+
+def _finish(layer, y):
+    """Add the bias and apply the activation, as dense layers and convolutions do."""
+    bias, activation = bias_of(layer), getattr(layer, "activation", None)
+    y = y if bias is None else y + bias
+    return y if activation is None else activation(y)
+
+
+def bias_of(layer):
+    """Return the bias of a layer, or None."""
+    return layer.bias if getattr(layer, "use_bias", False) else None

@@ -1,0 +1,270 @@
+"""A genetic algorithm over all weights whose genomes are lists of seeds."""
+
+import tensorflow as tf
+from keras import ops
+
+from keras_es.distribution.collectives import assign_all, replica_count, replica_index
+from keras_es.ops import genetic, noise, philox
+from keras_es.optimizers.arguments import (
+    check_integer,
+    check_schedule,
+    get_function,
+    serialize_function,
+    serialize_schedule,
+    value_at,
+)
+from keras_es.optimizers.base import register
+from keras_es.optimizers.search.weights import EvolvesWeights, center_of
+from keras_es.populations.given import ValuePopulation
+
+WINDOW = 256
+"""Genes that a genome can hold before its oldest must be common to all parents."""
+
+
+@register
+class GeneticAlgorithm(EvolvesWeights):
+    """Truncation selection, Gaussian mutation, no crossover, an elite.
+
+    The T best members of a generation are the parents of the next; a child is a parent
+    drawn at random plus sigma * N(0, 1). A genome is the list of the seeds of its
+    mutations, one integer for each generation: weights are decoded from it when they
+    are needed. Mutations that all parents have in common are added to one set of
+    weights, their last common ancestor, so that the rest of a list stays about 2 T
+    long. (Weights that are set from outside while it trains are overwritten.)
+
+    The first `elite_candidates` parents live on unchanged and are evaluated again on
+    the next batch; the one with the lowest mean of both losses is the elite. Its
+    weights are those of the model.
+
+    Args:
+        inner_optimizer: None: the weights are evolved (see `EvolvesWeights`).
+        population_size: Integer n > elite_candidates, members of one generation.
+        sigma: Mutation power or a schedule of the generation, for weights; scores of
+            masks get ten times that.
+        parents: T, in [elite_candidates, n].
+        elite_candidates: C >= 1, members that are evaluated twice.
+        fitness: None or a function (see `EvolutionStrategy`).
+        semi_updates: With several replicas, each evaluates n members of its own. True:
+            the best by their ranks on their own examples survive; False: by losses.
+        seed: Integer seed of the noise.
+        name: Name of the optimizer.
+        **kwargs: `rank`, `members_per_chunk` (see `EvolvesWeights`).
+
+    Example:
+
+    >>> GeneticAlgorithm(population_size=100).parents
+    20
+
+    References:
+        Such, Madhavan, Conti, Lehman, Stanley, Clune 2017, Deep neuroevolution, arXiv
+        1712.06567 (1,000 members, T = 20, sigma 0.002, ten candidates).
+    """
+
+    needs_none = True
+    mirrored = False
+    # Genomes are decoded in both; as one program XLA compiles them for minutes.
+    compiled_together = False
+
+    def __init__(
+        self,
+        inner_optimizer=None,
+        population_size=256,
+        sigma=0.01,
+        parents=20,
+        elite_candidates=10,
+        fitness=None,
+        *,
+        semi_updates=True,
+        **kwargs,
+    ):
+        super().__init__(inner_optimizer, **kwargs)
+        check_integer("elite_candidates", elite_candidates, minimum=1)
+        check_integer("parents", parents, minimum=elite_candidates)
+        check_integer("population_size", population_size, minimum=parents)
+        self.population_size, self.parents = population_size, parents
+        self.elite_candidates = elite_candidates
+        self.sigma = check_schedule("sigma", sigma)
+        self.fitness = get_function(fitness)
+        self.semi_updates = bool(semi_updates)
+
+    @staticmethod
+    def small_search(population_size, sigma):
+        """Return arguments for a search in few dimensions: more members."""
+        return {
+            "population_size": 4 * population_size, "sigma": 0.2 * sigma,
+            "parents": population_size, "elite_candidates": 2,
+        }  # fmt: skip
+
+    @property
+    def ranked_together(self):
+        """Whether there are several replicas: they always share one population."""
+        return replica_count() > 1
+
+    def build_search(self):
+        """Create the genomes and the weights of their last common ancestor."""
+        once = {"aggregation": "only_first_replica"}
+        self._genes = self.add_variable(
+            (self.parents, WINDOW), dtype="int32", name="genes", **once
+        )
+        self._length = self.add_variable((), dtype="int32", name="length", **once)
+        self._losses = self.add_variable(
+            (self.elite_candidates,), dtype="float32", name="candidate_losses", **once
+        )
+        self._ancestors = [
+            self.add_variable(
+                tuple(v.shape),
+                initializer=lambda shape, dtype, v=v: ops.cast(v.value, dtype),
+                dtype="float32",
+                name=f"ancestor_{i}",
+                **once,
+            )
+            for i, v in enumerate(self.searched)
+        ]
+
+    def scales(self, generation=None):
+        """Return the mutation power of each variable in a generation."""
+        now = self.generation.value if generation is None else generation
+        sigma = value_at(self.sigma, now)
+        return [sigma * factor for factor in self.space.factors]
+
+    # From genomes to weights.
+
+    def mutations(self, generation, genes):
+        """Return sigma * noise for each variable, [k, *shape]; 0 where a gene is -1."""
+        indices = ops.maximum(genes, 0)
+        factors, _ = self.weight_noise.draw(
+            generation, indices, self.scales(generation)
+        )
+        changes = []
+        for variable, p, parts in zip(
+            self.searched, self.weight_noise.perturbations, factors
+        ):
+            shape = (-1, *(1,) * len(variable.shape))
+            mutated = ops.reshape(ops.cast(genes >= 0, "float32"), shape)
+            changes.append(mutated * p.values(parts))
+        return changes
+
+    def parent_values(self):
+        """Return the weights of all parents, [T, *shape] for each variable."""
+        start = [
+            tf.tile(a.value[None], (self.parents, *(1,) * len(a.shape)))
+            for a in self._ancestors
+        ]
+        genes, newest = self._genes.value, self.generation.value - 1
+
+        def body(i, values):
+            born = newest - tf.cast(i, newest.dtype)
+            changes = self.mutations(born, tf.gather(genes, i, axis=1))
+            return i + 1, [v + c for v, c in zip(values, changes)]
+
+        length = self._length.value
+        # The oldest mutation first, as the ancestor took them on.
+        return tf.while_loop(
+            lambda i, _: i < length,
+            lambda i, values: (i + 1, body(length - 1 - i, values)[1]),
+            (tf.constant(0), start),
+        )[1]
+
+    def family(self, indices):
+        """Return parent and gene of members: candidates first, unchanged."""
+        n = self.population_size * replica_count()
+        key = noise.stream_key(self.seed, "parents")
+        generation = self.generation.value
+
+        def draw():
+            uniform = noise.uniform((n,), noise.counter_seed(key, generation, 0))
+            return tf.cast(uniform * self.parents, tf.int32)
+
+        drawn = philox.kept(draw, generation)
+        everyone = tf.range(n)
+        lives_on = everyone < self.elite_candidates
+        parents = tf.where(lives_on, everyone, drawn)
+        genes = tf.where(lives_on, -1, everyone)
+        return tf.gather(parents, indices), tf.gather(genes, indices)
+
+    def children(self, parents, indices):
+        """Return the values of members, [k, *shape] for each variable."""
+        rows, genes = self.family(indices)
+        changes = self.mutations(self.generation.value, genes)
+        return [tf.gather(p, rows) + c for p, c in zip(parents, changes)]
+
+    def members(self):
+        """Return the values of all members."""
+        return self.children(self.parent_values(), tf.range(self.population_size))
+
+    def evaluate_members(self, model, function, batch_size=None, **kwargs):
+        """Return the results of all members (see `EvolvesWeights`)."""
+        population = ValuePopulation(
+            model, self.space, self.population_size, self.members_per_chunk, batch_size
+        )
+        parents = self.parent_values()
+        first = replica_index() * self.population_size
+        return population.evaluate(
+            function, lambda i: self.children(parents, first + i), **kwargs
+        )
+
+    # Selection.
+
+    def search_gradient(self, fitness, valid, guidance):
+        """Return the losses of all members, or their ranks on each replica."""
+        fitness = ops.where(valid, fitness, float("inf"))
+        if self.semi_updates and replica_count() > 1:
+            ranks = genetic.relative_ranks(fitness, replica_count())
+            fitness = ops.where(valid, ranks, float("inf"))
+        return [fitness]
+
+    def update_masks(self, search_gradient, ok):
+        """Choose elite and parents, and return the weights of the elite."""
+        (fitness,) = search_gradient
+        candidates = fitness[: self.elite_candidates]
+        elite = ops.cast(ops.argmin(self._losses.value + candidates), "int32")
+        chosen = genetic.select(fitness, elite, self.parents)
+        rows, mutations = self.family(chosen)
+        genes = genetic.inherit(self._genes.value, rows, mutations)
+        length = self._length.value + 1
+        full = ops.equal(length, WINDOW)
+        genes = ops.where(full, genetic.one_lineage(genes, length), genes)
+        # The ancestor grows by what all have in common; the elite is a candidate, which
+        # is a parent of this generation, unchanged.
+        values = [v[elite] for v in self.parent_values()]
+        ancestors, kept = self._common(genes, length)
+        losses = ops.take(fitness, chosen[: self.elite_candidates])
+        state = [
+            (self._genes, genes),
+            (self._length, kept),
+            (self._losses, losses),
+            *zip(self._ancestors, ancestors),
+        ]
+        assign_all(state, ok)
+        return values
+
+    def _common(self, genes, length):
+        """Add the oldest genes that all share to the ancestor, and count the rest."""
+        generation = self.generation.value
+
+        def shared(length, _):
+            column = tf.gather(genes, tf.maximum(length - 1, 0), axis=1)
+            return tf.logical_and(length > 0, tf.reduce_all(column == column[0]))
+
+        def body(length, values):
+            born = generation - tf.cast(length - 1, generation.dtype)
+            changes = self.mutations(born, tf.gather(genes[:1], length - 1, axis=1))
+            return length - 1, [v + c[0] for v, c in zip(values, changes)]
+
+        start = center_of(self._ancestors)
+        length, values = tf.while_loop(shared, body, (length, start))
+        return values, length
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        config = super().get_config()
+        del config["pairs_per_draw"]
+        return {
+            **config,
+            "population_size": self.population_size,
+            "sigma": serialize_schedule(self.sigma),
+            "parents": self.parents,
+            "elite_candidates": self.elite_candidates,
+            "fitness": serialize_function(self.fitness),
+            "semi_updates": self.semi_updates,
+        }

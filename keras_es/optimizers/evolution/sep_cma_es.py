@@ -1,0 +1,126 @@
+"""Sep-CMA-ES over all weights."""
+
+import keras
+from keras import ops
+
+from keras_es.distribution.collectives import assign_all, replica_count
+from keras_es.ops import fitness as shaping
+from keras_es.ops import sep_cma_es
+from keras_es.optimizers.base import register
+from keras_es.optimizers.evolution.strategy import EvolutionStrategy
+from keras_es.optimizers.search.weights import center_of
+
+
+@register
+class SepCMAES(EvolutionStrategy):
+    """Covariance matrix adaptation with a diagonal matrix: N(mean, sigma**2 diag C).
+
+    The update is `keras_es.ops.sep_cma_es.update`: the better half of the members,
+    weighted by rank, moves the mean; evolution paths adapt sigma and C. Members are
+    independent, for mirrored ones would shorten the paths.
+
+    Args:
+        inner_optimizer: None: Sep-CMA-ES evolves the weights (see `EvolvesWeights`).
+        population_size: Integer n >= 4, members of one generation.
+        fitness: None or a function (see `EvolutionStrategy`).
+        sigma: Initial sigma of the weights; scores of masks get ten times that.
+        rate_scale: Factor of the learning rates of the covariance, None for (d + 2)/3
+            as in the paper; 1 gives those of the full matrix.
+        seed: Integer seed of the noise.
+        name: Name of the optimizer.
+        **kwargs: `rank`, `pairs_per_draw`, `orthogonal`, `members_per_chunk`,
+            `semi_updates`.
+
+    Example:
+
+    >>> SepCMAES(population_size=33).population_size
+    33
+
+    References:
+        Ros, Hansen 2008, A simple modification in CMA-ES achieving linear time and
+        space complexity.
+    """
+
+    mirrored = False
+    separable = True
+    needs_none = True
+
+    def __init__(
+        self,
+        inner_optimizer=None,
+        population_size=None,
+        fitness=None,
+        sigma=None,
+        *,
+        rate_scale=None,
+        **kwargs,
+    ):
+        super().__init__(
+            inner_optimizer, population_size, fitness=fitness, sigma=sigma, **kwargs
+        )
+        self.require_number("sigma", self.sigma)
+        if rate_scale is not None and not rate_scale > 0:
+            raise ValueError(
+                "`rate_scale` must be a number above 0 or None. "
+                f"Received: rate_scale={rate_scale!r}"
+            )
+        self.rate_scale = rate_scale
+
+    def build_search(self):
+        """Create sigma, variances and paths."""
+        self._sigma = self.add_variable(
+            (),
+            initializer=keras.initializers.Constant(self.sigma),
+            dtype="float32",
+            name="sigma",
+            aggregation="only_first_replica",
+        )
+        squares = [f * f for f in self.scale_factors]
+        self._variances = self.add_searched("variance", squares)
+        self._sigma_paths = self.add_searched("sigma_path")
+        self._covariance_paths = self.add_searched("covariance_path")
+
+    def scales(self):
+        """Return sigma * sqrt(C) of each coordinate."""
+        return [self._sigma.value * ops.sqrt(v.value) for v in self._variances]
+
+    def utilities(self, fitness, valid):
+        """Return the weights of the better half."""
+        known = ops.where(valid, fitness, float("inf"))
+        weights = shaping.recombination(known)
+        return ops.where(ops.any(valid), weights, ops.zeros_like(weights))
+
+    def search_gradient(self, fitness, valid, guidance):
+        """Return sum_k w_k z_k, then sum_k w_k (z_k**2 - 1), for each variable."""
+        weights = self.utilities(fitness, valid)
+        return self.noise_sums(weights, weights)
+
+    def coefficients(self):
+        """Return the constants of the update."""
+        averaged = 1 if self.ranked_together else replica_count()
+        return sep_cma_es.coefficients(
+            self.ranked_members, self.space.size, self.rate_scale, averaged
+        )
+
+    def update_masks(self, search_gradient, ok):
+        """Return the new means of what is searched."""
+        groups = (self._variances, self._sigma_paths, self._covariance_paths)
+        values = [[v.value for v in group] for group in groups]
+        state = sep_cma_es.State(center_of(self.searched), self._sigma.value, *values)
+        count = len(self.searched)
+        new = sep_cma_es.update(
+            state, search_gradient[:count], search_gradient[count:],
+            self.generation.value, self.coefficients(),
+        )  # fmt: skip
+        changes = [(self._sigma, new.sigma)]
+        parts = (new.variances, new.sigma_paths, new.covariance_paths)
+        for group, part in zip(groups, parts):
+            changes += zip(group, part)
+        assign_all(changes, ok)
+        return new.means
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        config = {**super().get_config(), "rate_scale": self.rate_scale}
+        del config["fitness_shaping"]  # ranks are weighted as the paper has it
+        return config

@@ -1,0 +1,1 @@
+"""Methods that move masks by weights and their gradients."""

@@ -1,0 +1,100 @@
+"""Gradual magnitude pruning: from dense to sparse along a schedule."""
+
+import tensorflow as tf
+
+from keras_es import schedules
+from keras_es.optimizers import magnitudes
+from keras_es.optimizers.base import register
+from keras_es.optimizers.gradient.scheduled import (
+    ScheduledMasks,
+    one_of,
+    schedule_config,
+)
+
+
+@register
+class GradualMagnitude(ScheduledMasks):
+    """Gradual magnitude pruning: keep the units with the largest sum of |w|.
+
+    Training begins dense (or at the schedule's `initial_sparsity`), whatever masks the
+    model came with. Of a weight with d units, k of which are to stay in the end, and
+    k_0 = (1 - s_i) d,
+
+        k_t = round(k + (k_0 - k) remaining(t)),
+        remaining(t) = (1 - (t - t_0)/(t_end - t_0))**3
+
+    are active, exactly; under `NByM` as many in each group, and each weight keeps its
+    own final sparsity, so that every allocation works. Weights that were pruned keep
+    their value, rest, and are compared with the others each time; should they come
+    back, their slots start anew. The scores are the sums of |w|.
+
+    Args:
+        inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
+        end_step: Number of training steps after which the sparsity is final; short for
+            `PolynomialSparsity(end_step)`, the schedule of the paper. 75 % of all
+            steps is a good choice.
+        sparsity_schedule: A `keras_es.schedules.SparsitySchedule` instead.
+        seed: Not used by this method; kept so that methods exchange freely.
+        name: Name of the optimizer.
+
+    Raises:
+        ValueError: If neither or both of the schedules are given, or if a layer stores
+            active blocks only, so that it cannot begin dense.
+
+    Example:
+
+    >>> schedule = GradualMagnitude("adam", end_step=1000).sparsity_schedule
+    >>> round(float(schedule(500, 0.9)), 4)
+    0.7875
+
+    References:
+        Zhu, Gupta 2017, To prune, or not to prune, arXiv 1710.01878.
+    """
+
+    def __init__(
+        self,
+        inner_optimizer,
+        end_step=None,
+        sparsity_schedule=None,
+        *,
+        seed=0,
+        name=None,
+        **kwargs,
+    ):
+        super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
+        self.end_step = end_step
+        short = None if end_step is None else schedules.PolynomialSparsity(end_step)
+        self.sparsity_schedule = one_of(
+            type(self).__name__, end_step, short, "sparsity_schedule",
+            sparsity_schedule, schedules.SparsitySchedule,
+        )  # fmt: skip
+
+    def first_scores(self):
+        """Return the sums of |w|."""
+        return magnitudes.sums(self.masked_weights)
+
+    def move_is_due(self):
+        """Ask the schedule; at its end, also if a step that was void missed it."""
+        step, schedule = self.steps_done(), self.sparsity_schedule
+        late = tf.logical_and(step > schedule.end_step, self.active_units.unfinished())
+        return tf.logical_or(schedule.is_due(step), late)
+
+    def moved_masks(self, guidance):
+        """Keep the k_t largest units of each weight."""
+        sizes = magnitudes.sums(self.masked_weights)
+        counts = self.active_units.at(self.steps_done())
+        units = [
+            m.decode(size, count)
+            for m, size, count in zip(self.masked_weights, sizes, counts)
+        ]
+        return sizes, units
+
+    def move_masks(self, guidance, ok):
+        """Deploy `moved_masks`, and count."""
+        super().move_masks(guidance, ok)
+        self.active_units.follow(self.steps_done(), ok)
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        given = self.end_step, "sparsity_schedule", self.sparsity_schedule
+        return {**super().get_config(), **schedule_config(*given)}

@@ -1,0 +1,45 @@
+"""Masks by the gradient as if decoding were the identity."""
+
+from keras_es.optimizers.base import MaskOptimizer, register
+from keras_es.optimizers.score_optimizer import ScoreGradient
+
+
+@register
+class StraightThrough(ScoreGradient, MaskOptimizer):
+    """Straight-through estimation: top-k of the scores, trained by dL/dm.
+
+    The mask m = decode(scores) has no useful derivative; the backward pass takes the
+    identity for it,
+
+        dL/dscores := dL/dm = sum of g * w over each unit, active or not,
+
+    with g the gradient at the effective kernel. It is biased, and its variance is low:
+    the method to beat for single weights. It judges a masked-out weight by the value
+    at which it rests: one of the wrong sign stays out, though it could be trained.
+    The mask moves after every step. A weight that comes back is where it was, and its
+    slots start anew.
+
+    Args:
+        inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
+        score_optimizer: Keras optimizer of the scores, its name or config; None for
+            Adam at 0.003. A decay to 0 over the run, `Adam(CosineDecay(0.01, steps))`,
+            lets masks settle.
+        seed: Not used by this method; kept so that methods exchange freely.
+        name: Name of the optimizer.
+
+    Example:
+
+    >>> round(float(StraightThrough("adam").score_optimizer.learning_rate), 4)
+    0.003
+
+    References:
+        Bengio, Leonard, Courville 2013, arXiv 1308.3432; Ramanujan et al. 2020, What's
+        hidden in a randomly weighted neural network?, arXiv 1911.13299.
+    """
+
+    needs_guidance = True
+    resets_slots = True
+
+    def search_gradient(self, fitness, valid, guidance):
+        """Return dL/dm."""
+        return guidance

@@ -1,0 +1,1 @@
+"""What an evolution strategy searches: masks, or weights and masks."""

@@ -1,0 +1,1 @@
+"""What a step evaluates, and where the values of members come from."""

@@ -1,0 +1,162 @@
+"""Evaluation of a population of perturbed weights on one batch, by losses alone."""
+
+import keras
+import tensorflow as tf
+
+from keras_es import _compat
+from keras_es.populations.by_gradients import frozen_values, touched_variables
+from keras_es.populations.evaluation import Evaluation
+from keras_es.populations.examples import (
+    batch_size,
+    first_input,
+    fitness_parts,
+    mean_outputs,
+    sample_examples,
+)
+from keras_es.populations.mapping import join
+from keras_es.populations.member import weighted_fitness
+
+
+class EvolvedPopulation:
+    """Evaluates all members of a generation on a batch, or examples of it, they share.
+
+    Each member normalizes with the statistics of its own activations; moving statistics
+    get the mean of the members' updates. No gradient is taken.
+
+    Args:
+        model: Compiled `ESModel` whose optimizer evolves the weights.
+        x: Inputs, any structure of tensors with a leading batch axis.
+        y: Targets, or None.
+        sample_weight: Weights, or None.
+    """
+
+    def __init__(self, model, x, y, sample_weight):
+        self.model, self.optimizer = model, model.optimizer
+        self.batch, self.examples = (x, y, sample_weight), batch_size(x)
+        self.by_example = self.optimizer.output_noise() is not None
+        self.sampled = self.optimizer.sampled_examples is not None
+        self.variables = list(model.trainable_variables)
+        self.metrics = list(model.metrics_variables)
+        masked = self.optimizer.masked_weights
+        self.fixed = frozen_values(model, {id(v) for v in self.variables}, masked)
+        state = [v for m in masked for v in (m.kernel_mask, m.mask_scores)]
+        self.touched = touched_variables(model, x, state)
+
+    def evaluate(self):
+        """Evaluate all members and return an `Evaluation` without gradients."""
+        metrics = [tf.convert_to_tensor(v.value) for v in self.metrics]
+        if self.sampled:
+            metrics = self._sample(metrics)
+        results, metrics, guidance = self.optimizer.evaluate_members(
+            self.model,
+            self._member,
+            first_input(self.batch[0]).shape[0],
+            fixed=self.fixed,
+            after=None if self.sampled else self._members_metrics,
+            state=metrics,
+        )
+        fitness, loss, valid, states = results
+        metrics = self._track_loss(loss, valid, metrics)
+        count = tf.reduce_sum(tf.cast(valid, tf.float32))
+        state = [_over_members(v, s, count) for v, s in zip(self.touched, states)]
+        return Evaluation(fitness, valid, [], guidance, [], state, metrics)
+
+    def _sample(self, metrics):
+        """Go on with some examples of the batch; return the mean's metrics on all."""
+        x, y, sample_weight = self.batch
+        y_pred = mean_outputs(self.model, x)
+        self.batch = sample_examples(self.model, self.batch, y_pred)
+        known = batch_size(x) > 0
+        return self._update_metrics(metrics, x, y, y_pred, sample_weight, known)
+
+    def _member(self):
+        """Return what one member said of the batch, and its new state."""
+        x, y, sample_weight = self.batch
+        model = self.model
+        y_pred = _compat.forward(model, x, training=True)
+        loss = _compat.compute_loss(model, x, y, y_pred, sample_weight)
+        loss = fitness = _compat.unscale_loss_for_distribution(loss)
+        values, function = None, self.optimizer.fitness
+        if function is not None:
+            values = weighted_fitness(function, y, y_pred, sample_weight)
+            fitness = tf.reduce_mean(values)
+        loss, fitness = tf.cast(loss, tf.float32), tf.cast(fitness, tf.float32)
+        valid = tf.math.is_finite(loss) & tf.math.is_finite(fitness)
+        valid = valid & (batch_size(x) > 0)
+        states = []
+        # Read within the member's scope, which holds what the calls assigned.
+        for variable in self.touched:
+            value = tf.convert_to_tensor(variable.value)
+            if value.dtype.is_floating:
+                value = tf.where(valid, value, tf.zeros_like(value))
+            states.append(value)
+        results = fitness, loss, valid, states
+        if not self.sampled:
+            results = *results, y_pred
+        if not self.by_example:
+            return results
+        parts = fitness_parts(model, self.batch, y_pred, values)
+        if parts is None:  # Not known which part is whose: each has all of it.
+            parts = fitness * tf.ones((batch_size(x),))
+        return results, parts
+
+    def _members_metrics(self, results, metrics):
+        """Update the metrics with all examples of all members of a chunk at once.
+
+        Not for each member: metrics take the best class by operations that XLA cannot
+        vectorize. For a member that failed a valid one counts twice.
+        """
+        fitness, loss, valid, states, y_pred = results
+        members = valid.shape[0]
+        index = tf.range(members)
+        first = tf.argmax(tf.cast(valid, tf.int32), output_type=tf.int32)
+        index = tf.where(valid, index, first)
+        y_pred = keras.tree.map_structure(lambda p: join(tf.gather(p, index)), y_pred)
+        x, y, sample_weight = self.batch
+        y, sample_weight = (
+            keras.tree.map_structure(lambda t: _repeated(t, members), part)
+            for part in (y, sample_weight)
+        )
+        known = tf.reduce_any(valid)
+        metrics = self._update_metrics(metrics, x, y, y_pred, sample_weight, known)
+        return (fitness, loss, valid, states), metrics
+
+    def _update_metrics(self, metrics, x, y, y_pred, sample_weight, known):
+        """Return the metrics' variables after some outputs; as before if not known."""
+        scope = keras.StatelessScope(state_mapping=list(zip(self.metrics, metrics)))
+        with scope:
+            self.model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        return self._current(scope, metrics, known)
+
+    def _track_loss(self, loss, valid, metrics):
+        tracker = _compat.loss_tracker(self.model)
+        examples = tf.cast(self.examples, tf.float32)
+        weight = tf.cast(valid, tf.float32) * examples
+        scope = keras.StatelessScope(state_mapping=list(zip(self.metrics, metrics)))
+        with scope:
+            tracker.update_state(tf.where(valid, loss, 0.0), sample_weight=weight)
+        return self._current(scope, metrics, tf.reduce_any(valid))
+
+    def _current(self, scope, metrics, known):
+        return [
+            tf.where(known, tf.cast(scope.get_current_value(v), old.dtype), old)
+            for v, old in zip(self.metrics, metrics)
+        ]
+
+
+def _repeated(values, members):
+    """Repeat a batch for each member."""
+    if values is None:
+        return None
+    values = tf.convert_to_tensor(values)
+    repeats = tf.concat([[members], tf.ones_like(tf.shape(values)[1:])], 0)
+    return tf.tile(values, repeats)
+
+
+def _over_members(variable, values, count):
+    """Return the mean over valid members; of integers, such as seeds, the first's."""
+    old = tf.convert_to_tensor(variable.value)
+    if not old.dtype.is_floating:
+        return tf.where(count > 0.0, tf.cast(values[0], old.dtype), old)
+    mean = tf.reduce_sum(values, axis=0) / tf.cast(tf.maximum(count, 1.0), old.dtype)
+    return tf.where(count > 0.0, mean, old)

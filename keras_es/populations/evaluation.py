@@ -1,0 +1,51 @@
+"""What a population of members said of a batch."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from keras_es.distribution import collectives
+
+
+@dataclasses.dataclass
+class Evaluation:
+    """What a population said.
+
+    Attributes:
+        fitness: [n] fitness of the members (lower is better).
+        valid: [n] booleans, whether loss and fitness are finite.
+        gradients: Mean gradient over valid members, for each trainable variable.
+        guidance: Mean of `MaskOptimizer.unit_guidance` for each masked weight, or None;
+            in pure evolution what noise on outputs found.
+        active: Union of the valid members' masks for each masked weight, boolean of
+            the kernel's shape.
+        state: New values of the population's `touched` variables: moving statistics
+            and seeds.
+        metrics: New values of the metrics' variables, which hold the part of each
+            replica.
+    """
+
+    fitness: object
+    valid: object
+    gradients: list
+    guidance: list | None
+    active: list
+    state: list
+    metrics: list
+
+    def over_replicas(self):
+        """Return what all replicas found together; each keeps its gradients."""
+        if collectives.replica_count() == 1:
+            return self
+        members = tf.stack([self.fitness, tf.cast(self.valid, tf.float32)], axis=1)
+        members = collectives.gather_replicas(members)
+        means = iter(
+            collectives.mean_over_replicas(v for v in self.state if v.dtype.is_floating)
+        )
+        return dataclasses.replace(
+            self,
+            fitness=members[:, 0],
+            valid=members[:, 1] > 0.0,
+            active=collectives.any_over_replicas(self.active),
+            state=[next(means) if v.dtype.is_floating else v for v in self.state],
+        )

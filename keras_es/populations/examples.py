@@ -1,0 +1,134 @@
+"""Members see the examples of a batch that have most to say.
+
+Of a network that is right about most examples the rest decide where it goes. Whoever
+evaluates hundreds of members can afford to look first: the mean is called once with
+the whole batch, and members with few of its examples, drawn by their losses.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_es import _compat
+from keras_es.distribution.collectives import replica_index
+from keras_es.ops import importance, noise
+from keras_es.populations.member import each_times, weighted_fitness
+
+
+def fitness_parts(model, batch, y_pred, values=None):
+    """Return the part of the fitness that hangs on each example, [examples].
+
+    Args:
+        model: Compiled model.
+        batch: (x, y, sample_weight).
+        y_pred: Outputs.
+        values: None for the model's loss, or what a fitness function said of the
+            examples, times their weights: [examples, ...], or one number for all.
+
+    Returns:
+        [examples] parts whose sum is the fitness, or None where it has no parts.
+    """
+    x, y, sample_weight = batch
+    ones = tf.ones((batch_size(x),))
+    if values is not None:
+        if values.shape.rank == 0:
+            return None
+        axes = list(range(1, values.shape.rank))
+        return tf.reduce_mean(values, axis=axes) / tf.reduce_sum(ones)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(ones)
+        weight = times_weights(ones, y_pred, sample_weight)
+        loss = _compat.compute_loss(model, x, y, y_pred, weight)
+        loss = _compat.unscale_loss_for_distribution(loss)
+    # A loss is linear in the weights of its examples: sum_b w_b l_b.
+    return tape.gradient(loss, ones)
+
+
+def batch_size(x):
+    """Return the number of examples of a structure of inputs, a scalar tensor."""
+    return tf.shape(first_input(x))[0]
+
+
+def first_input(x):
+    """Return the first tensor of a structure of inputs."""
+    return next(i for i in keras.tree.flatten(x) if i is not None)
+
+
+def times_weights(factors, y_pred, sample_weight):
+    """Return the weights of examples times factors of theirs.
+
+    Args:
+        factors: [examples].
+        y_pred: Outputs, whose structure tells that of the weights.
+        sample_weight: Weights, or None.
+    """
+    if sample_weight is None:
+        return keras.tree.map_structure(lambda p: _of_rank(factors, p), y_pred)
+    return keras.tree.map_structure(
+        lambda w: each_times(tf.cast(w, factors.dtype), factors), sample_weight
+    )
+
+
+def _of_rank(factors, y_pred):
+    """Give factors of examples the rank of the losses of an output: one axis less."""
+    return tf.reshape(factors, [-1] + [1] * (y_pred.shape.rank - 2))
+
+
+def mean_outputs(model, x):
+    """Return what the mean of the search says of a batch, as `predict` would."""
+    with keras.StatelessScope(collect_losses=True):
+        return _compat.forward(model, x, training=False)
+
+
+def sample_examples(model, batch, y_pred):
+    """Draw the examples that members see.
+
+    Args:
+        model: Compiled model, whose optimizer has `sampled_examples`.
+        batch: (x, y, sample_weight).
+        y_pred: Outputs of the mean for them.
+
+    Returns:
+        (x, y, sample_weight) of the examples drawn, their weights times 1/(n p); the
+        batch itself if it is known to be no larger than what would be drawn.
+
+    Raises:
+        ValueError: If the fitness is one number for all examples.
+    """
+    x, y, sample_weight = batch
+    optimizer, count = model.optimizer, model.optimizer.sampled_examples
+    known = first_input(x).shape[0]
+    if known is not None and known <= count:
+        return batch
+    values = None
+    if optimizer.fitness is not None:
+        values = weighted_fitness(optimizer.fitness, y, y_pred, sample_weight)
+        if values.shape.rank == 0:
+            raise ValueError(
+                "`sampled_examples` draws examples by their own losses and weighs "
+                "them: `fitness` must return a value for each example. Leave "
+                "`sampled_examples` out for a fitness of all examples together. "
+                f"Received: sampled_examples={count}, fitness={optimizer.fitness!r}"
+            )
+    parts = fitness_parts(model, batch, y_pred, values)
+    if parts is None:  # A loss of no examples, such as a regularizer alone.
+        parts = tf.zeros((batch_size(x),))
+    probability = importance.probabilities(parts)
+    if known is None:  # Fewer, or none, on a replica's last batch.
+        count = tf.minimum(count, batch_size(x))
+    points = (tf.range(count, dtype=tf.float32) + _offset(optimizer)) / tf.cast(
+        count, tf.float32
+    )
+    index = importance.systematic_sample(probability, points)
+    drawn = keras.tree.map_structure(
+        lambda t: None if t is None else tf.gather(t, index), batch
+    )
+    y_pred = keras.tree.map_structure(lambda t: tf.gather(t, index), y_pred)
+    factors = importance.weights(probability, index)
+    return (*drawn[:2], times_weights(factors, y_pred, drawn[2]))
+
+
+def _offset(optimizer):
+    """Draw the scalar in [0, 1) that shifts the points of this generation."""
+    key = noise.stream_key(optimizer.seed, "examples")
+    seed = noise.counter_seed(key, optimizer.generation.value, replica_index())
+    return noise.uniform((1,), seed)[0]

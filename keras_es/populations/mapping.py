@@ -1,0 +1,91 @@
+"""Calling a function for each member: all at once, or one after the other."""
+
+import tensorflow as tf
+
+from keras_es.populations.vectorizing import can_be_vectorized, depending_on
+
+
+def map_members(function, elements, vectorize):
+    """Map over the first axis.
+
+    Args:
+        function: Of one element, which evaluates a member.
+        elements: List of tensors with a first axis of members.
+        vectorize: Whether all at once, or one after the other.
+    """
+    if vectorize:
+        return tf.vectorized_map(function, elements)
+    members = elements[0].shape[0]
+    if members > 2:  # A loop, for one copy of the graph each would be large.
+        return map_in_turn(lambda i, _: (function(_row(elements, i)), ()), members)[0]
+    results = [function(_row(elements, i)) for i in range(members)]
+    return tf.nest.map_structure(lambda *values: tf.stack(values), *results)
+
+
+def _row(elements, i):
+    return [e[i] for e in elements]
+
+
+def members_can_be_vectorized(function, elements):
+    """Tell whether `map_members` can evaluate all at once, by what is computed.
+
+    The function is called with the first member; its results are not used.
+    """
+    if not tf.inside_function():
+        return True  # Not compiled by XLA, which alone refuses loops.
+    first = _row(elements, 0)
+    function(first)
+    return can_be_vectorized(depending_on(*first))
+
+
+def join(tensor):
+    """Make one axis of the first two."""
+    if tensor.shape[2:].is_fully_defined():
+        return tf.reshape(tensor, (-1, *tensor.shape[2:]))
+    return tf.reshape(tensor, tf.concat([[-1], tf.shape(tensor)[2:]], axis=0))
+
+
+def map_in_turn(function, count, state=()):
+    """Return the stacked results of function(0) ... function(count - 1), one by one.
+
+    Args:
+        function: (i, state) -> (results, state).
+        count: Number of calls.
+        state: Structure of tensors that the first call gets.
+
+    Returns:
+        (results, state): results with a first axis of calls, and the last state.
+    """
+
+    def put(results, i, values):
+        return tf.nest.map_structure(
+            lambda r, v: tf.tensor_scatter_nd_update(r, [[i]], v[None]), results, values
+        )
+
+    def body(i, results, state):
+        values, state = function(i, state)
+        return i + 1, put(results, i, values), state
+
+    spec, first = _result_spec(function, state), 0
+    if all(s.shape.is_fully_defined() for s in tf.nest.flatten(spec)):
+        results = tf.nest.map_structure(
+            lambda s: tf.zeros((count, *s.shape), s.dtype), spec
+        )
+    else:  # The last batch is smaller: the first call tells its size.
+        values, state = function(tf.constant(0), state)
+        results = tf.nest.map_structure(lambda v: _rows_like(v, count), values)
+        results, first = put(results, 0, values), 1
+    loop = (tf.constant(first), results, state)
+    return tf.while_loop(lambda i, *_: i < count, body, loop, parallel_iterations=1)[1:]
+
+
+def _rows_like(value, count):
+    zeros = tf.zeros(tf.concat([[count], tf.shape(value)], axis=0), value.dtype)
+    return tf.ensure_shape(zeros, (count, *value.shape))
+
+
+def _result_spec(function, state):
+    """Trace a function on the side for the shapes of its results; nothing runs."""
+    traced = tf.function(lambda i: function(i, state)[0], autograph=False)
+    spec = tf.TensorSpec((), tf.int32)
+    return traced.get_concrete_function(spec).structured_outputs

@@ -1,0 +1,1 @@
+"""What a run of `train.py` is: settings, files, checkpoints, the loop."""

@@ -1,0 +1,237 @@
+"""The train step of models whose masks move: `ESMixin`, `ESModel`, `ESSequential`."""
+
+import keras
+import tensorflow as tf
+
+from keras_es import _compat
+from keras_es.distribution.collectives import is_chosen
+from keras_es.distribution.trainer import Replicated
+from keras_es.layers import tree
+from keras_es.optimizers.base import MaskOptimizer
+from keras_es.training.step import Step
+
+_SEED = "random_state_"
+
+
+class ESMixin(Replicated):
+    """Put before `keras.Model` to train masks by a `MaskOptimizer` through `fit`.
+
+    With any other optimizer the model trains as in plain Keras, with its masks fixed.
+    The deployed masks are current after every step, so `evaluate`, `predict`, `save`
+    and `export` need no callback.
+
+    A subclassed model that holds masked layers swapped in by `sparsify` must pass
+    the config of `super().get_config()` on, so that they are swapped again on load.
+
+    Example:
+
+    ```python
+    class MyModel(keras_es.ESMixin, keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = keras_es.layers.MaskedDense(64, sparsity=0.9)
+            self.out = keras.layers.Dense(10)
+
+        def call(self, x):
+            return self.out(self.hidden(x))
+    ```
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile="auto",
+        auto_scale_loss=True,
+    ):
+        """Configure training, as `keras.Model.compile`.
+
+        Args:
+            optimizer: A `keras_es.optimizers` object, or any Keras optimizer.
+            loss: See Keras.
+            loss_weights: See Keras.
+            metrics: See Keras.
+            weighted_metrics: See Keras.
+            run_eagerly: See Keras.
+            steps_per_execution: See Keras.
+            jit_compile: True, False or "auto": XLA where it wins. On CPU that is
+                for models without convolutions; convolutions are slower under
+                XLA there. Under a distribution strategy the members are compiled
+                inside each replica.
+            auto_scale_loss: Under `mixed_float16`, wrap the optimizer that trains
+                the weights in a `LossScaleOptimizer`.
+
+        Raises:
+            ValueError: If a `MaskOptimizer` is inside a `LossScaleOptimizer`.
+        """
+        optimizer = keras.optimizers.get(optimizer)
+        inner = _compat.innermost_optimizer(optimizer)
+        if isinstance(inner, MaskOptimizer):
+            if inner is not optimizer:
+                raise ValueError(
+                    "Loss scaling belongs to the optimizer of the weights: "
+                    f"{type(inner).__name__}(keras.optimizers.LossScaleOptimizer("
+                    f"...)). Received: optimizer={type(optimizer).__name__}"
+                    f"({type(inner).__name__}(...))"
+                )
+            if auto_scale_loss and self.dtype_policy.name == "mixed_float16":
+                optimizer.scale_inner_loss()
+            auto_scale_loss = False
+        if jit_compile == "auto":
+            jit_compile = not run_eagerly and xla_wins(self)
+        # Keras cannot compile the step under a strategy, whose collectives XLA does
+        # not know; what each replica does with its members it can.
+        replicated = is_chosen(self.distribute_strategy)
+        has_members = isinstance(inner, MaskOptimizer)
+        self._jit_compile_members = bool(jit_compile) and (replicated or has_members)
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            loss_weights=loss_weights,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=bool(jit_compile) and not replicated,
+            auto_scale_loss=auto_scale_loss,
+        )
+
+    def get_compile_config(self):
+        """Return what `compile` was given.
+
+        Builds the optimizer's state: `compile_from_config` does so as well, and a
+        file must hold what is then loaded.
+        """
+        if isinstance(getattr(self, "optimizer", None), MaskOptimizer) and self.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().get_compile_config()
+
+    def compile_from_config(self, config):
+        """Compile from a saved config, and build the optimizer's state."""
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**config)
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, data):
+        """Run one step: ask, evaluate members, tell (see `MaskOptimizer`)."""
+        if not self.has_members():
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        return Step(self, self._jit_compile_members).run(x, y, sample_weight)
+
+    def make_train_function(self, force=False):
+        """Compile the train step; `Step` itself compiles what XLA is to compile."""
+        jit_compile = self.jit_compile
+        if self.has_members():
+            self.jit_compile = False
+        try:
+            return super().make_train_function(force)
+        finally:
+            self.jit_compile = jit_compile
+
+    def has_members(self):
+        """Tell whether the optimizer evaluates a population."""
+        return isinstance(getattr(self, "optimizer", None), MaskOptimizer)
+
+    def get_config(self):
+        """Return the model's config with the masks of its layers."""
+        config = super().get_config()
+        masks = tree.mask_map(self)
+        if masks:
+            config["mask_map"] = masks
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Make the model from its config and swap masked layers in again.
+
+        A subclassed model has no weights yet; `build_from_config` swaps them there.
+        """
+        config = dict(config)
+        masks = config.pop("mask_map", None)
+        model = super().from_config(config, custom_objects=custom_objects)
+        if masks and model.built:
+            tree.apply_mask_map(model, masks)
+        return model
+
+    def get_build_config(self):
+        """Return what `build_from_config` needs, with the masks of the layers."""
+        config = super().get_build_config()
+        masks = tree.mask_map(self)
+        if config is not None and masks:
+            config = {**config, "mask_map": masks}
+        return config
+
+    def build_from_config(self, config):
+        """Build the model, then swap masked layers in again."""
+        config = dict(config)
+        masks = config.pop("mask_map", None)
+        super().build_from_config(config)
+        if masks:
+            tree.apply_mask_map(self, masks)
+
+    def save_own_variables(self, store):
+        """Save the model's own variables and the states of all random generators.
+
+        Keras leaves those of Dropout and the like out of its files; training would
+        go on with other noise.
+        """
+        super().save_own_variables(store)
+        for i, state in enumerate(tree.seed_states(self)):
+            store[f"{_SEED}{i}"] = state.numpy()
+
+    def load_own_variables(self, store):
+        """Load what `save_own_variables` saved."""
+        saved = {key: store[key] for key in store.keys()}
+        for i, state in enumerate(tree.seed_states(self)):
+            # A file of a model that is not an `ESModel` has none: noise begins anew.
+            value = saved.pop(f"{_SEED}{i}", None)
+            if value is not None:
+                state.assign(value)
+        super().load_own_variables(saved)
+
+
+def xla_wins(model):
+    """Tell whether `jit_compile="auto"` compiles this model.
+
+    Not if Keras knows that it cannot be compiled, nor on CPU if it has convolutions:
+    they take twice as long under XLA there (docs/design.md has the measurements).
+    """
+    if not _compat.model_supports_jit(model):
+        return False
+    if any(d.device_type != "CPU" for d in tf.config.list_physical_devices()):
+        return True
+    convolution = keras.src.layers.convolutional.base_conv.BaseConv
+    depthwise = keras.layers.DepthwiseConv2D
+    return not any(
+        isinstance(layer, (convolution, depthwise)) for _, layer in tree.walk(model)
+    )
+
+
+@keras.saving.register_keras_serializable(package="keras_es")
+class ESModel(ESMixin, keras.Model):
+    """A functional model whose masks can be trained; what `sparsify` returns.
+
+    Args:
+        *args: As `keras.Model`: inputs and outputs.
+        **kwargs: As `keras.Model`.
+    """
+
+
+@keras.saving.register_keras_serializable(package="keras_es")
+class ESSequential(ESMixin, keras.Sequential):
+    """A sequential model whose masks can be trained; what `sparsify` returns.
+
+    Args:
+        *args: As `keras.Sequential`: layers.
+        **kwargs: As `keras.Sequential`.
+    """
