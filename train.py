@@ -142,9 +142,9 @@ def build(config, data):
 
 def compiles(jit_compile, model):
     """Return whether XLA compiles the step; by default where it is faster."""
-    from keras_es import training
+    from keras_es.training.model import xla_wins
 
-    return jit_compile == "true" or jit_compile == "auto" and training.xla_wins(model)
+    return jit_compile == "true" or jit_compile == "auto" and xla_wins(model)
 
 
 def pattern(block_shape):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_es import datasets
+from keras_es.datasets import images as image_data
 from keras_es.datasets import tfds
 
 
@@ -81,7 +82,7 @@ def test_shift_and_flip_against_numpy():
     rng = np.random.default_rng(0)
     images = rng.integers(1, 255, [3, 6, 5, 2]).astype("uint8")
     shifts, flips = np.array([[4, 4], [0, 8], [7, 1]]), np.array([True, False, True])
-    moved = datasets._shift_and_flip(images, shifts.astype("int32"), flips).numpy()
+    moved = image_data._shift_and_flip(images, shifts.astype("int32"), flips).numpy()
     np.testing.assert_array_equal(moved[0], images[0, :, ::-1])
     for image, result, (row, column), flip in zip(
         images, moved, shifts, flips, strict=True
@@ -92,7 +93,7 @@ def test_shift_and_flip_against_numpy():
 
 
 def test_augmentation_flips_about_half_and_shifts_within_bounds():
-    shifts, flips = datasets._augmentation(np.array([0, 0], "int64"), 4000)
+    shifts, flips = image_data._augmentation(np.array([0, 0], "int64"), 4000)
     assert abs(np.mean(flips) - 0.5) < 5 * 0.5 / np.sqrt(4000)
     assert set(np.unique(shifts)) == set(range(9))
 
@@ -108,14 +109,14 @@ def test_test_batches_prefer_one_size(examples, asked, sizes):
 
 
 def test_data_dir_may_hold_a_tensorflow_datasets_folder(tmp_path, monkeypatch):
-    monkeypatch.delenv(datasets.DATA_DIR_VARIABLE, raising=False)
-    assert datasets._resolve_data_dir(None) is None
-    assert datasets._resolve_data_dir(tmp_path) == str(tmp_path)
+    monkeypatch.delenv(image_data.DATA_DIR_VARIABLE, raising=False)
+    assert image_data._resolve_data_dir(None) is None
+    assert image_data._resolve_data_dir(tmp_path) == str(tmp_path)
     nested = tmp_path / "tensorflow_datasets"
     nested.mkdir()
-    assert datasets._resolve_data_dir(tmp_path) == str(nested)
-    monkeypatch.setenv(datasets.DATA_DIR_VARIABLE, str(tmp_path))
-    assert datasets._resolve_data_dir(None) == str(nested)
+    assert image_data._resolve_data_dir(tmp_path) == str(nested)
+    monkeypatch.setenv(image_data.DATA_DIR_VARIABLE, str(tmp_path))
+    assert image_data._resolve_data_dir(None) == str(nested)
 
 
 @pytest.fixture
@@ -174,8 +175,8 @@ def test_sizes_in_memory():
     [("mnist", (28, 28, 1), (60000, 10000)), ("cifar10", (32, 32, 3), (50000, 10000))],
 )
 def test_real_data_sets(name, shape, sizes, quiet_tfds):
-    if not os.environ.get(datasets.DATA_DIR_VARIABLE):
-        pytest.skip(f"{datasets.DATA_DIR_VARIABLE} does not name a folder of data")
+    if not os.environ.get(image_data.DATA_DIR_VARIABLE):
+        pytest.skip(f"{image_data.DATA_DIR_VARIABLE} does not name a folder of data")
     try:
         data = datasets.load(name)
     except FileNotFoundError as error:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from benchmarks.pure import suites, training
-from keras_es import datasets
+from keras_es.datasets import images as image_data
 
 SHORT = {
     # Of 4,000 generations, for 0.93.
@@ -25,8 +25,8 @@ SHORT = {
 @pytest.mark.data
 @pytest.mark.parametrize("suite", [*SHORT])
 def test_a_short_run_learns(suite):
-    if not os.environ.get(datasets.DATA_DIR_VARIABLE):
-        pytest.skip(f"{datasets.DATA_DIR_VARIABLE} is not set")
+    if not os.environ.get(image_data.DATA_DIR_VARIABLE):
+        pytest.skip(f"{image_data.DATA_DIR_VARIABLE} is not set")
     generations, threshold = SHORT[suite]
     (method, config), *_ = suites.SUITES[suite].methods.items()
     config = {key: value for key, value in config.items() if key != "generations"}
