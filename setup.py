@@ -48,7 +48,7 @@ setup(
         "matplotlib",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist", "ruff>=0.6", "mypy>=1.11"],
+        "test": ["pytest>=8", "ruff>=0.6", "mypy>=1.11"],
         # The native ops of the last tensorflow-io load on TensorFlow 2.16 and 2.17
         # only, and it has no wheels for Python 3.13.
         "audio": ["tensorflow-io==0.37.1", "tensorflow<2.18"],

@@ -48,7 +48,7 @@ CASES = [
         54,
         "SNES",
         id="ResNet50",
-        marks=[pytest.mark.slow, pytest.mark.repeats],
+        marks=pytest.mark.slow,
     ),
     pytest.param(transformer, 13, "GuidedES", id="transformer"),
 ]

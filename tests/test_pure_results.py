@@ -21,7 +21,6 @@ SHORT = {
 
 
 @pytest.mark.slow
-@pytest.mark.repeats  # what is learnt does not depend on TensorFlow
 @pytest.mark.data
 @pytest.mark.parametrize("suite", [*SHORT])
 def test_a_short_run_learns(suite):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.distribution.launch import ROOT
 
-COUNTS = [2, pytest.param(4, marks=pytest.mark.repeats)]
+COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
 
 PREAMBLE = """
 import keras

@@ -24,7 +24,7 @@ PLAIN = ("plain", "plain, steps_per_execution", "plain, unknown length")
 SCRIPT = pathlib.Path(worker.__file__)
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.repeats)])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def results(request, tmp_path_factory):
     """Returns a function from a case to what each worker found."""
     folder = tmp_path_factory.mktemp(f"workers{request.param}")

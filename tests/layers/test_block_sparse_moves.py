@@ -1,5 +1,7 @@
 """Optimizers of masks move the blocks of block-sparse layers."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from tests.layers.block_sparse_layers import (
     dense,
     gru,
     weights_of,
-    with_and_without_xla,
 )
+from tests.marks import slow_unless
 
 
 def adam():
@@ -25,7 +27,6 @@ METHODS = {
     "bernoulli_nes": lambda w: optimizers.BernoulliNES(w, 4, score_optimizer=adam()),
     "guided_es": lambda w: optimizers.GuidedES(w, 4, score_optimizer=adam()),
 }
-every_method = pytest.mark.parametrize("method", METHODS)
 
 
 def data(shape, n=64, seed=0):
@@ -34,7 +35,7 @@ def data(shape, n=64, seed=0):
     return x, np.tanh(x.reshape(n, -1)[:, :2] + x.reshape(n, -1)[:, -2:])
 
 
-def trained(layer, shape, method, jit=True, epochs=10):
+def trained(layer, shape, method, jit=False, epochs=10):
     """Train a layer and a head; return the model, its history and the data."""
     model = keras_es.ESSequential([keras.Input(shape), layer, keras.layers.Dense(2)])
     optimizer = METHODS[method](keras.optimizers.Adam(0.01))
@@ -52,8 +53,11 @@ def assert_exact(weight):
     assert np.isfinite(weight.kernel.numpy()).all()
 
 
-@every_method
-@with_and_without_xla
+KEPT = [*((method, False) for method in METHODS), ("snes", True)]
+BOTH = itertools.product(METHODS, [False, True])
+
+
+@pytest.mark.parametrize("method, jit", slow_unless(KEPT, BOTH))
 def test_blocks_move_and_stay_exact(method, jit):
     layer = dense(activation="relu")
     model, history, (x, y) = trained(layer, (40,), method, jit)
@@ -72,8 +76,7 @@ def test_blocks_move_and_stay_exact(method, jit):
 @pytest.mark.parametrize("method", ["snes", "guided_es"])
 def test_both_kernels_of_a_gru_move(method):
     layer = gru()
-    # Not under XLA: compiling the gradient of the loop takes longer than all the rest.
-    _, history, _ = trained(layer, (4, 24), method, jit=False)
+    _, history, _ = trained(layer, (4, 24), method)
     before = gru()
     before.build((None, 4, 24))
     for new, old in zip(weights_of(layer), weights_of(before)):
@@ -133,7 +136,7 @@ def test_a_masked_and_a_block_sparse_layer_move_together():
     model = keras_es.ESSequential(
         [keras.Input((40,)), masked, layer, keras.layers.Dense(2)]
     )
-    model.compile(optimizers.SNES("adam", population_size=4), "mse")
+    model.compile(optimizers.SNES("adam", 4), "mse", jit_compile=False)
     x, y = data((40,))
     model.fit(x, y, batch_size=16, epochs=5, verbose=0)
     assert_exact(weights_of(layer)[0])

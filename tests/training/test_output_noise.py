@@ -10,6 +10,7 @@ import keras_es
 from keras_es.noise import outputs as output_noise
 from keras_es.ops import noise, philox
 from keras_es.optimizers import SNES, OpenES
+from tests.marks import slow
 from tests.reference import problems, pure
 from tests.training.common import images
 
@@ -183,8 +184,8 @@ def test_layers_with_few_positions_and_no_regularizer_are_chosen():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"jit_compile": True},
-        {"members_per_chunk": 2},
+        slow({"jit_compile": True}),
+        slow({"members_per_chunk": 2}),
         {"members_per_chunk": 4, "jit_compile": True},
     ],
     ids=str,
@@ -194,7 +195,7 @@ def test_xla_and_chunks_change_nothing(settings):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_the_last_batch_may_be_smaller(jit_compile):
     model = trained(batch_size=7, jit_compile=jit_compile, members_per_chunk=4)
     assert all(np.isfinite(w).all() for w in model.get_weights())

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_es
 from keras_es.optimizers import SNES, Alopex, OpenES, SepCMAES
+from tests.marks import slow
 from tests.reference import problems, pure
 
 NAMES = pytest.mark.parametrize("name", pure.NAMES)
@@ -242,9 +243,9 @@ def by_an_operation_that_is_not_vectorized(y, y_pred):
     "name, fitness",
     [
         ("open_es", by_argmax),
-        ("open_es", by_an_operation_that_is_not_vectorized),
+        slow("open_es", by_an_operation_that_is_not_vectorized),
         ("genetic_algorithm", by_an_operation_that_is_not_vectorized),
-        ("alopex", by_an_operation_that_is_not_vectorized),
+        slow("alopex", by_an_operation_that_is_not_vectorized),
     ],
 )
 def test_any_operation_may_be_in_the_fitness_under_xla(name, fitness):
@@ -328,7 +329,7 @@ def test_several_generations_in_one_execution_are_the_same(name):
     "name, recurrent, jit_compile",
     [
         ("open_es", False, False),
-        ("open_es", False, True),
+        slow("open_es", False, True),
         ("open_es", True, True),
         ("genetic_algorithm", False, False),
     ],

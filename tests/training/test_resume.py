@@ -1,16 +1,16 @@
 """Training that was saved and loaded goes on as if it had not been interrupted."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_es.optimizers import OPTIMIZERS, SNES
+from tests.marks import slow_unless
 from tests.reference.problems import SCHEDULES
 from tests.training.common import compiled, data, sgd, sparse_mlp
-
-jit = pytest.mark.parametrize("jit_compile", [False, True], ids=["plain", "xla"])
-every = pytest.mark.parametrize("method", OPTIMIZERS)
 
 
 def stateful_mlp():
@@ -66,8 +66,13 @@ def make(method, jit_compile=False):
     return model
 
 
-@every
-@jit
+# Under XLA in the fast tests: the one that has all there is, a population, held
+# members and guidance.
+KEPT = [*((method, False) for method in OPTIMIZERS), ("guided_es", True)]
+BOTH = itertools.product(OPTIMIZERS, [False, True])
+
+
+@pytest.mark.parametrize("method, jit_compile", slow_unless(KEPT, BOTH))
 def test_save_and_load_in_the_middle(method, jit_compile, tmp_path):
     whole = make(method, jit_compile)
     train(whole, 1)

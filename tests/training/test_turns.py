@@ -6,6 +6,7 @@ import pytest
 
 import keras_es
 from keras_es.optimizers import SNES, BernoulliNES, GuidedES, OpenES
+from tests.marks import slow, slow_unless
 from tests.reference import problems
 from tests.training.common import compiled, cross_entropy, data, mlp, sgd, sparse_mlp
 
@@ -30,8 +31,12 @@ def after_generations(model, generations):
     return [m.mask_scores.numpy() for m in keras_es.masked_weights(model)]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("members, held", [(2, 1), (2, 3), (4, 1), (4, 2), (8, 2)])
+SPLITS = [(2, 1), (2, 3), (4, 1), (4, 2), (8, 2)]
+KEPT = [(2, 3, False), (4, 2, True), (8, 2, False)]
+ALL = [(*split, jit_compile) for split in SPLITS for jit_compile in (False, True)]
+
+
+@pytest.mark.parametrize("members, held, jit_compile", slow_unless(KEPT, ALL))
 def test_turns_are_one_generation_of_all_members(members, held, jit_compile):
     want = after_generations(frozen_weights(SNES, members_per_step=8), 3)
     model = frozen_weights(SNES, members_per_step=members, steps_per_pair=held)
@@ -72,7 +77,7 @@ def test_scores_and_deployed_masks_move_at_the_end_of_a_generation():
     assert moves == [False, False, True, False] * 2 + [False, False, True]
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3, 5])
+@pytest.mark.parametrize("stop", [slow(1), slow(2), 3, slow(5)])
 def test_resume_in_the_middle_of_a_generation_is_exact(stop, tmp_path):
     x, y = data()
 
