@@ -111,7 +111,7 @@ class WeightNoise:
         """Return, for each weight, the signs [pairs, columns]."""
         drawn = []
         for variable, key in zip(self.variables, self._sign_keys):
-            columns = variable.shape[-1] if variable.shape else 1
+            columns = variable.shape[-1] if len(variable.shape) else 1
             second, word = philox.stream(key, generation, pairs)
             position = (second[:, None], word[:, None])
             drawn.append(philox.signs((1, columns), position))
@@ -125,7 +125,7 @@ class WeightNoise:
             multipliers: For each weight, a scalar or [columns].
         """
         return [
-            tf.reshape(m, m.shape if v.shape else ()) * p.value(f)
+            tf.reshape(m, m.shape if len(v.shape) else ()) * p.value(f)
             for p, f, m, v in zip(
                 self.perturbations, factors, multipliers, self.variables
             )
@@ -145,7 +145,7 @@ class WeightNoise:
         values = []
         for p, f, m, v in zip(self.perturbations, factors, multipliers, self.variables):
             columns = m.shape[2] if m.shape.rank == 3 else 1
-            axes = (1,) * (len(v.shape) - 1) + (columns,) * bool(v.shape)
+            axes = (1,) * (len(v.shape) - 1) + (columns,) * (len(v.shape) > 0)
             m = tf.reshape(m, (draws, -1, *axes))
             noise = m * p.values(f)[:, None]
             values.append(tf.reshape(noise, (-1, *v.shape)))

@@ -37,6 +37,32 @@ def baseline(fitness, valid, antithetic_shared):
     return ops.where(valid, centred, float("inf"))
 
 
+def in_single_precision(losses, by_rank):
+    """Return float64 losses as float32 ones that a strategy takes alike.
+
+    float32 cannot tell 1e9 + 1 from 1e9 + 2, and has no 1e39.
+
+    Args:
+        losses: [n] float64 losses; NaN and infinity for members that failed.
+        by_rank: True if only their order counts: each becomes the number of losses
+            below it. Else the lowest is subtracted from all, which changes none of
+            their differences.
+
+    Returns:
+        [n] float32 losses; +inf for members that failed.
+    """
+    infinity = ops.cast(float("inf"), losses.dtype)
+    known = ops.where(ops.isfinite(losses), losses, infinity)
+    if by_rank:
+        below = ops.expand_dims(known, 0) < ops.expand_dims(known, 1)
+        told = ops.sum(ops.cast(below, "float32"), axis=1)
+    else:
+        lowest = ops.min(known)
+        known = known - ops.where(ops.isfinite(lowest), lowest, 0.0)
+        told = ops.cast(known, "float32")
+    return ops.where(ops.isfinite(losses), told, float("inf"))
+
+
 def _spread_over_ties(fitness, table):
     """Give rank r the entry table[r]; equal losses share the mean of their entries."""
     n = fitness.shape[0]
@@ -143,6 +169,9 @@ SHAPINGS = {
     "standardize": standardize,
     "raw": raw,
 }
+
+BY_RANK = (centered_rank, nes, best_only)
+"""Those that see only the order of the losses."""
 
 
 def get(identifier):

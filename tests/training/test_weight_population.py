@@ -212,6 +212,19 @@ def test_members_that_share_a_draw_have_the_law_of_independent_ones():
     assert np.abs(covariance - np.eye(flat.shape[1])).max() < 6 * np.sqrt(2 / 600)
 
 
+@pytest.mark.parametrize("pairs_per_draw", [1, 2])
+def test_a_weight_that_is_one_number_has_noise_like_others(pairs_per_draw):
+    number, vector = keras.Variable(0.0), keras.Variable(np.zeros(1, "float32"))
+    noise = WeightNoise([number, vector], pairs_per_draw=pairs_per_draw)
+    members, other = noise.members(0, 4, [0.5, 0.5])
+    assert members.shape == (8 * pairs_per_draw,) and other.shape[1:] == (1,)
+    np.testing.assert_allclose(members[0::2], -members[1::2])
+    factors, multipliers = noise.draw(0, tf.range(4), [0.5, 0.5])
+    factors = [[f[0] for f in parts] for parts in factors]
+    first, _ = noise.value(factors, [m[0, 0] for m in multipliers])
+    assert first.shape == () and first == members[0]
+
+
 def test_updates_of_members_are_averaged():
     model = keras.Sequential(
         [keras.Input((4,)), layers.Dense(3), layers.BatchNormalization()]

@@ -44,6 +44,7 @@ class SepCMAES(EvolutionStrategy):
     mirrored = False
     separable = True
     needs_none = True
+    by_rank = True
 
     def __init__(
         self,

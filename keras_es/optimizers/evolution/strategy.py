@@ -144,6 +144,11 @@ class EvolutionStrategy(OrthogonalPairs, RankedPairs):
             sigma = self.default_weight_sigma if self.pure else 0.3
         self.sigma = check_schedule("sigma", sigma)
 
+    @property
+    def by_rank(self):
+        """Whether of the losses only their order counts."""
+        return self.fitness_shaping in shaping.BY_RANK
+
     def build(self, variables):
         """Create the state of the search, and of the turns that members take."""
         if self.built:

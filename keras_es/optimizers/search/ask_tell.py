@@ -2,9 +2,14 @@
 
 import tensorflow as tf
 
+from keras_es.ops import fitness as shaping
+
 
 class AskTell:
     """Mixin of methods that can evolve weights (`EvolvesWeights`)."""
+
+    by_rank = False
+    """Whether of the losses only their order counts."""
 
     def ask(self):
         """Return the population: a tensor [n, *shape] for each searched variable.
@@ -17,12 +22,14 @@ class AskTell:
         """Move what is searched by the losses of the population of `ask`.
 
         Args:
-            fitness: [n] losses, lower is better; NaN and infinity rank worst.
+            fitness: [n] losses, lower is better; NaN and infinity rank worst. They
+                are compared in float64.
 
         Raises:
             ValueError: If it has another shape.
         """
-        fitness = tf.cast(tf.convert_to_tensor(fitness), tf.float32)
+        fitness = tf.convert_to_tensor(fitness, dtype_hint=tf.float64)
+        fitness = tf.cast(fitness, tf.float64)
         if tuple(fitness.shape) != (self.population_size,):
             raise ValueError(
                 f"`fitness` must have shape [{self.population_size}], the loss of each "
@@ -31,6 +38,7 @@ class AskTell:
         self._traced("tell", self._tell)(fitness)
 
     def _tell(self, fitness):
+        fitness = shaping.in_single_precision(fitness, self.by_rank)
         valid = tf.math.is_finite(fitness)
         ok = tf.reduce_any(valid)
         self.count_step(valid, ok)
