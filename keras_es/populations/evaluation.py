@@ -13,7 +13,7 @@ class Evaluation:
 
     Attributes:
         fitness: [n] fitness of the members (lower is better).
-        valid: [n] booleans, whether loss and fitness are finite.
+        valid: [n] booleans, whether loss, fitness and gradients are finite.
         gradients: Mean gradient over valid members, for each trainable variable.
         guidance: Mean of `MaskOptimizer.unit_guidance` for each masked weight, or None;
             in pure evolution what noise on outputs found.

