@@ -44,9 +44,7 @@ class Population:
         self.missing = set()
         # A scaled gradient may overflow (float16): its optimizer then skips the step
         # and lowers the scale, for which it has to see it.
-        self.checks_gradients = (
-            model.check_gradients and not self.optimizer.scales_loss
-        )
+        self.checks_gradients = model.check_gradients and not self.optimizer.scales_loss
 
     def evaluate(self):
         """Evaluate the members of this step and return an `Evaluation`."""
