@@ -6,9 +6,16 @@ import tensorflow as tf
 
 from keras_es import _compat, patterns
 from keras_es.conversion import allocation
+from keras_es.conversion.clone import clone
 from keras_es.layers import tree
 from keras_es.layers.masked import check_sparsity
 from keras_es.layers.masked_weight import refresh_mask
+from keras_es.training.derived import (
+    ESDerived,
+    become_es,
+    become_plain,
+    es_class,
+)
 from keras_es.training.model import ESMixin, ESModel, ESSequential
 
 INITIAL_MASKS = ("random", "magnitude")
@@ -48,12 +55,15 @@ def sparsify(
         seed: Integer seed of the first scores.
 
     Returns:
-        An `ESModel` or `ESSequential` (or the model's own class, if subclassed), not
-        compiled.
+        An `ESModel` or `ESSequential`, not compiled. A model of a class of its own
+        keeps it: a KerasHub task comes back as a subclass of its class, with its
+        `generate` and preprocessor, and compiled as its constructor does.
 
     Raises:
         ValueError: If an argument is out of range, names no layer, or a pattern does
-            not divide a kernel; the error names the layer, its shape and the pattern.
+            not divide a kernel (the error names the layer, its shape and the pattern),
+            or the model cannot be copied by its config, or its class has a
+            `train_step` of its own.
 
     Example:
 
@@ -63,7 +73,7 @@ def sparsify(
     64
     """
     _check_model(model, initial_mask, exclude)
-    copy = tree.clone(model)
+    copy = clone(model)
     plan = _plan(copy, sparsity, pattern, allocation, exclude)
     for index, (path, layer) in enumerate(list(tree.walk(copy))):
         if path in plan:
@@ -85,10 +95,13 @@ def es_model(model):
         model: Sequential or functional Keras model, or a subclass of `ESMixin`.
 
     Returns:
-        An `ESSequential` or `ESModel`, not compiled.
+        An `ESSequential` or `ESModel`, not compiled. A functional model of a class of
+        its own (a KerasHub task, say) is given a subclass of that class in place, and
+        returned itself.
 
     Raises:
-        ValueError: If the model is of another class.
+        ValueError: If the model is of another class, or its class has a `train_step`
+            of its own.
 
     Example:
 
@@ -124,7 +137,7 @@ def strip_masks(model):
     >>> type(strip_masks(sparsify(model, sparsity=0.9)).layers[0]).__name__
     'Dense'
     """
-    copy = tree.clone(model)
+    copy = clone(model)
     for path, layer in list(tree.walk(copy)):
         if tree.has_masks(layer):
             tree.swap_out(layer, path)
@@ -132,6 +145,8 @@ def strip_masks(model):
         return _rebuild(copy, keras.Sequential)
     if type(copy) is ESModel:
         return _rebuild(copy, keras.Model)
+    if isinstance(copy, ESDerived):
+        become_plain(copy)
     return copy
 
 
@@ -148,6 +163,8 @@ def _check_model(model, initial_mask, exclude):
             f"masks: class {type(model).__name__}(keras_es.ESMixin, keras.Model). "
             f"Received: model of class {type(model).__name__}"
         )
+    if not isinstance(model, ESMixin) and not _is_plain(model):
+        es_class(type(model))  # refuses what cannot be trained with masks
     if initial_mask not in INITIAL_MASKS:
         raise ValueError(
             f"`initial_mask` must be one of {INITIAL_MASKS}. "
@@ -238,9 +255,17 @@ def _with_train_step(model):
     """Give a plain model the class that trains masks."""
     if isinstance(model, ESMixin):
         return model
+    if not _is_plain(model):
+        become_es(model)
+        return model
     if isinstance(model, keras.Sequential):
         return _rebuild(model, ESSequential)
     return _rebuild(model, ESModel)
+
+
+def _is_plain(model):
+    """Tell whether a model's class is Keras's own, with nothing of a user's in it."""
+    return type(model) is keras.Sequential or _compat.is_plain_functional(model)
 
 
 def _rebuild(model, cls):

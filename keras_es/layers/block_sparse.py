@@ -181,8 +181,9 @@ class BlockSparseLayer:
         for name in ("block_sparsities", "block_sizes", "mask_seed", "_masked_weights"):
             self.__dict__.pop(name, None)
         self.__class__ = plain = self.plain_class()
+        _compat.rebind_methods(self)
         with _compat.add_weights_to_built_layer(self):
-            # Keras has bound `self.build` to the class of before.
+            # Not `self.build`, which would give the layer a new path.
             plain.build(self, (None, inputs))
         for name, value in dense.items():
             getattr(self, name).assign(value)

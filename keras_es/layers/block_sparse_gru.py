@@ -5,6 +5,7 @@ import inspect
 import keras
 from keras import ops
 
+from keras_es import _compat
 from keras_es.layers.block_sparse import BlockSparseLayer
 from keras_es.layers.masked import register
 
@@ -156,6 +157,7 @@ class BlockSparseGRU(BlockSparseLayer, keras.layers.GRU):
         """Turn into the plain layer, in place, with zeros baked in."""
         self.cell.become_plain()
         self.__class__ = self.plain_class()
+        _compat.rebind_methods(self)
         self.use_cudnn = "auto"
 
 

@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from keras_es import _compat
 from keras_es.layers.masked import MaskedLayer, register
 
 
@@ -52,16 +53,16 @@ class MaskedRNN(MaskedLayer):
     def _configure_masks(self, sparsity, pattern, mask_seed):
         self.use_cudnn = False
         self.cell.__class__ = self.cell_class
+        _compat.rebind_methods(self.cell)
         self.cell._configure_masks(sparsity, pattern, mask_seed)
 
     def _build_masks(self):
-        # Keras binds `build` when a layer is made, so a cell that became masked
-        # afterwards does not build its masks by itself.
         self.cell._build_masks()
 
     def _discard_masks(self):
         self.cell._discard_masks()
         self.cell.__class__ = self.cell_class.plain_class()
+        _compat.rebind_methods(self.cell)
         self.use_cudnn = "auto"
 
     def mask_config(self):

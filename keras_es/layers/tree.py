@@ -1,7 +1,5 @@
 """Swapping layers for their masked twins and back, at any depth of a model."""
 
-import keras
-
 from keras_es import _compat, patterns
 from keras_es.layers import BLOCK_SPARSE, CELLS, TWINS, BlockSparseLayer, MaskedLayer
 
@@ -65,6 +63,7 @@ def twin_of(layer):
 def swap_in(layer, sparsity, pattern, mask_seed):
     """Turn a built plain layer into its masked twin, in place."""
     layer.__class__ = twin_of(layer)
+    _compat.rebind_methods(layer)
     layer._configure_masks(sparsity, pattern, mask_seed)
     if layer.built:
         layer._build_masks()
@@ -88,6 +87,7 @@ def swap_out(layer, path):
         )
     layer._discard_masks()
     layer.__class__ = type(layer).plain_class()
+    _compat.rebind_methods(layer)
 
 
 def is_twin(layer):
@@ -99,6 +99,19 @@ def masks_cell(layer):
     """Tell whether a layer is masked, or would be, in its recurrent cell."""
     masked = has_masks(layer) or twin_of(layer) is not None
     return hasattr(layer, "cell") and masked
+
+
+def mask_arguments(layer):
+    """Return the arguments of `swap_in` that make the masks of a masked layer."""
+    return _arguments(layer.mask_config())
+
+
+def _arguments(config):
+    return {
+        "sparsity": config["sparsity"],
+        "pattern": {name: patterns.get(p) for name, p in config["pattern"].items()},
+        "mask_seed": config["mask_seed"],
+    }
 
 
 def mask_map(model):
@@ -129,10 +142,6 @@ def apply_mask_map(model, entries):
         index = entry["index"]
         layer = layers[index] if index < len(layers) else None
         if is_twin(layer):
-            if layer.built:
-                # Keras binds `build` when a layer is made: one that was swapped
-                # before it was built has no masks yet.
-                layer._build_masks()
             continue
         if twin_of(layer) is None or type(layer).__name__ != entry["layer"]:
             raise ValueError(
@@ -140,66 +149,4 @@ def apply_mask_map(model, entries):
                 "but its config builds another model. Check `get_config` of the "
                 f"model's class. Received: layer={layer!r}"
             )
-        swap_in(
-            layer,
-            entry["masks"]["sparsity"],
-            {n: patterns.get(p) for n, p in entry["masks"]["pattern"].items()},
-            entry["masks"]["mask_seed"],
-        )
-
-
-def copy_weights(source, target):
-    """Copy all variables between two models of the same architecture.
-
-    Raises:
-        ValueError: If the two differ.
-    """
-    sources = [source, *(layer for _, layer in walk(source))]
-    targets = [target, *(layer for _, layer in walk(target))]
-    pairs = []
-    for a, b in zip(sources, targets, strict=True):
-        pairs += zip(_compat.own_variables(b), _compat.own_variables(a), strict=True)
-    for new, old in pairs:
-        new.assign(old.value)
-
-
-def clone(model):
-    """Return a copy of a model with its own layers and the same weights.
-
-    Functional and sequential models are copied layer by layer; a subclassed model
-    through its config.
-
-    Raises:
-        ValueError: If the model is not built.
-    """
-    if not model.built:
-        raise ValueError(
-            "The model has no weights yet. Build it first: give it an Input, call it "
-            f"on data or call `build`. Received: model={model.name!r}, not built"
-        )
-    scope = {type(layer).__name__: type(layer) for _, layer in walk(model)}
-    with keras.saving.custom_object_scope(scope):
-        if _is_layer_graph(model):
-            copy = _compat.clone_layer_graph(model)
-            # Keras clones composites from their configs, which know of no masks.
-            apply_mask_map(copy, mask_map(model))
-        else:
-            copy = type(model).from_config(model.get_config())
-            if not copy.built:
-                copy.build_from_config(model.get_build_config())
-                copy.built = True  # as Keras does after it
-            _compat.copy_called(model, copy)
-    copy_weights(model, copy)
-    _copy_names(model, copy)
-    return copy
-
-
-def _copy_names(source, target):
-    """Give layers in composites the names they have in the source, not new ones."""
-    for (_, old), (_, new) in zip(walk(source), walk(target), strict=True):
-        if not isinstance(new, keras.layers.InputLayer):
-            new.name = old.name
-
-
-def _is_layer_graph(model):
-    return isinstance(model, keras.Sequential) or _compat.is_functional(model)
+        swap_in(layer, **_arguments(entry["masks"]))

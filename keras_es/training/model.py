@@ -56,6 +56,7 @@ class ESMixin(Replicated):
         jit_compile="auto",
         auto_scale_loss=True,
         check_gradients=True,
+        **kwargs,
     ):
         """Configure training, as `keras.Model.compile`.
 
@@ -79,6 +80,9 @@ class ESMixin(Replicated):
                 scores. With a `LossScaleOptimizer` gradients are not looked at in
                 either case: where they are not finite, that skips the step of the
                 weights and lowers its scale.
+            **kwargs: What the model's own class takes besides, such as the `sampler`
+                of a KerasHub task. Such a class's own defaults hold for `loss` and
+                metrics that are left out.
 
         Raises:
             ValueError: If a `MaskOptimizer` is inside a `LossScaleOptimizer`.
@@ -109,17 +113,43 @@ class ESMixin(Replicated):
         replicated = is_chosen(self.distribute_strategy)
         has_members = isinstance(inner, MaskOptimizer)
         self._jit_compile_members = bool(jit_compile) and (replicated or has_members)
+        given = {
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+        }
         super().compile(
             optimizer=optimizer,
-            loss=loss,
-            loss_weights=loss_weights,
-            metrics=metrics,
-            weighted_metrics=weighted_metrics,
+            **{name: value for name, value in given.items() if value is not None},
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
             jit_compile=bool(jit_compile) and not replicated,
             auto_scale_loss=auto_scale_loss,
+            **kwargs,
         )
+
+    def quantize(self, *args, filters=None, **kwargs):
+        """Quantize the layers, as `keras.Model.quantize`: all that are asked or none.
+
+        Raises:
+            ValueError: If a masked layer is among them.
+        """
+        masked = [
+            path
+            for path, layer in tree.walk(self)
+            if tree.has_masks(layer) and _compat.should_quantize_layer(layer, filters)
+        ]
+        if masked:
+            raise ValueError(
+                "Masked layers cannot be quantized, for quantized kernels would "
+                "replace the latent ones. Call `keras_es.strip_masks(model)` and "
+                "quantize the plain model, or leave them out by `filters`. "
+                f"Received: a model with masked layers {masked}"
+            )
+        if filters is not None:
+            kwargs["filters"] = filters
+        super().quantize(*args, **kwargs)
 
     def get_compile_config(self):
         """Return what `compile` was given.

@@ -1,0 +1,116 @@
+"""A copy of a model: layers of its own, the same state."""
+
+import keras
+
+from keras_es import _compat
+from keras_es.layers import tree
+from keras_es.training.model import ESSequential
+
+
+def clone(model):
+    """Return a copy of a model with its own layers and the same state, not compiled.
+
+    What Keras's files hold of a layer comes through as it does through `save` and
+    `load_model`: weights, and what `save_own_variables` and `save_assets` store besides
+    (statistics of an adapted `Normalization`, vocabularies, tables). Two things are
+    better than there. A layer that several models share is shared by their copies,
+    where Keras cannot load such a file; and a copied variable equals its source to
+    the bit where Keras's file merges some (LoRA).
+
+    Raises:
+        ValueError: If the model is not built, or its config does not make it again.
+    """
+    if not model.built:
+        raise ValueError(
+            "The model has no weights yet. Build it first: give it an Input, call it "
+            f"on data or call `build`. Received: model={model.name!r}, not built"
+        )
+    layers = [model, *(layer for _, layer in tree.walk(model))]
+    with _compat.copying(layers) as copies:
+        copy = _copy(model, copies)
+        for layer in layers:
+            if id(layer) in copies:
+                _compat.build_as(layer, copies[id(layer)])
+    _carry_over(model, copy)
+    return copy
+
+
+def is_graph(model):
+    """Tell whether inputs and outputs alone make a model's class again."""
+    return type(model) in (keras.Sequential, ESSequential) or _compat.is_plain_graph(
+        model
+    )
+
+
+def _copy(layer, copies):
+    """Return the copy of a layer, one wherever it is used, without its state."""
+    if id(layer) not in copies:
+        if is_graph(layer):
+            # Layer by layer, not by config: a config knows the calls of a layer by
+            # their number, which is another one if other models call it as well.
+            copy = _compat.clone_layer_graph(layer, lambda one: _copy(one, copies))
+        else:
+            copy = _by_config(layer, copies)
+        copies[id(layer)] = copy
+    return copies[id(layer)]
+
+
+def _by_config(layer, copies):
+    if not isinstance(layer, keras.layers.Layer):  # an operation such as x + y
+        return type(layer).from_config(layer.get_config())
+    for inner in _compat.direct_sublayers(layer):
+        if is_graph(inner):
+            _copy(inner, copies)
+    try:
+        copy = _compat.copy_by_config(layer)
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"{type(layer).__name__} {layer.name!r} cannot be copied, nor saved and "
+            "loaded, by its `get_config` and `from_config`. Write them, or, if it is a "
+            "functional model, give keras.Model(model.inputs, model.outputs). "
+            f"Received: {error}"
+        ) from error
+    if layer.built:
+        _compat.copy_called(layer, copy)
+    return copy
+
+
+def _carry_over(model, copy):
+    """Mask what is masked in the model, and give the copy the model's state."""
+    sources = dict(_compat.saveables(model))
+    targets = dict(_compat.saveables(copy))
+    _check_same(model, sources, targets)
+    pairs = [(old, targets[p]) for p, old in sources.items() if p in targets]
+    layers = [pair for pair in pairs if isinstance(pair[0], keras.layers.Layer)]
+    for old, new in layers:
+        # A composite's config knows of no masks.
+        if tree.is_twin(old) and not tree.is_twin(new):
+            tree.swap_in(new, **tree.mask_arguments(old))
+        # Layers in composites get new names, and rules go by the given ones.
+        if new.name != old.name and not isinstance(new, keras.layers.InputLayer):
+            new.name = old.name
+    for old, new in pairs:
+        _compat.copy_state(old, new)
+
+
+def _check_same(model, sources, targets):
+    """Refuse a copy that has weights where the model has none, or the reverse."""
+
+    def with_weights(found):
+        return {
+            path: layer
+            for path, layer in found.items()
+            if isinstance(layer, keras.layers.Layer) and _compat.own_variables(layer)
+        }
+
+    sources, targets = with_weights(sources), with_weights(targets)
+    odd = sorted(set(sources) ^ set(targets))
+    if odd:
+        layer = sources.get(odd[0]) or targets[odd[0]]
+        side = "the copy" if odd[0] in sources else "the model"
+        raise ValueError(
+            f"`get_config` of {type(model).__name__} {model.name!r}, or of a layer in "
+            f"it, makes other layers than it has: {side} has no weights at "
+            f"{odd[0]!r}. Received: layer {layer.name!r} of class "
+            f"{type(layer).__name__}"
+        )
