@@ -86,7 +86,7 @@ def _hybrid(kind, population, width):
     import tensorflow as tf
 
     import keras_es
-    from keras_es.optimizers import SNES
+    from keras_es.optimizers import SNES, Turns
 
     blocks = "blocks" in kind
     model = keras_es.sparsify(
@@ -95,7 +95,7 @@ def _hybrid(kind, population, width):
         pattern=keras_es.patterns.Block(8, 8) if blocks else None,
         exclude=["logits"],
     )
-    optimizer = SNES("sgd", population, members_per_step=population, steps_per_pair=1)
+    optimizer = SNES("sgd", population, turns=Turns(population, 1))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, jit_compile=True)
     batches = tf.data.Dataset.from_tensors(_examples(width)).repeat()

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_es
+from keras_es.optimizers import Turns
 
 
 def mobile_net():
@@ -60,7 +61,7 @@ def test_fit_save_load_strip_and_export(make, count, method, tmp_path):
     assert len(keras_es.masked_weights(sparse)) == count
     x, y = data(sparse)
     optimizer = getattr(keras_es.optimizers, method)(
-        "sgd", population_size=2, steps_per_pair=1
+        "sgd", population_size=2, turns=Turns(steps=1)
     )
     sparse.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
     logs = sparse.fit(x, y, batch_size=4, epochs=2, verbose=0).history

@@ -7,6 +7,7 @@ import pytest
 import keras_es
 from keras_es.conversion import allocation
 from keras_es.layers.tree import walk
+from keras_es.optimizers import Turns
 from keras_es.patterns import Block, Channel, NByM, Unstructured
 from tests import architectures
 from tests.architectures import MASKED, fill, inputs
@@ -100,7 +101,7 @@ def test_trains_and_keeps_its_sparsity(make):
     x = inputs(sparse)
     y = keras.tree.map_structure(np.zeros_like, outputs(sparse, x))
     optimizer = keras_es.optimizers.SNES(
-        "sgd", population_size=2, sigma=2.0, steps_per_pair=1
+        "sgd", population_size=2, sigma=2.0, turns=Turns(steps=1)
     )
     sparse.compile(optimizer=optimizer, loss="mse", jit_compile=False)
     logs = sparse.fit(x, y, batch_size=4, verbose=0).history

@@ -105,7 +105,11 @@ def _from(std):
 
 
 def _orthogonal(algorithm):
-    ours = functools.partial(algorithm.ours, orthogonal=True)
+    def ours(*args, **more):
+        from keras_es.noise import Orthogonal
+
+        return algorithm.ours(*args, noise=Orthogonal(), **more)
+
     return dataclasses.replace(algorithm, ours=ours)
 
 

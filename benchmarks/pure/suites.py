@@ -44,24 +44,27 @@ def strategy(method, config, generations, seed):
         config: Dict: `as_shipped` for the method's own defaults; or `population`,
             `sigma`; for OpenES `end_sigma` (share of it that is left at the end) and
             `learning_rate`, for SNES `mean_learning_rate`, which fall to 0 along a
-            cosine; optionally `output_sigma`, `layerwise`, `rank`, `sampled_examples`
-            and others of the strategy.
+            cosine; optionally `output_sigma`, `layerwise`, `rank` (of the noise) and
+            `sampled_examples`.
         generations: Number of generations.
         seed: Seed of the noise.
     """
     import keras
 
     from keras_es import optimizers
+    from keras_es.noise import Full, Layerwise, LowRank, Outputs
 
     if config.get("as_shipped"):
         return optimizers.PURE[method](None, seed=seed)
     schedules = keras.optimizers.schedules
-    names = (
-        "rank", "pairs_per_draw", "members_per_chunk", "sampled_examples",
-        "output_sigma", "layerwise",
-    )  # fmt: skip
-    common = {k: config[k] for k in names if k in config}
-    common |= {"population_size": config["population"], "seed": seed}
+    common = {"population_size": config["population"], "seed": seed}
+    if "sampled_examples" in config:
+        common["examples"] = optimizers.Sampled(config["sampled_examples"])
+    common["noise"] = LowRank(config["rank"]) if "rank" in config else Full()
+    if "output_sigma" in config:
+        common["noise"] = Outputs(config["output_sigma"], common["noise"])
+    if config.get("layerwise"):
+        common["noise"] = Layerwise(common["noise"])
     if method == "snes":
         rate = schedules.CosineDecay(config["mean_learning_rate"], generations)
         common |= {k: config[k] for k in ("sigma", "std_learning_rate") if k in config}

@@ -1,1 +1,5 @@
 """Noise of the members of pure evolution: on weights, on outputs, layer by layer."""
+
+from keras_es.noise.options import Full, Layerwise, LowRank, Noise, Orthogonal, Outputs
+
+__all__ = ["Full", "Layerwise", "LowRank", "Noise", "Orthogonal", "Outputs"]

@@ -75,7 +75,7 @@ def layerwise(noise, draws):
         return whole(noise, draws)
     if draws < len(layers):
         raise ValueError(
-            "`layerwise` gives each pair of members noise on one layer: there must be "
+            "`Layerwise` gives each pair of members noise on one layer: there must be "
             f"as many draws (pairs / `pairs_per_draw`) as layers with noise on their "
             f"weights. Enlarge `population_size`. Received: {draws} draws, "
             f"{len(layers)} layers: {list(layers)}"

@@ -191,7 +191,7 @@ def get(identifier):
         return identifier
     if isinstance(identifier, dict):
         return keras.saving.deserialize_keras_object(identifier)
-    if identifier in SHAPINGS:
+    if isinstance(identifier, str) and identifier in SHAPINGS:
         return SHAPINGS[identifier]
     raise ValueError(
         f"`fitness_shaping` must be one of {sorted(SHAPINGS)} or a function "

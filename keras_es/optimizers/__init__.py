@@ -18,6 +18,7 @@ from keras_es.optimizers.gradient.rigl import RigL
 from keras_es.optimizers.gradient.set import SET
 from keras_es.optimizers.gradient.static import Static
 from keras_es.optimizers.gradient.straight_through import StraightThrough
+from keras_es.optimizers.options import Chunks, Falling, Sampled, Turns
 
 OPTIMIZERS = {
     "snes": SNES,
@@ -72,16 +73,20 @@ __all__ = [
     "SNES",
     "Alopex",
     "BernoulliNES",
+    "Chunks",
     "EvolutionStrategy",
+    "Falling",
     "GeneticAlgorithm",
     "GradualMagnitude",
     "GuidedES",
     "MaskOptimizer",
     "OpenES",
     "RigL",
+    "Sampled",
     "SepCMAES",
     "Static",
     "StraightThrough",
+    "Turns",
     "for_run",
     "get",
 ]

@@ -1,8 +1,12 @@
-"""Checks of the arguments that optimizers of masks share."""
+"""The arguments that optimizers of masks share, and what became of older ones."""
 
 import keras
 
+from keras_es import _arguments as kinds
 from keras_es import _compat
+from keras_es.noise.options import Full, Layerwise, LowRank, Noise, Orthogonal, Outputs
+from keras_es.ops import fitness as shaping
+from keras_es.optimizers.options import Chunks, Falling, Sampled, Turns
 
 _INNER_ONLY = (
     "weight_decay",
@@ -17,153 +21,175 @@ _INNER_ONLY = (
     "learning_rate",
 )
 
+_NOW = {
+    "rank": "noise=keras_es.noise.LowRank({value})",
+    "pairs_per_draw": "noise=keras_es.noise.Full(pairs_per_draw={value})",
+    "orthogonal": "noise=keras_es.noise.Orthogonal()",
+    "output_sigma": "noise=keras_es.noise.Outputs({value})",
+    "layerwise": "noise=keras_es.noise.Layerwise()",
+    "sampled_examples": "examples=keras_es.optimizers.Sampled({value})",
+    "members_per_step": "turns=keras_es.optimizers.Turns(members={value})",
+    "steps_per_pair": "turns=keras_es.optimizers.Turns(steps={value})",
+    "members_per_chunk": "turns=keras_es.optimizers.Chunks({value})",
+    "sparsity_schedule": "density=keras_es.optimizers.Falling({value})",
+    "magnitude_pull": "density=keras_es.optimizers.Falling(None, pull={value})",
+}
+"""How the arguments of older versions are spelled now."""
 
-def refuse_unknown(owner, kwargs):
-    """Raise for an argument that an optimizer does not have.
+
+def refuse_unknown(cls, name, value):
+    """Raise for an argument that an optimizer does not have, if more can be said.
 
     Args:
-        owner: Name of the optimizer's class.
-        kwargs: The arguments.
+        cls: The optimizer's class.
+        name: Name of the argument.
+        value: What was given.
 
     Raises:
-        ValueError: If there are any.
+        ValueError: Always.
     """
-    for key in kwargs:
+    hint = f"See help(keras_es.optimizers.{cls.__name__})."
+    if name in _INNER_ONLY:
         hint = (
-            f"Set it on the inner optimizer: {owner}(keras.optimizers.Adam({key}=...))."
-            if key in _INNER_ONLY
-            else f"See help(keras_es.optimizers.{owner})."
+            f"Set it on the inner optimizer: {cls.__name__}(keras.optimizers.Adam("
+            f"{name}=...))."
         )
-        raise ValueError(
-            f"{owner} has no argument `{key}`. {hint} Received: {key}={kwargs[key]!r}"
-        )
+    elif name in _NOW and _NOW[name].split("=")[0] in kinds.arguments_of(cls):
+        hint = f"It is spelled {_NOW[name].format(value=repr(value))} now."
+    raise ValueError(
+        f"{cls.__name__} has no argument `{name}`. {hint} Received: {name}={value!r}"
+    )
 
 
-def check_integer(name, value, minimum=None):
-    """Return an integer.
-
-    Raises:
-        ValueError: If it is none, or below `minimum`.
-    """
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or (minimum is not None and value < minimum):
-        bound = "" if minimum is None else f" of at least {minimum}"
-        raise ValueError(
-            f"`{name}` must be an integer{bound}. Received: {name}={value!r}"
-        )
-    return value
-
-
-def check_inner(inner_optimizer, mask_optimizer, evolves_weights=False):
-    """Return the Keras optimizer of the weights.
+def translated(cls, config):
+    """Return a config with the arguments of older versions spelled as they are now.
 
     Args:
-        inner_optimizer: Optimizer, its name or its config.
-        mask_optimizer: The class that it must not belong to.
-        evolves_weights: Whether None will do, for weights that are evolved.
-
-    Raises:
-        ValueError: If it cannot be used.
+        cls: The optimizer's class.
+        config: Dict, not changed.
     """
-    if inner_optimizer is None and evolves_weights:
-        return None
-    if inner_optimizer is None:
+    takes = kinds.arguments_of(cls)
+    old = {k: v for k, v in config.items() if k in _NOW and k not in takes}
+    config = {k: v for k, v in config.items() if k not in old}
+    noise = None
+    if old.get("orthogonal"):
+        noise = Orthogonal()
+    elif old.get("rank"):
+        noise = LowRank(old["rank"], old.get("pairs_per_draw", 1))
+    elif old.get("pairs_per_draw", 1) > 1:
+        noise = Full(old["pairs_per_draw"])
+    if old.get("output_sigma") is not None:
+        noise = Outputs(old["output_sigma"], noise or Full())
+    if old.get("layerwise"):
+        noise = Layerwise(noise or Full())
+    members, steps = old.get("members_per_step"), old.get("steps_per_pair")
+    schedule, pull = old.get("sparsity_schedule"), old.get("magnitude_pull")
+    new = {"noise": noise}
+    if old.get("sampled_examples"):
+        new["examples"] = Sampled(old["sampled_examples"])
+    if members or steps:
+        new["turns"] = Turns(members, steps)
+    if old.get("members_per_chunk"):
+        new["turns"] = Chunks(old["members_per_chunk"])
+    if schedule is not None or pull is not None:
+        new["density"] = Falling(schedule, pull)
+    return config | {k: v for k, v in new.items() if v is not None}
+
+
+# Kinds of arguments (see `keras_es._arguments`).
+
+
+def keras_optimizer(name, value):
+    """Return a Keras optimizer, from its name or config too."""
+    wanted = 'a Keras optimizer, its name or its config, such as "adam"'
+    try:
+        optimizer = keras.optimizers.get(value)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
-            "`inner_optimizer` must be a Keras optimizer, its name or its config, "
+            f"`{name}` must be {wanted} ({error}). Received: {name}={value!r}"
+        ) from error
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
+    return optimizer
+
+
+def optimizer_of_weights(name, value):
+    """Return the Keras optimizer that trains weights; it must not move masks."""
+    if value is None:
+        raise ValueError(
+            f"`{name}` must be a Keras optimizer, its name or its config, "
             'such as "adam": it trains the weights. To evolve the weights too, take '
             "keras_es.optimizers.OpenES(None) or another strategy that can. "
-            "Received: inner_optimizer=None"
+            f"Received: {name}=None"
         )
-    optimizer = keras.optimizers.get(inner_optimizer)
-    if isinstance(optimizer, mask_optimizer):
+    optimizer = keras_optimizer(name, value)
+    if hasattr(optimizer, "masked_weights"):
         raise ValueError(
-            "`inner_optimizer` must be an optimizer of weights, not of masks. "
-            f"Received: inner_optimizer={optimizer.name!r}"
+            f"`{name}` must be an optimizer of weights, not of masks. "
+            f"Received: {name}={optimizer.name!r}"
         )
-    if _compat.innermost_optimizer(optimizer).gradient_accumulation_steps:
+    steps = _compat.innermost_optimizer(optimizer).gradient_accumulation_steps
+    if steps:
         raise ValueError(
             "`gradient_accumulation_steps` cannot be used with moving masks: gradients "
             "gathered under one mask would be applied under another. Use a larger "
-            "batch instead. Received: gradient_accumulation_steps="
-            f"{_compat.innermost_optimizer(optimizer).gradient_accumulation_steps}"
+            f"batch instead. Received: gradient_accumulation_steps={steps}"
         )
     return optimizer
 
 
-def refuse_in_pure(
-    batch_mode, members_per_step, steps_per_pair, *, sparsity_schedule, magnitude_pull
-):
-    """Raise for arguments that have no meaning where weights are evolved."""
-    if batch_mode != "full":
-        raise ValueError(
-            "With inner_optimizer=None all members see the whole batch, which they "
-            'share the work of: batch_mode must be "full" or None. '
-            f"Received: batch_mode={batch_mode!r}"
-        )
-    turns = {"members_per_step": members_per_step, "steps_per_pair": steps_per_pair}
-    for key, value in turns.items():
-        if value is not None:
+def no_optimizer(name, value):
+    """Refuse an optimizer of weights for a strategy that evolves them."""
+    value = optimizer_of_weights(name, value)
+    raise ValueError(
+        "The weights are evolved: `inner_optimizer` must be None. For weights by "
+        "gradient and masks by evolution take SNES or OpenES. "
+        f"Received: inner_optimizer={value.name!r}"
+    )
+
+
+def examples(name, value):
+    """Return "split", "full" or a `Sampled`."""
+    if isinstance(value, str):
+        return kinds.choice("split", "full")(name, value)
+    return kinds.instance(Sampled, '"split", "full" or a Sampled')(name, value)
+
+
+noise = kinds.instance(Noise, "an object of keras_es.noise, such as LowRank(1)")
+turns = kinds.instance((Turns, Chunks), "a Turns or, to evolve weights, a Chunks")
+density = kinds.instance(Falling, "a Falling")
+
+
+def function(name, value):
+    """Return the function of a fitness, from its name or config too."""
+    wanted = (
+        "None (the model's loss), the name of a Keras loss or a function "
+        "(y, y_pred) -> per-example values"
+    )
+    found = value
+    if isinstance(value, (dict, str)):
+        try:
+            found = keras.losses.get(value)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(
-                "With inner_optimizer=None a generation is one step; "
-                f"`members_per_chunk` bounds its memory. Received: {key}={value!r}"
-            )
-    if sparsity_schedule is not None:
-        raise ValueError(
-            "With inner_optimizer=None masks are as sparse as wanted from the first "
-            f"generation. Received: sparsity_schedule={sparsity_schedule!r}"
-        )
-    if magnitude_pull is not None:
-        raise ValueError(
-            "With inner_optimizer=None weights and scores are moved by losses alone. "
-            f"Received: magnitude_pull={magnitude_pull!r}"
-        )
+                f"`{name}` must be {wanted} ({error}). Received: {name}={value!r}"
+            ) from error
+    if not callable(found):
+        raise ValueError(f"`{name}` must be {wanted}. Received: {value!r}")
+    return found
 
 
-def check_members(members, population_size):
-    """Return `members_per_step`, an even divisor of the population, or None."""
-    if members is None:
-        return None
-    check_integer("members_per_step", members, minimum=2)
-    if members % 2 or population_size % members:
-        raise ValueError(
-            "`members_per_step` must be even and divide population_size="
-            f"{population_size}. Received: members_per_step={members}"
-        )
-    return members
+def serialize_function(fitness):
+    """Return the name or config of a fitness."""
+    return None if fitness is None else keras.losses.serialize(fitness)
 
 
-def check_schedule(name, value):
-    """Return a non-negative float or a schedule.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if isinstance(value, dict):
-        value = keras.saving.deserialize_keras_object(value)
-    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
-        return value
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or value < 0:
-        raise ValueError(
-            f"`{name}` must be a number of at least 0 or a LearningRateSchedule. "
-            f"Received: {name}={value!r}"
-        )
-    return float(value)
+def fitness_shaping(name, value):
+    """Return a function of `keras_es.ops.fitness`, from its name or config too."""
+    return shaping.get(value)
 
 
-def check_share(name, value):
-    """Return a float in [0, 1] or a schedule.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    value = check_schedule(name, value)
-    if isinstance(value, float) and value > 1.0:
-        raise ValueError(
-            f"`{name}` must be a number in [0, 1] or a LearningRateSchedule. "
-            f"Received: {name}={value!r}"
-        )
-    return value
+serialize_shaping = shaping.serialize
 
 
 def value_at(value, generation):
@@ -171,40 +197,3 @@ def value_at(value, generation):
     if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
         return keras.ops.cast(value(generation), "float32")
     return value
-
-
-def check_decay(name, value):
-    """Return the decay of a running mean as a float.
-
-    Raises:
-        ValueError: If it is not in [0, 1).
-    """
-    if not 0.0 <= value < 1.0:
-        raise ValueError(
-            f"`{name}` must be a number in [0, 1). Received: {name}={value!r}"
-        )
-    return float(value)
-
-
-def serialize_schedule(value):
-    """Return a float or None as it is, a schedule as its Keras config."""
-    if value is None or isinstance(value, float):
-        return value
-    return keras.saving.serialize_keras_object(value)
-
-
-def get_function(fitness):
-    """Return the function of a fitness, from its name or config; None stays."""
-    if isinstance(fitness, (dict, str)):
-        fitness = keras.losses.get(fitness)
-    if fitness is not None and not callable(fitness):
-        raise ValueError(
-            "`fitness` must be None (the model's loss), the name of a Keras loss or "
-            f"a function (y, y_pred) -> per-example values. Received: {fitness!r}"
-        )
-    return fitness
-
-
-def serialize_function(fitness):
-    """Return the name or config of a fitness."""
-    return None if fitness is None else keras.losses.serialize(fitness)

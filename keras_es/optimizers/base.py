@@ -1,13 +1,16 @@
 """`MaskOptimizer`: a Keras optimizer of the weights that also owns the masks."""
 
+import functools
+import inspect
+
 import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_es import _compat
+from keras_es import _arguments, _compat
+from keras_es._arguments import Argument, integer, optional, text
 from keras_es.distribution.collectives import assign_all, replica_index
-from keras_es.optimizers import magnitudes
-from keras_es.optimizers.arguments import check_inner, check_integer, refuse_unknown
+from keras_es.optimizers import arguments, magnitudes
 from keras_es.optimizers.density import ActiveUnits, refuse_block_sparse
 from keras_es.optimizers.deployment import deploy
 from keras_es.optimizers.guarded import guarded_apply
@@ -35,7 +38,7 @@ class MaskOptimizer(MaskHooks, OptimizerWrapper):
     class HillClimb(keras_es.optimizers.EvolutionStrategy):
         def search_gradient(self, fitness, valid, guidance):
             sign = keras.ops.where(fitness[0] < fitness[1], -1.0, 1.0)
-            return [sign * noise for noise in self.noise(0)]
+            return [sign * noise for noise in self.pair_noise(0)]
 
         def update_masks(self, search_gradient, ok):
             return [
@@ -57,13 +60,26 @@ class MaskOptimizer(MaskHooks, OptimizerWrapper):
             to it.
     """
 
-    def __init__(self, inner_optimizer, *, seed=0, name=None, **kwargs):
-        refuse_unknown(type(self).__name__, kwargs)
-        super().__init__(learning_rate=0.0, name=name)
-        inner = check_inner(inner_optimizer, MaskOptimizer, self.evolves_weights)
-        self.inner_optimizer = inner
-        self.seed = check_integer("seed", seed)
+    inner_optimizer = Argument(arguments.optimizer_of_weights)
+    seed = Argument(integer(), 0, keyword=True)
+    name = Argument(optional(text), None, keyword=True)
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):  # a class that takes its arguments by hand
+            parameters = list(inspect.signature(cls.__init__).parameters.values())
+            cls.__signature__ = inspect.Signature(parameters[1:])
+        else:
+            cls.__signature__ = _arguments.signature(cls)
+
+    def __init__(self, *args, **kwargs):
+        refuse = functools.partial(arguments.refuse_unknown, type(self))
+        values = _arguments.bind(type(self), args, kwargs, refuse)
+        super().__init__(learning_rate=0.0, name=values.pop("name"))
+        for name, value in values.items():
+            setattr(self, name, value)
         self.masked_weights = []
+        self.check_arguments()
         # Straight into __dict__: TensorFlow would track it, and cannot export its keys.
         self.__dict__["_slots"], self.__dict__["_slot_starts"] = {}, {}
         self.__dict__["compiled"] = lambda function: function()
@@ -111,7 +127,7 @@ class MaskOptimizer(MaskHooks, OptimizerWrapper):
 
     def steps_done(self):
         """Return the number of steps so far, int64 scalar."""
-        turns, done = self.turns, self.generation.value
+        turns, done = self.taking_turns, self.generation.value
         return done if turns is None else done * turns.steps + turns.step.value
 
     def step_masks(self, pair):
@@ -206,7 +222,8 @@ class MaskOptimizer(MaskHooks, OptimizerWrapper):
         if self.active_units is None:
             counts = self.unit_counts()
         else:
-            steps = 1 if self.turns is None else self.turns.steps
+            turns = self.taking_turns
+            steps = 1 if turns is None else turns.steps
             counts = self.active_units.follow((self.generation.value + 1) * steps, ok)
         return [
             m.decode(s, count)
@@ -255,14 +272,12 @@ class MaskOptimizer(MaskHooks, OptimizerWrapper):
             f"Received: optimizer={self.name!r} used outside such a model"
         )
 
+    def check_arguments(self):
+        """Raise for arguments that do not go together, and settle what is left open."""
+
     def get_config(self):
         """Return the arguments of the constructor."""
-        inner = keras.saving.serialize_keras_object(self.inner_optimizer)
-        return {
-            "inner_optimizer": inner,
-            "seed": self.seed,
-            "name": self.name,
-        }
+        return _arguments.config_of(self)
 
 
 def register(cls):

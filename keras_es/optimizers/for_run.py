@@ -11,6 +11,7 @@ from keras_es.optimizers.evolution.open_es import OpenES
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
 from keras_es.optimizers.gradient.gradual_magnitude import GradualMagnitude
 from keras_es.optimizers.gradient.scheduled import DropAndGrow
+from keras_es.optimizers.options import Falling
 from keras_es.optimizers.score_optimizer import BernoulliStrategy, ScoreGradient
 from keras_es.optimizers.search.turns import sampling_is_cheap
 
@@ -54,7 +55,7 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
             wanted after 40 % of the steps only, so that the weights of every unit are
             trained before the search decides about it, and for 60 % draws its scores
             to the sizes of the units, a tenth of the way in each step at first and
-            less and less then (`magnitude_pull`; `GuidedES` only with few units).
+            less and less then (`density=Falling(...)`; `GuidedES` only with few units).
             More accurate at high sparsity, but until then no smaller. Models with
             block-sparse layers cannot, and other methods begin as they always do.
         **kwargs: Further arguments of the method; those here win.
@@ -153,14 +154,12 @@ def _arguments(run):
 
 def _from_dense(run):
     """Return arguments of a search that begins dense and follows magnitudes."""
-    falling = schedules.PolynomialSparsity(max(1, int(FALLING * run.steps)))
-    arguments = {"sparsity_schedule": falling}
+    falling, pull = schedules.PolynomialSparsity(max(1, int(FALLING * run.steps))), None
     # Of a single weight, the backward pass says more than its magnitude.
     if run.few or not run.cls.needs_guidance:
         share = 1.0 - (1.0 - PULL) ** run.generation
-        decay = keras.optimizers.schedules.PolynomialDecay(share, run.searched, 0.0)
-        arguments["magnitude_pull"] = decay
-    return arguments
+        pull = keras.optimizers.schedules.PolynomialDecay(share, run.searched, 0.0)
+    return {"density": Falling(falling, pull)}
 
 
 def _scores_that_settle(run):

@@ -1,5 +1,7 @@
 """What a method that moves masks may override."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from keras_es.optimizers import magnitudes
@@ -8,19 +10,19 @@ from keras_es.optimizers import magnitudes
 class MaskHooks:
     """Class attributes and hooks of a method, with what they are by default."""
 
-    population_size = 1
+    population_size: Any = 1
     """Members evaluated in one step; 1 is the deployed mask itself."""
 
-    batch_mode = "full"
+    batch_mode: Any = "full"
     """"split": members share the batch out; "full": each sees all of it."""
 
-    fitness = None
+    fitness: Any = None
     """None for the model's loss, or a function (y, y_pred) -> per-example values."""
 
-    turns = None
-    """`Turns` if a generation takes several steps."""
+    taking_turns = None
+    """`TurnTaking` if a generation takes several steps."""
 
-    sparsity_schedule = None
+    sparsity_schedule: Any = None
     """A `SparsitySchedule` if the number of active units falls along one."""
 
     active_units = None

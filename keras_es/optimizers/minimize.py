@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_es import optimizers
-from keras_es.optimizers.arguments import check_integer
+from keras_es._arguments import integer
 from keras_es.optimizers.search.weights import EvolvesWeights
 
 
@@ -284,7 +284,7 @@ def _check(fn, size, generations, target, compiled, callback, verbose):
         raise ValueError(f"`fn` must be a function of one x. Received: fn={fn!r}")
     if not size:
         raise ValueError("`x0` must hold at least one number. Received: none")
-    check_integer("generations", generations, minimum=1)
+    integer(1)("generations", generations)
     number = isinstance(target, numbers.Real) and not isinstance(target, bool)
     if target is not None and (not number or math.isnan(target)):
         raise ValueError(

@@ -4,8 +4,10 @@ import keras
 from keras import ops
 
 from keras_es import _compat
+from keras_es._arguments import Argument, Refused, optional
 from keras_es.distribution.collectives import assign_all
 from keras_es.ops import noise, philox, search
+from keras_es.optimizers import arguments
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
 from keras_es.optimizers.guarded import guarded_apply
 from keras_es.optimizers.search.weights import as_gradients
@@ -22,17 +24,19 @@ class ScoreGradient:
     Args:
         score_optimizer: Keras optimizer of the mask scores, its name or config; None
             for Adam at `default_score_learning_rate`.
-        **kwargs: See the other base class.
     """
 
     evolves_weights = False
     default_score_learning_rate = 0.003
 
-    def __init__(self, inner_optimizer, *args, score_optimizer=None, **kwargs):
-        super().__init__(inner_optimizer, *args, **kwargs)
-        if score_optimizer is None:
-            score_optimizer = keras.optimizers.Adam(self.default_score_learning_rate)
-        self.score_optimizer = keras.optimizers.get(score_optimizer)
+    score_optimizer = Argument(optional(arguments.keras_optimizer), None)
+
+    def check_arguments(self):
+        """Make the optimizer of the scores; it must not be that of the weights."""
+        super().check_arguments()
+        if self.score_optimizer is None:
+            rate = self.default_score_learning_rate
+            self.score_optimizer = keras.optimizers.Adam(rate)
         self.refuse_shared("inner_optimizer", self.inner_optimizer)
 
     def refuse_shared(self, name, optimizer):
@@ -70,11 +74,6 @@ class ScoreGradient:
         )
         return [s.value for s in scores]
 
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        optimizer = keras.saving.serialize_keras_object(self.score_optimizer)
-        return {**super().get_config(), "score_optimizer": optimizer}
-
 
 class ScoreGradientStrategy(ScoreGradient, EvolutionStrategy):
     """Base of evolution strategies whose scores are moved by `score_optimizer`."""
@@ -87,6 +86,9 @@ class BernoulliStrategy(ScoreGradientStrategy):
     active units is that of the deployed mask, which is the exact top-k of the scores.
     `sigma` is the temperature T.
     """
+
+    inner_optimizer = Argument(arguments.optimizer_of_weights)
+    noise = Refused("its members are Bernoulli masks, drawn by their probabilities")
 
     def build_search(self):
         """Create tau for each weight, calibrated to the first scores."""

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_es.optimizers import arguments
+
 
 class OptimizerWrapper(keras.optimizers.Optimizer):
     """Base of optimizers that leave the weights to their `inner_optimizer`."""
@@ -48,8 +50,5 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Make the optimizer from `get_config()`."""
-        config = dict(config)
-        config["inner_optimizer"] = keras.saving.deserialize_keras_object(
-            config["inner_optimizer"], custom_objects=custom_objects
-        )
-        return cls(**config)
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            return cls(**arguments.translated(cls, config))

@@ -83,7 +83,7 @@ def sample_examples(model, batch, y_pred):
     """Draw the examples that members see.
 
     Args:
-        model: Compiled model, whose optimizer has `sampled_examples`.
+        model: Compiled model, whose optimizer has `examples=Sampled(...)`.
         batch: (x, y, sample_weight).
         y_pred: Outputs of the mean for them.
 
@@ -104,10 +104,10 @@ def sample_examples(model, batch, y_pred):
         values = weighted_fitness(optimizer.fitness, y, y_pred, sample_weight)
         if values.shape.rank == 0:
             raise ValueError(
-                "`sampled_examples` draws examples by their own losses and weighs "
+                "`Sampled` draws examples by their own losses and weighs "
                 "them: `fitness` must return a value for each example. Leave "
-                "`sampled_examples` out for a fitness of all examples together. "
-                f"Received: sampled_examples={count}, fitness={optimizer.fitness!r}"
+                "`examples` out for a fitness of all examples together. "
+                f"Received: examples=Sampled({count}), fitness={optimizer.fitness!r}"
             )
     parts = fitness_parts(model, batch, y_pred, values)
     if parts is None:  # A loss of no examples, such as a regularizer alone.

@@ -36,7 +36,7 @@ class Step:
 
     def run(self, x, y, sample_weight):
         """Run the step on a batch and return the logs."""
-        turns = self.optimizer.turns
+        turns = self.optimizer.taking_turns
         if turns is not None and turns.held:
             when(turns.draw_is_due, lambda: turns.hold(self._apart(turns.draw)))
         # Without a strategy, members, updates and logs are one program.
@@ -85,7 +85,7 @@ class Step:
         for variable, value in zip(population.metrics, result.metrics):
             variable.assign(value)
         self.optimizer.count_step(result.valid, ok)
-        turns = self.optimizer.turns
+        turns = self.optimizer.taking_turns
         if turns is None:
             told = result if self.optimizer.ranked_together else mine
             guidance = self._guidance(mine)
@@ -114,7 +114,7 @@ class Step:
         return mean_over_replicas(mine.guidance)
 
     def _end_turns(self):
-        turns = self.optimizer.turns
+        turns = self.optimizer.taking_turns
         ok = tf.reduce_any(turns.evaluations.value > 0.0)
         fitness, valid = turns.fitness()
         self._tell(fitness, valid, turns.mean_guidance(), ok)

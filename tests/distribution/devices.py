@@ -21,6 +21,7 @@ from keras_es.distribution import strategies
 strategies.split_cpu({count})
 import keras_es
 from keras_es.distribution import collectives
+from keras_es.noise import *
 from keras_es.optimizers import *
 from tests.training.common import *
 

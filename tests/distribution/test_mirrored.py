@@ -52,8 +52,8 @@ def build():
 
 def search(size):
     return lambda: OpenES(
-        sgd(), size, "full", fitness_shaping="raw", sigma=0.3, steps_per_pair=1,
-        members_per_step=size, score_optimizer=keras.optimizers.SGD(1.0),
+        sgd(), size, "full", fitness_shaping="raw", sigma=0.3, turns=Turns(size, 1),
+        score_optimizer=keras.optimizers.SGD(1.0),
     )
 
 one, want = train(ONE, build, search(2 * R), once)
@@ -218,7 +218,7 @@ for method in (lambda: Static(sgd()), lambda: SET(sgd(), update_schedule=often))
     assert_equal_replicas(many)
 # A population of each replica's own.
 start = trained(ONE, lambda: Static(sgd()))
-many = trained(REPLICAS, lambda: SNES(sgd(), 2, sigma=1.0, steps_per_pair=1))
+many = trained(REPLICAS, lambda: SNES(sgd(), 2, sigma=1.0, turns=Turns(steps=1)))
 assert_equal_replicas(many)
 assert all(np.isfinite(v.numpy()).all() for v in many.weights)
 before, after = (keras_es.masked_weights(m)[0] for m in (start, many))

@@ -22,8 +22,8 @@ def trained(strategy, method, members, dataset, jit_compile, rate=None, **kwargs
             kwargs["score_optimizer"] = keras.optimizers.SGD(rate)
         model = keras_es.sparsify(mlp(keras.layers.BatchNormalization()), 0.5, seed=0)
         optimizer = method(
-            sgd(), members, "full", semi_updates=False, members_per_step=members,
-            **{"steps_per_pair": 1, **kwargs}
+            sgd(), members, "full", semi_updates=False, 
+            **{"turns": Turns(members, 1), **kwargs}
         )
         compiled(model, optimizer, jit_compile=jit_compile)
     masks = [m.kernel_mask.numpy() for m in keras_es.masked_weights(model)]
@@ -51,8 +51,8 @@ compare(GuidedES, rate=3.0)
 MORE = """
 compare(GuidedES, correction=1.0, rate=3.0)
 compare(OpenES, jit_compile=True, rate=1.0)
-compare(SNES, steps_per_pair=2)
-compare(GuidedES, steps_per_pair=2, rate=3.0)
+compare(SNES, turns=Turns(2, 2))
+compare(GuidedES, turns=Turns(2, 2), rate=3.0)
 """
 
 
@@ -77,7 +77,7 @@ losses = np.random.default_rng(0).normal(size=(R, P)).astype("float32")
 
 def search():
     mine = tf.constant(losses)[distribution.replica_index()]
-    noises = [optimizer.noise(pair) for pair in range(P // 2)]
+    noises = [optimizer.pair_noise(pair) for pair in range(P // 2)]
     gradient = optimizer.search_gradient(mine, tf.fill([P], True), None)
     return noises, distribution.mean_over_replicas(gradient)
 

@@ -60,13 +60,14 @@ MORE = """
 # The mean of two search gradients of raw losses is that of both populations.
 compare("open_es", True, fitness_shaping="raw", mean_optimizer="sgd")
 # Pairs of a replica are orthogonal: raw losses of either are unbiased.
-many, history = trained(REPLICAS, "snes", each, members=6, orthogonal=True)
+many, history = trained(REPLICAS, "snes", each, members=6, noise=Orthogonal())
 assert np.isfinite(history["loss"]).all()
 assert_equal_replicas(many)
-compare("open_es", output_sigma=0.1)
-compare("open_es", True, output_sigma=0.1, fitness_shaping="raw", mean_optimizer="sgd")
+compare("open_es", noise=Outputs(0.1))
+raw = {"fitness_shaping": "raw", "mean_optimizer": "sgd"}
+compare("open_es", True, noise=Outputs(0.1), **raw)
 # Each replica draws of its own examples.
-many, history = trained(REPLICAS, "open_es", each, members=6, sampled_examples=5)
+many, history = trained(REPLICAS, "open_es", each, members=6, examples=Sampled(5))
 assert np.isfinite(history["loss"]).all()
 assert_equal_replicas(many)
 MASKED = True

@@ -18,6 +18,7 @@ from keras_es.optimizers import (
     OpenES,
     RigL,
     Static,
+    Turns,
 )
 from keras_es.schedules import ConstantUpdates
 from tests.training.common import cross_entropy, data, mlp, sgd
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 METHODS = {
     "snes": lambda: SNES(sgd(), 4),
-    "snes, turns": lambda: SNES(sgd(), 4, members_per_step=2, steps_per_pair=2),
+    "snes, turns": lambda: SNES(sgd(), 4, turns=Turns(2, 2)),
     "open_es": lambda: OpenES(sgd(), 4, "full"),
     "bernoulli_nes": lambda: BernoulliNES(sgd(), 4),
     "guided_es": lambda: GuidedES("adam", 4),

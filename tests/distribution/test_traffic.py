@@ -47,20 +47,20 @@ def check(method, **kwargs):
     # Once in a generation the search gradient, for SNES and GuidedES of two parts, and
     # once more within the optimizer of the scores.
     generation = scores * {SNES: 2, OpenES: 2, BernoulliNES: 2, GuidedES: 3}[method]
-    if model.optimizer.turns is None:
+    if model.optimizer.taking_turns is None:
         assert total(few, "all_reduce") <= step + generation
     else:
         assert total(few, "all_reduce", [False]) == step
         assert total(few, conditional=[True]) <= generation
 
-check(SNES, members_per_step=2)
-check(GuidedES, members_per_step=2)
+check(SNES, turns=Turns(2))
+check(GuidedES, turns=Turns(2))
 """
 
 # Slow to trace for four replicas; what differs is within each of them.
 MORE = """
 check(OpenES, batch_mode="full")
-check(BernoulliNES, members_per_step=2, semi_updates=False)
+check(BernoulliNES, turns=Turns(2), semi_updates=False)
 """
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import keras_es
 from keras_es.distribution import rendezvous, strategies, workers
+from keras_es.noise import Outputs
 from keras_es.optimizers import SNES, GuidedES, OpenES
 from tests.training.common import cross_entropy, data, mlp, sgd
 
@@ -66,7 +67,7 @@ CASES = {
     "pure, one population": lambda s: trained(
         s,
         statistics,
-        lambda: OpenES(None, 4, semi_updates=False, output_sigma=0.1),
+        lambda: OpenES(None, 4, semi_updates=False, noise=Outputs(0.1)),
         jit_compile=True,
     ),
 }

@@ -155,7 +155,7 @@ def test_open_es_follows_the_gradient_of_a_quadratic():
     curvature = np.arange(1, 6, dtype="float32")[:, None]
 
     def losses(pair):
-        (noise,) = optimizer.noise(pair)
+        (noise,) = optimizer.pair_noise(pair)
         points = [mean + sign * 0.4 * noise for sign in (1.0, -1.0)]
         return [0.5 * tf.reduce_sum(curvature * (x - centre) ** 2) for x in points]
 
@@ -213,7 +213,7 @@ def test_gaussian_members_are_scores_plus_and_minus_noise():
     optimizer = OpenES("sgd", 4, sigma=0.7)
     model = problems.bound(optimizer, units=50)
     (masked,) = optimizer.masked_weights
-    (noise,) = optimizer.noise(1)
+    (noise,) = optimizer.pair_noise(1)
     plus, minus = (m[0] for m in optimizer.member_masks(1))
     scores = masked.mask_scores.value
     np.testing.assert_array_equal(plus, masked.decode(scores + 0.7 * noise))

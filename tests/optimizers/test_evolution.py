@@ -6,7 +6,14 @@ import pytest
 import tensorflow as tf
 
 import keras_es
-from keras_es.optimizers import SNES, BernoulliNES, EvolutionStrategy, GuidedES, OpenES
+from keras_es.optimizers import (
+    SNES,
+    BernoulliNES,
+    EvolutionStrategy,
+    GuidedES,
+    OpenES,
+    Turns,
+)
 from tests.reference import numpy_es, problems
 
 TRUE = tf.constant(True)
@@ -16,7 +23,7 @@ LOSSES = np.array([0.3, 2.0, -1.0, 0.5, 7.0, 0.1], "float32")
 def generation(optimizer, losses=LOSSES):
     """Tell the losses of one generation; return its noise [n, d]."""
     (masked,) = optimizer.masked_weights
-    half = [np.ravel(optimizer.noise(pair)[0]) for pair in range(optimizer.pairs)]
+    half = [np.ravel(optimizer.pair_noise(pair)[0]) for pair in range(optimizer.pairs)]
     valid = np.isfinite(losses)
     gradient = optimizer.search_gradient(losses, valid, None)
     optimizer.end_generation(gradient, TRUE)
@@ -52,7 +59,7 @@ def test_snes_searches_in_the_scale_of_its_std():
     std = np.linspace(0.1, 2.0, 20).astype("float32")[:, None]
     optimizer.scales()[0].assign(std)
     plus = optimizer.member_masks(0)[0][0]
-    scores = masked.mask_scores.value + std * optimizer.noise(0)[0]
+    scores = masked.mask_scores.value + std * optimizer.pair_noise(0)[0]
     np.testing.assert_array_equal(plus, masked.decode(scores))
     assert model.built
 
@@ -99,9 +106,7 @@ def test_utilities_of_a_failed_generation_are_zero():
 @pytest.mark.parametrize("cls", [OpenES, BernoulliNES, GuidedES])
 def test_noise_may_end_at_zero(cls):
     schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 3, 0.0)
-    optimizer = cls(
-        "adam", population_size=4, sigma=schedule, members_per_step=4, steps_per_pair=1
-    )
+    optimizer = cls("adam", population_size=4, sigma=schedule, turns=Turns(4, 1))
     model = problems.compiled(optimizer)
     problems.fit(model, epochs=4)
     (masked,) = keras_es.masked_weights(model)
@@ -151,7 +156,7 @@ class HillClimb(EvolutionStrategy):
 
     def search_gradient(self, fitness, valid, guidance):
         sign = keras.ops.where(fitness[0] < fitness[1], -1.0, 1.0)
-        return [sign * noise for noise in self.noise(0)]
+        return [sign * noise for noise in self.pair_noise(0)]
 
     def update_masks(self, search_gradient, ok):
         return [
@@ -164,7 +169,7 @@ def test_a_method_of_ones_own_is_two_hooks():
     optimizer = HillClimb("adam", population_size=2)
     model = problems.bound(optimizer, units=10)
     (masked,) = optimizer.masked_weights
-    before, (noise,) = masked.mask_scores.numpy(), optimizer.noise(0)
+    before, (noise,) = masked.mask_scores.numpy(), optimizer.pair_noise(0)
     generation(optimizer, np.array([1.0, 2.0], "float32"))
     np.testing.assert_allclose(masked.mask_scores.numpy(), before + 0.1 * noise, 1e-4)
     assert model.built

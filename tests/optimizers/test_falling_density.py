@@ -6,7 +6,7 @@ import pytest
 
 import keras_es
 from keras_es import optimizers, patterns, schedules
-from keras_es.optimizers import SNES, GuidedES, OpenES
+from keras_es.optimizers import SNES, Falling, GuidedES, OpenES, Turns
 from tests.reference import problems
 
 SCHEDULE = schedules.PolynomialSparsity(6, power=1.0)
@@ -15,13 +15,13 @@ UNITS = problems.INPUTS * problems.HIDDEN
 
 def made(method, **kwargs):
     cls = optimizers.get(method) if isinstance(method, str) else method
-    return cls(keras.optimizers.SGD(0.1), sparsity_schedule=SCHEDULE, **kwargs)
+    return cls(keras.optimizers.SGD(0.1), density=Falling(SCHEDULE), **kwargs)
 
 
 @pytest.mark.parametrize("held", [1, 2])
 @pytest.mark.parametrize("method", problems.POPULATIONS)
 def test_masks_have_as_many_units_as_the_schedule_says(method, held):
-    optimizer = made(method, population_size=2, steps_per_pair=held)
+    optimizer = made(method, population_size=2, turns=Turns(steps=held))
     model = problems.compiled(optimizer)
     (masked,) = keras_es.masked_weights(model)
     optimizer.build(model.trainable_variables)
@@ -41,7 +41,7 @@ def test_masks_have_as_many_units_as_the_schedule_says(method, held):
 
 @pytest.mark.parametrize("method", [OpenES, SNES])
 def test_members_are_as_dense_as_the_deployed_mask(method):
-    optimizer = made(method, population_size=2, steps_per_pair=1)
+    optimizer = made(method, population_size=2, turns=Turns(steps=1))
     model = problems.compiled(optimizer)
     (masked,) = keras_es.masked_weights(model)
     for _ in range(7):
@@ -52,7 +52,7 @@ def test_members_are_as_dense_as_the_deployed_mask(method):
 
 
 def test_expected_density_of_bernoulli_members_follows():
-    optimizer = made(GuidedES, population_size=2, steps_per_pair=1)
+    optimizer = made(GuidedES, population_size=2, turns=Turns(steps=1))
     model = problems.compiled(optimizer)
     (masked,) = keras_es.masked_weights(model)
     for _ in range(9):
@@ -64,7 +64,7 @@ def test_expected_density_of_bernoulli_members_follows():
 
 def test_groups_of_a_pattern_stay_equal():
     model = problems.make_model(None, pattern=patterns.NByM(1, 4))
-    problems.compiled(made(OpenES, population_size=2, steps_per_pair=1), model)
+    problems.compiled(made(OpenES, population_size=2, turns=Turns(steps=1)), model)
     (masked,) = keras_es.masked_weights(model)
     for _ in range(7):
         problems.fit(model, batch_size=32)
@@ -74,7 +74,7 @@ def test_groups_of_a_pattern_stay_equal():
 
 
 def test_generation_without_a_valid_member_is_made_up_for():
-    model = problems.compiled(made(OpenES, population_size=2, steps_per_pair=1))
+    model = problems.compiled(made(OpenES, population_size=2, turns=Turns(steps=1)))
     x, y = problems.data()
     sparsity = [
         model.train_on_batch(x, y * factor, return_dict=True)["sparsity"]
@@ -88,17 +88,17 @@ def test_generation_without_a_valid_member_is_made_up_for():
 def test_training_goes_on_to_the_bit(tmp_path, jit_compile):
     loaded = problems.assert_goes_on_to_the_bit(
         tmp_path,
-        lambda: made(OpenES, population_size=2, steps_per_pair=2),
+        lambda: made(OpenES, population_size=2, turns=Turns(steps=2)),
         jit_compile=jit_compile,
     )
     assert loaded.optimizer.sparsity_schedule.end_step == 6
 
 
 def test_wrong_schedules_are_refused():
-    with pytest.raises(ValueError, match="`sparsity_schedule` must be .*Received"):
-        OpenES("adam", sparsity_schedule=schedules.ConstantUpdates())
+    with pytest.raises(ValueError, match="`schedule` must be .*Received"):
+        OpenES("adam", density=Falling(schedules.ConstantUpdates()))
     with pytest.raises(ValueError, match="inner_optimizer=None masks are .*Received"):
-        OpenES(None, sparsity_schedule=SCHEDULE)
+        OpenES(None, density=Falling(SCHEDULE))
     layer = keras_es.layers.BlockSparseDense(8, sparsity=0.5, block_size=(4, 4))
     model = keras_es.ESSequential([keras.Input((16,)), layer])
     with pytest.raises(ValueError, match="begins dense by its schedule.*Received"):

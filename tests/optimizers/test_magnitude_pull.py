@@ -6,14 +6,14 @@ import pytest
 
 import keras_es
 from keras_es import optimizers, patterns, schedules
-from keras_es.optimizers import SNES, OpenES
+from keras_es.optimizers import SNES, Falling, OpenES, Turns
 from tests.reference import problems
 
 
-def made(method, pull, **kwargs):
+def made(method, pull, schedule=None, **kwargs):
     cls = optimizers.get(method) if isinstance(method, str) else method
-    kwargs = {"population_size": 2, "steps_per_pair": 1, **kwargs}
-    return cls(keras.optimizers.SGD(0.1), magnitude_pull=pull, **kwargs)
+    kwargs = {"population_size": 2, "turns": Turns(steps=1), **kwargs}
+    return cls(keras.optimizers.SGD(0.1), density=Falling(schedule, pull), **kwargs)
 
 
 def magnitude(masked):
@@ -47,7 +47,7 @@ def test_pull_of_one_without_noise_is_magnitude_pruning():
     model, pruned = (
         problems.compiled(optimizer, problems.make_model())
         for optimizer in (
-            made(OpenES, 1.0, sigma=1e-9, sparsity_schedule=falling, batch_mode="full"),
+            made(OpenES, 1.0, sigma=1e-9, schedule=falling, batch_mode="full"),
             optimizers.GradualMagnitude(
                 keras.optimizers.SGD(0.1), sparsity_schedule=falling
             ),
@@ -103,7 +103,7 @@ def test_training_goes_on_to_the_bit(tmp_path, jit_compile):
     decay = keras.optimizers.schedules.PolynomialDecay(0.5, 10, 0.0)
     loaded = problems.assert_goes_on_to_the_bit(
         tmp_path,
-        lambda: made(OpenES, decay, steps_per_pair=2),
+        lambda: made(OpenES, decay, turns=Turns(steps=2)),
         jit_compile=jit_compile,
     )
     assert loaded.optimizer.magnitude_pull.decay_steps == 10
@@ -111,10 +111,10 @@ def test_training_goes_on_to_the_bit(tmp_path, jit_compile):
 
 def test_wrong_pulls_are_refused():
     for wrong in (1.5, -0.1, "much"):
-        with pytest.raises(ValueError, match="`magnitude_pull` must be .*Received"):
-            OpenES("adam", magnitude_pull=wrong)
-    with pytest.raises(ValueError, match="losses alone. Received: magnitude_pull"):
-        OpenES(None, magnitude_pull=0.1)
+        with pytest.raises(ValueError, match="`pull` must be .*Received"):
+            OpenES("adam", density=Falling(None, wrong))
+    with pytest.raises(ValueError, match="losses alone. Received: density"):
+        OpenES(None, density=Falling(None, 0.1))
     layer = keras_es.layers.BlockSparseDense(8, sparsity=0.5, block_size=(4, 4))
     model = keras_es.ESSequential([keras.Input((16,)), layer])
     with pytest.raises(ValueError, match="magnitudes of all units .*Received"):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_es.noise import Full, LowRank, Orthogonal
 from keras_es.ops import genetic, noise
 from keras_es.optimizers import PGPE, SNES, Alopex, GeneticAlgorithm, OpenES, SepCMAES
 from tests.reference import numpy_es, pure
@@ -45,25 +46,21 @@ def generations(strategy, count=4):
         yield members, losses, flat(variables)
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"rank": 1}, {"pairs_per_draw": 3}, {"orthogonal": True}], ids=str
-)
-def test_open_es(settings):
+@pytest.mark.parametrize("noise", [None, LowRank(1), Full(3), Orthogonal()], ids=str)
+def test_open_es(noise):
     mean = flat(start())
     sgd = keras.optimizers.SGD(0.1)
-    strategy = OpenES(None, MEMBERS, sigma=SIGMA, mean_optimizer=sgd, **settings)
+    strategy = OpenES(None, MEMBERS, sigma=SIGMA, mean_optimizer=sgd, noise=noise)
     for members, losses, new in generations(strategy):
         noise = (members - mean) / SIGMA
         mean = mean - 0.1 * numpy_es.open_es(noise, losses, SIGMA)
         np.testing.assert_allclose(new, mean, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"rank": 1}, {"pairs_per_draw": 3}, {"orthogonal": True}], ids=str
-)
-def test_snes(settings):
+@pytest.mark.parametrize("noise", [None, LowRank(1), Full(3), Orthogonal()], ids=str)
+def test_snes(noise):
     mean, std = flat(start()), SIGMA
-    strategy = SNES(None, MEMBERS, sigma=SIGMA, **settings)
+    strategy = SNES(None, MEMBERS, sigma=SIGMA, noise=noise)
     for members, losses, new in generations(strategy):
         noise = (members - mean) / std
         mean, std = numpy_es.snes(mean, std, noise, losses)
@@ -71,10 +68,10 @@ def test_snes(settings):
     np.testing.assert_allclose(flat(strategy.scales()), std, rtol=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"rank": 1}, {"orthogonal": True}], ids=str)
-def test_pgpe(settings):
+@pytest.mark.parametrize("noise", [None, LowRank(1), Orthogonal()], ids=str)
+def test_pgpe(noise):
     mean, std, velocity = flat(start()), np.full(10, SIGMA), np.zeros(10)
-    strategy = PGPE(None, MEMBERS, sigma=SIGMA, std_learning_rate=2.0, **settings)
+    strategy = PGPE(None, MEMBERS, sigma=SIGMA, std_learning_rate=2.0, noise=noise)
     speed = SIGMA * np.sqrt(10) / 15
     for members, losses, new in generations(strategy):
         noise = (members - mean) / std
@@ -85,14 +82,12 @@ def test_pgpe(settings):
     np.testing.assert_allclose(flat(strategy.scales()), std, rtol=1e-4)
 
 
-@pytest.mark.parametrize("orthogonal", [False, True])
+@pytest.mark.parametrize("noise", [None, Orthogonal()], ids=str)
 @pytest.mark.parametrize("scale", [None, 1.0])
 @pytest.mark.parametrize("members", [MEMBERS, 13])
-def test_sep_cma_es(members, scale, orthogonal):
+def test_sep_cma_es(members, scale, noise):
     state = (flat(start()), SIGMA, np.ones(10), np.zeros(10), np.zeros(10))
-    strategy = SepCMAES(
-        None, members, sigma=SIGMA, rate_scale=scale, orthogonal=orthogonal
-    )
+    strategy = SepCMAES(None, members, sigma=SIGMA, rate_scale=scale, noise=noise)
     for generation, (rows, losses, new) in enumerate(generations(strategy)):
         noise = (rows - state[0]) / (state[1] * np.sqrt(state[2]))
         state = numpy_es.sep_cma_es(state, noise, losses, generation, scale)

@@ -5,7 +5,7 @@ import pytest
 
 import keras_es
 from keras_es import optimizers, schedules
-from keras_es.optimizers import for_run
+from keras_es.optimizers import Falling, Turns, for_run
 from tests.reference import problems
 
 STEPS = 200
@@ -48,7 +48,7 @@ def test_long_runs_move_every_hundred_steps():
     [
         ("straight_through", 200, {}),
         ("guided_es", 25, {}),
-        ("guided_es", 50, {"steps_per_pair": 4}),
+        ("guided_es", 50, {"turns": Turns(steps=4)}),
     ],
 )
 def test_scores_come_to_rest_at_the_end(name, generations, kwargs):
@@ -81,11 +81,11 @@ def test_search_of_few_units_ends():
     assert float(optimizer.sigma(120)) == 0.0
     assert float(optimizer.score_optimizer._learning_rate(120)) == 0.0
     assert coarse(sigma=0.3).sigma == 0.3
-    assert float(coarse(members_per_step=2).sigma(30)) == 0.0
+    assert float(coarse(turns=Turns(2)).sigma(30)) == 0.0
 
 
 def test_search_that_begins_dense_ends():
-    optimizer = made("open_es", begin_dense=True, steps_per_pair=1, members_per_step=8)
+    optimizer = made("open_es", begin_dense=True, turns=Turns(8, 1))
     assert float(optimizer.sigma(0)) == 1.0
     assert float(coarse(begin_dense=True).sigma(0)) == 0.5
     assert float(optimizer.sigma(120)) == 0.0
@@ -93,7 +93,7 @@ def test_search_that_begins_dense_ends():
 
 @pytest.mark.parametrize("name", ["guided_es", "bernoulli_nes"])
 def test_bernoulli_masks_that_begin_dense_rest(name):
-    turns = {"steps_per_pair": 1, "members_per_step": 2, "population_size": 2}
+    turns = {"turns": Turns(2, 1), "population_size": 2}
     optimizer = made(name, begin_dense=True, **turns)
     default = made(name, **turns).sigma
     for generation in (0, 119):
@@ -108,7 +108,7 @@ def test_bernoulli_masks_that_begin_dense_rest(name):
 def test_strategies_may_begin_dense(name):
     assert made(name).sparsity_schedule is None
     assert made(name).magnitude_pull is None
-    optimizer = made(name, begin_dense=True, steps_per_pair=1, members_per_step=2)
+    optimizer = made(name, begin_dense=True, turns=Turns(2, 1))
     assert optimizer.sparsity_schedule.end_step == 80
     if name == "guided_es":
         assert optimizer.magnitude_pull is None
@@ -118,9 +118,11 @@ def test_strategies_may_begin_dense(name):
     first, last = (float(optimizer.magnitude_pull(n)) for n in (0, 120))
     assert first == pytest.approx(1.0 - 0.9**generation)
     assert last == 0.0
-    assert made(name, begin_dense=True, magnitude_pull=0.0).magnitude_pull == 0.0
+    assert (
+        made(name, begin_dense=True, density=Falling(None, 0.0)).magnitude_pull == 0.0
+    )
     own = schedules.OneShot(7)
-    assert made(name, begin_dense=True, sparsity_schedule=own).sparsity_schedule is own
+    assert made(name, begin_dense=True, density=Falling(own)).sparsity_schedule is own
 
 
 def test_block_sparse_layers_do_not_begin_dense():

@@ -5,7 +5,7 @@ import numpy as np
 
 import keras_es
 from keras_es import schedules
-from keras_es.optimizers import OPTIMIZERS, EvolutionStrategy
+from keras_es.optimizers import OPTIMIZERS, EvolutionStrategy, Turns
 
 INPUTS, HIDDEN, EXAMPLES = 12, 8, 32
 
@@ -72,8 +72,7 @@ def make(method, /, inner="adam", **kwargs):
     """
     if method in POPULATIONS:
         kwargs.setdefault("population_size", 4)
-        kwargs.setdefault("members_per_step", kwargs["population_size"])
-        kwargs.setdefault("steps_per_pair", 1)
+        kwargs.setdefault("turns", Turns(kwargs["population_size"], 1))
         return OPTIMIZERS[method](inner, **kwargs)
     known = {"seed", "name", *SCHEDULES.get(method, {})}
     if method == "straight_through":

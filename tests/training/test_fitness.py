@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_es
-from keras_es.optimizers import SNES, OpenES
+from keras_es.optimizers import SNES, OpenES, Turns
 from tests.training.common import compiled, data, sparse_mlp
 
 
@@ -70,9 +70,7 @@ def test_masks_follow_the_fitness():
         return keras.ops.mean(keras.ops.square(y_pred), axis=-1)
 
     x, y = data()
-    optimizer = SNES(
-        keras.optimizers.SGD(0.0), 8, fitness=size, members_per_step=8, steps_per_pair=1
-    )
+    optimizer = SNES(keras.optimizers.SGD(0.0), 8, fitness=size, turns=Turns(8, 1))
     model = compiled(sparse_mlp(), optimizer)
     before = np.square(model.predict(x, verbose=0)).mean()
     model.fit(x, y, batch_size=32, epochs=60, verbose=0)

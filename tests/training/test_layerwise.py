@@ -8,9 +8,9 @@ import pytest
 from keras import layers
 
 import keras_es
-from keras_es.noise import layerwise
+from keras_es.noise import Full, Layerwise, LowRank, Outputs, layerwise
 from keras_es.noise.weights import WeightNoise
-from keras_es.optimizers import SNES, OpenES
+from keras_es.optimizers import SNES, Chunks, OpenES, Sampled
 from tests.reference import problems, pure
 from tests.reference.estimates import assert_unbiased
 from tests.training.common import images
@@ -31,7 +31,7 @@ def linear(seed=0):
 def strategy(cls=OpenES, members=32, **kwargs):
     if cls is OpenES:
         kwargs = {"mean_optimizer": keras.optimizers.SGD(1.0), **kwargs}
-    arguments = {"fitness_shaping": "raw", "sigma": SIGMA, "layerwise": True}
+    arguments = {"fitness_shaping": "raw", "sigma": SIGMA, "noise": Layerwise()}
     return cls(None, members, **{**arguments, **kwargs})
 
 
@@ -66,9 +66,9 @@ def gradient():
     return np.concatenate([np.ravel(g) for g in found])
 
 
-@pytest.mark.parametrize("more", [{}, {"rank": 1}, {"pairs_per_draw": 2}], ids=str)
-def test_the_estimate_is_unbiased(more):
-    assert_unbiased(steps(strategy(**more), 300), -gradient())
+@pytest.mark.parametrize("noise", [Full(), LowRank(1), Full(2)], ids=str)
+def test_the_estimate_is_unbiased(noise):
+    assert_unbiased(steps(strategy(noise=Layerwise(noise)), 300), -gradient())
 
 
 def test_snes_takes_the_steps_of_its_whole_population_on_average():
@@ -134,9 +134,9 @@ def weights(**kwargs):
     return trained(**kwargs).get_weights()
 
 
-@pytest.mark.parametrize("more", [{}, {"output_sigma": 0.1}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"noise": Layerwise(Outputs(0.1))}], ids=str)
 @pytest.mark.parametrize(
-    "settings", [{"jit_compile": True}, {"members_per_chunk": 2}], ids=str
+    "settings", [{"jit_compile": True}, {"turns": Chunks(2)}], ids=str
 )
 def test_xla_and_chunks_change_nothing(settings, more):
     got = trained(**settings, **more)
@@ -153,7 +153,7 @@ def test_every_weight_moves_and_statistics_follow():
 
 def test_layers_with_noise_on_outputs_are_in_all_groups():
     norm = layers.BatchNormalization()
-    model = trained(norm, output_sigma=0.1, sampled_examples=4)
+    model = trained(norm, noise=Layerwise(Outputs(0.1)), examples=Sampled(4))
     chosen = [v.path.split("/")[-2] for v in model.optimizer.output_variables]
     assert chosen == ["logits", "logits"]
     names = [
@@ -203,5 +203,5 @@ def test_shares_are_all_of_the_draws():
 def test_too_few_members_and_hybrid_are_refused():
     with pytest.raises(ValueError, match="Enlarge `population_size`.*Received"):
         trained(members=4)
-    with pytest.raises(ValueError, match="`layerwise` is of pure.*Received"):
-        OpenES("adam", layerwise=True)
+    with pytest.raises(ValueError, match="noise=Layerwise.* is of pure.*Received"):
+        OpenES("adam", noise=Layerwise())

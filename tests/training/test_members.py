@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_es
-from keras_es.optimizers import SNES, OpenES, Static
+from keras_es.optimizers import SNES, OpenES, Static, Turns
 from keras_es.populations.by_gradients import Population
 from keras_es.populations.member import all_finite
 from tests.training.common import compiled, cross_entropy, data, mlp, sgd, sparse_mlp
@@ -72,7 +72,7 @@ def test_split_shares_the_batch_out(batch_size, share):
     inputs = keras.Input((batch_size,))
     outputs = keras.layers.Dense(3)(Seen(name="seen")(inputs))
     model = keras_es.sparsify(keras.Model(inputs, outputs), 0.5, seed=0)
-    compiled(model, SNES("sgd", population_size=4, members_per_step=4))
+    compiled(model, SNES("sgd", population_size=4, turns=Turns(4)))
     y = np.zeros(batch_size, "int32")
     _, valid, state = evaluate_population(model, x, y)
     seen = next(s for path, s in state.items() if path.endswith("seen_sum")) * 4
@@ -298,7 +298,7 @@ def test_all_finite_of_nothing_and_of_slices():
 
 def test_a_step_without_valid_members_changes_nothing():
     x, y = data()
-    optimizer = SNES(sgd(), population_size=4, members_per_step=4)
+    optimizer = SNES(sgd(), population_size=4, turns=Turns(4))
     model = compiled(sparse_mlp(keras.layers.BatchNormalization()), optimizer)
     model.train_on_batch(x, y)
     before = [v.numpy() for v in model.weights + model.optimizer.variables]
@@ -316,9 +316,7 @@ def test_a_step_without_valid_members_changes_nothing():
 def test_while_sigma_is_zero_a_step_is_that_of_a_static_mask(members, held):
     """Members are equal then, and each is trained on examples of its own."""
     over = keras.optimizers.schedules.PiecewiseConstantDecay([-1], [1.0, 0.0])
-    strategy = OpenES(
-        sgd(), 8, members_per_step=members, steps_per_pair=held, sigma=over
-    )
+    strategy = OpenES(sgd(), 8, turns=Turns(members, held), sigma=over)
     weights = []
     for optimizer in (strategy, Static(sgd())):
         keras.utils.set_random_seed(0)

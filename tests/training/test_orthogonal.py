@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import keras_es
-from keras_es.optimizers import PGPE, SNES, OpenES, SepCMAES
+from keras_es.noise import Layerwise, Orthogonal, Outputs
+from keras_es.optimizers import PGPE, SNES, Chunks, OpenES, SepCMAES
 from tests.reference import problems, pure
 
 SIGMA = 0.5
@@ -24,7 +25,7 @@ def noises(strategy, generations=1):
 
 @pytest.mark.parametrize("name", ["open_es", "snes", "pgpe", "sep_cma_es"])
 def test_pairs_are_orthogonal_over_all_weights(name):
-    strategy = pure.make(name, members=12, sigma=SIGMA, orthogonal=True)
+    strategy = pure.make(name, members=12, sigma=SIGMA, noise=Orthogonal())
     for found in noises(strategy, 3):
         if strategy.mirrored:
             np.testing.assert_allclose(found[1::2], -found[0::2], atol=1e-6)
@@ -36,8 +37,8 @@ def test_pairs_are_orthogonal_over_all_weights(name):
 @pytest.mark.parametrize("cls", [OpenES, SNES])
 def test_lengths_are_those_without(cls):
     plain, orthogonal = (
-        next(noises(cls(None, 12, sigma=SIGMA, orthogonal=flag)))
-        for flag in (False, True)
+        next(noises(cls(None, 12, sigma=SIGMA, noise=noise)))
+        for noise in (None, Orthogonal())
     )
     lengths = [np.linalg.norm(n, axis=1) for n in (plain, orthogonal)]
     np.testing.assert_allclose(*lengths, rtol=1e-5)
@@ -47,8 +48,8 @@ def test_lengths_are_those_without(cls):
 @pytest.mark.parametrize("name", ["open_es", "sep_cma_es"])
 def test_xla_and_chunks_change_nothing(name):
     weights = []
-    for more in ({}, {"jit_compile": True, "members_per_chunk": 2}):
-        model = pure.compiled(name, orthogonal=True, sigma=0.1, **more)
+    for more in ({}, {"jit_compile": True, "turns": Chunks(2)}):
+        model = pure.compiled(name, noise=Orthogonal(), sigma=0.1, **more)
         problems.fit(model)
         weights.append(model.get_weights())
     for a, b in zip(*weights):
@@ -56,53 +57,41 @@ def test_xla_and_chunks_change_nothing(name):
 
 
 def test_training_goes_on_to_the_bit_after_a_file(tmp_path):
-    model = pure.compiled("snes", orthogonal=True)
+    model = pure.compiled("snes", noise=Orthogonal())
     problems.fit(model, epochs=2)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.optimizer.orthogonal
+    assert loaded.optimizer.noise == Orthogonal()
     for each in (model, loaded):
         problems.fit(each)
     problems.assert_same(problems.weights_of(model), problems.weights_of(loaded))
 
 
-@pytest.mark.parametrize(
-    "cls, more",
-    [
-        (OpenES, {"rank": 1}),
-        (PGPE, {"pairs_per_draw": 2}),
-        (SNES, {"layerwise": True}),
-        (OpenES, {"output_sigma": 0.1}),
-    ],
-    ids=str,
-)
-def test_what_shapes_noise_in_another_way_is_refused(cls, more):
-    (name,) = more
-    with pytest.raises(ValueError, match=rf"`{name}` out.*Received:.*{name}="):
-        cls(None, 8, orthogonal=True, **more)
+@pytest.mark.parametrize("around", [Layerwise, lambda noise: Outputs(0.1, noise)])
+def test_it_is_on_all_weights_at_once(around):
+    with pytest.raises(ValueError, match="on all weights at once.*Orthogonal"):
+        around(Orthogonal())
 
 
 def test_it_is_of_pure_evolution():
-    with pytest.raises(ValueError, match="`orthogonal` is of pure evolution"):
-        OpenES("adam", orthogonal=True)
+    with pytest.raises(ValueError, match="noise=Orthogonal.* is of pure evolution"):
+        OpenES("adam", noise=Orthogonal())
 
 
 def test_minimize_by_name_has_it_and_needs_fewer_evaluations():
     def distance(x):
         return float(np.sum((x - 1.0) ** 2))
 
-    def evaluations(orthogonal):
+    def evaluations(noise):
         counts = []
         for seed in range(5):
-            strategy = PGPE(
-                population_size=20, sigma=0.3, seed=seed, orthogonal=orthogonal
-            )
+            strategy = PGPE(population_size=20, sigma=0.3, seed=seed, noise=noise)
             found = keras_es.minimize(
                 distance, np.zeros(10), strategy, generations=100, target=0.1, verbose=0
             )
             counts.append(found.generations)
         return np.median(counts)
 
-    assert evaluations(True) < evaluations(False)
+    assert evaluations(Orthogonal()) < evaluations(None)
     for cls in (OpenES, SNES, PGPE, SepCMAES):
-        assert cls.small_search(8, 0.5)["orthogonal"]
+        assert cls.small_search(8, 0.5)["noise"] == Orthogonal()

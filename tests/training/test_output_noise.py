@@ -7,9 +7,10 @@ import tensorflow as tf
 from keras import layers
 
 import keras_es
+from keras_es.noise import Full, Outputs
 from keras_es.noise import outputs as output_noise
 from keras_es.ops import noise, philox
-from keras_es.optimizers import SNES, OpenES
+from keras_es.optimizers import SNES, Chunks, OpenES
 from tests.marks import slow
 from tests.reference import problems, pure
 from tests.training.common import images
@@ -42,7 +43,7 @@ def strategy(members=4, **kwargs):
     arguments = {
         "fitness_shaping": "raw",
         "mean_optimizer": keras.optimizers.SGD(1.0),
-        "output_sigma": SIGMA,
+        "noise": Outputs(SIGMA),
     }
     return OpenES(None, members, **{**arguments, **kwargs})
 
@@ -90,7 +91,7 @@ def test_the_estimate_is_unbiased_for_a_quadratic(kind):
 def test_snes_moves_by_what_its_sum_would_be_on_average():
     model, x, y = ONE_LAYER["dense"]()
     truth = true_gradient(model, x, y)
-    optimizer = SNES(None, 4, fitness_shaping="raw", sigma=0.2, output_sigma=SIGMA)
+    optimizer = SNES(None, 4, fitness_shaping="raw", sigma=0.2, noise=Outputs(SIGMA))
     step = steps_from(model, x, y, optimizer=optimizer)
     # -eta n std**2 g, and the std stays.
     steps = [[s / (4 * 0.2**2) for s in step(generation)] for generation in range(200)]
@@ -109,7 +110,7 @@ def test_examples_have_their_weights():
 def test_pairs_that_share_a_draw_are_unbiased_too():
     model, x, y = ONE_LAYER["dense"]()
     truth = true_gradient(model, x, y)
-    step = steps_from(model, x, y, members=8, pairs_per_draw=2)
+    step = steps_from(model, x, y, members=8, noise=Outputs(SIGMA, Full(2)))
     assert_unbiased([step(generation) for generation in range(200)], truth)
 
 
@@ -185,8 +186,8 @@ def test_layers_with_few_positions_and_no_regularizer_are_chosen():
     "settings",
     [
         slow({"jit_compile": True}),
-        slow({"members_per_chunk": 2}),
-        {"members_per_chunk": 4, "jit_compile": True},
+        slow({"turns": Chunks(2)}),
+        {"turns": Chunks(4), "jit_compile": True},
     ],
     ids=str,
 )
@@ -197,7 +198,7 @@ def test_xla_and_chunks_change_nothing(settings):
 
 @pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_the_last_batch_may_be_smaller(jit_compile):
-    model = trained(batch_size=7, jit_compile=jit_compile, members_per_chunk=4)
+    model = trained(batch_size=7, jit_compile=jit_compile, turns=Chunks(4))
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
@@ -235,7 +236,7 @@ def test_a_member_that_fails_teaches_nothing():
     model = keras_es.es_model(
         keras.Sequential([keras.Input((6,)), layers.Dense(2), Fails()])
     )
-    model.compile(strategy(16, output_sigma=3.0), "mse")
+    model.compile(strategy(16, noise=Outputs(3.0)), "mse")
     x = np.random.default_rng(0).normal(size=(1, 6)).astype("float32")
     logs = model.train_on_batch(x, np.zeros((1, 2), "float32"), return_dict=True)
     assert 0 < logs["nonfinite_members"] < 16
@@ -245,14 +246,14 @@ def test_a_member_that_fails_teaches_nothing():
 def test_snes_trains_a_network_with_both_kinds_of_noise():
     model = network()
     model.compile(
-        SNES(None, 16, output_sigma=0.3),
+        SNES(None, 16, noise=Outputs(0.3)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
     losses = model.fit(*images(64), epochs=20, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
     config = model.optimizer.get_config()
-    assert SNES.from_config(config).output_sigma == 0.3
+    assert SNES.from_config(config).noise == Outputs(0.3)
 
 
 def test_training_goes_on_to_the_bit_after_a_file(tmp_path):
@@ -279,17 +280,17 @@ def test_all_weights_have_noise_in_ask_after_fit():
 
 def test_a_schedule_may_end_at_0():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [SIGMA, 0.0])
-    model = trained(output_sigma=schedule, epochs=3)
-    assert model.optimizer.get_config()["output_sigma"]["class_name"]
+    model = trained(noise=Outputs(schedule), epochs=3)
+    assert model.optimizer.get_config()["noise"]["config"]["sigma"]["class_name"]
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
 @pytest.mark.parametrize("cls", [OpenES, SNES])
 def test_it_is_of_pure_evolution(cls):
-    with pytest.raises(ValueError, match="`output_sigma` is of pure.*Received"):
-        cls("adam", output_sigma=0.1)
-    with pytest.raises(ValueError, match="`output_sigma` must be a number.*Received"):
-        OpenES(None, output_sigma=-1.0)
+    with pytest.raises(ValueError, match="noise=Outputs.* is of pure.*Received"):
+        cls("adam", noise=Outputs(0.1))
+    with pytest.raises(ValueError, match="`sigma` must be a number.*Received"):
+        OpenES(None, noise=Outputs(-1.0))
 
 
 class Own(layers.Layer):

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_es
-from keras_es.optimizers import SNES, Alopex, OpenES, SepCMAES
+from keras_es.noise import LowRank
+from keras_es.optimizers import SNES, Alopex, Chunks, OpenES, SepCMAES, Turns
 from tests.marks import slow
 from tests.reference import problems, pure
 
@@ -55,7 +56,7 @@ def test_no_gradient_is_taken_and_the_loss_falls_in_one_trace(name):
 def test_under_xla_it_is_the_same():
     weights = []
     for jit_compile in (False, True):
-        model = pure.compiled("open_es", jit_compile=jit_compile, rank=1)
+        model = pure.compiled("open_es", jit_compile=jit_compile, noise=LowRank(1))
         problems.fit(model)
         weights.append(model.get_weights())
     for a, b in zip(*weights):
@@ -66,7 +67,7 @@ def test_under_xla_it_is_the_same():
 def test_chunks_of_any_size_give_the_same(name):
     weights = []
     for size in (2, 6, None):
-        model = pure.compiled(name, members_per_chunk=size)
+        model = pure.compiled(name, turns=Chunks(size))
         problems.fit(model)
         weights.append(model.get_weights())
     for other in weights[1:]:
@@ -271,13 +272,13 @@ def test_a_subclass_that_defines_its_own_step_is_refused_with_a_way_out():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OpenES(None, batch_mode="split"), "whole batch.*batch_mode='split'"),
-        (lambda: SNES(None, members_per_step=2), "one step.*members_per_step=2"),
-        (lambda: SNES("adam", rank=1), r"SNES\(None, rank=...\).*rank=1"),
-        (lambda: OpenES("adam", mean_optimizer="sgd"), "mean_optimizer='sgd'"),
-        (lambda: OpenES(None, rank=0), "at least 1. Received: rank=0"),
+        (lambda: OpenES(None, batch_mode="split"), "whole batch.*examples='split'"),
+        (lambda: SNES(None, turns=Turns(2)), "one step.*members=2"),
+        (lambda: SNES("adam", noise=LowRank(1)), r"SNES\(None, noise=...\).*rank=1"),
+        (lambda: OpenES("adam", mean_optimizer="sgd"), "mean_optimizer=<"),
+        (lambda: OpenES(None, noise=LowRank(0)), "at least 1. Received: rank=0"),
         (lambda: SepCMAES("adam"), "must be None.*inner_optimizer='adam'"),
-        (lambda: SepCMAES(rate_scale=0), "above 0 or None. Received: rate_scale=0"),
+        (lambda: SepCMAES(rate_scale=0), "above 0. Received: rate_scale=0"),
         (lambda: SNES(None, sigma=0), "must be a number above 0.*sigma=0"),
         (lambda: Alopex(momentum=1), r"in \[0, 1\). Received: momentum=1"),
         (lambda: Alopex(step_size=-1), "at least 0.*Received: step_size=-1"),
@@ -339,7 +340,7 @@ def test_the_last_batch_may_be_smaller(name, recurrent, jit_compile):
     if recurrent:  # Its members are evaluated one after the other.
         reshape = keras.layers.Reshape((problems.HIDDEN // 2, 2))
         model = pure.make_model([reshape, keras.layers.SimpleRNN(3)])
-    model = pure.compiled(name, model, jit_compile=jit_compile, members_per_chunk=6)
+    model = pure.compiled(name, model, jit_compile=jit_compile, turns=Chunks(6))
     x, y = problems.data()
     history = model.fit(x, y, batch_size=len(x) // 2 - 3, epochs=2, verbose=0)
     assert np.isfinite(history.history["loss"]).all()

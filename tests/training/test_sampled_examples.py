@@ -9,7 +9,8 @@ import tensorflow as tf
 from keras import layers
 
 import keras_es
-from keras_es.optimizers import SNES, OpenES
+from keras_es.noise import Outputs
+from keras_es.optimizers import SNES, Chunks, OpenES, Sampled
 from tests.reference import problems, pure
 from tests.reference.estimates import assert_unbiased
 from tests.training.common import cross_entropy, data
@@ -27,7 +28,7 @@ def trained(
     model=None, batch_size=16, epochs=2, jit_compile=False, loss=None, fit=(), **kwargs
 ):
     model = network() if model is None else model
-    arguments = {"sampled_examples": 4, "seed": 1, **kwargs}
+    arguments = {"examples": Sampled(4), "seed": 1, **kwargs}
     optimizer = OpenES(None, 4, **arguments)
     loss = cross_entropy() if loss is None else loss
     model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile)
@@ -54,7 +55,7 @@ def test_the_losses_of_members_are_unbiased(weighted, fitness):
     keras.utils.set_random_seed(0)
     softmax = [keras.Input((6,)), layers.Dense(3, "softmax")]
     model = keras_es.es_model(keras.Sequential(softmax))
-    optimizer = OpenES(None, 2, sampled_examples=8, fitness=fitness, **still())
+    optimizer = OpenES(None, 2, examples=Sampled(8), fitness=fitness, **still())
     model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
     true = model.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True)
     found = []
@@ -75,7 +76,7 @@ def test_hard_examples_are_drawn_more_often():
     keras.utils.set_random_seed(0)
     zeros = layers.Dense(1, use_bias=False, kernel_initializer="zeros")
     model = keras_es.es_model(keras.Sequential([keras.Input((EXAMPLES,)), zeros]))
-    optimizer = OpenES(None, 2, sampled_examples=2, **still())
+    optimizer = OpenES(None, 2, examples=Sampled(2), **still())
     model.compile(optimizer, "mse", jit_compile=False)
     for _ in range(20):
         logs = model.train_on_batch(x, y, return_dict=True)
@@ -89,7 +90,7 @@ def test_hard_examples_are_drawn_more_often():
 def test_metrics_are_those_of_the_mean_on_the_whole_batch():
     x, y = data(EXAMPLES)
     model = network(layers.Dropout(0.5))
-    optimizer = OpenES(None, 4, sampled_examples=4, **still())
+    optimizer = OpenES(None, 4, examples=Sampled(4), **still())
     model.compile(optimizer, cross_entropy(), metrics=["accuracy"], jit_compile=False)
     want = model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
     logs = model.train_on_batch(x, y, return_dict=True)
@@ -97,9 +98,9 @@ def test_metrics_are_those_of_the_mean_on_the_whole_batch():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"jit_compile": True}, {"members_per_chunk": 2}], ids=str
+    "settings", [{"jit_compile": True}, {"turns": Chunks(2)}], ids=str
 )
-@pytest.mark.parametrize("more", [{}, {"output_sigma": 0.1}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"noise": Outputs(0.1)}], ids=str)
 def test_xla_and_chunks_change_nothing(settings, more):
     got = trained(**settings, **more)
     for a, b in zip(weights(**more), got.get_weights()):
@@ -107,12 +108,12 @@ def test_xla_and_chunks_change_nothing(settings, more):
 
 
 def test_a_batch_that_is_no_larger_is_seen_whole():
-    whole = trained(sampled_examples=None)
+    whole = trained(examples=None)
     for count in (16, 100):
         # Of tensors on their own the size of the batch is known.
         model = network()
         model.compile(
-            OpenES(None, 4, sampled_examples=count, seed=1),
+            OpenES(None, 4, examples=Sampled(count), seed=1),
             cross_entropy(),
             jit_compile=False,
         )
@@ -131,14 +132,14 @@ def test_the_last_batch_may_be_smaller_than_what_is_drawn(jit_compile):
 
 @pytest.mark.parametrize("name", pure.NAMES)
 def test_all_strategies_can(name):
-    model = pure.compiled(name, sampled_examples=5)
+    model = pure.compiled(name, examples=Sampled(5))
     before = model.get_weights()
     history = problems.fit(model, epochs=3)
     assert np.isfinite(history.history["loss"]).all()
     assert any((a != b).any() for a, b in zip(before, model.get_weights()))
     config = model.optimizer.get_config()
-    assert config["sampled_examples"] == 5
-    assert type(model.optimizer).from_config(config).sampled_examples == 5
+    assert config["examples"]["config"] == {"count": 5}
+    assert type(model.optimizer).from_config(config).examples == Sampled(5)
 
 
 def test_it_goes_on_to_the_bit_after_a_file(tmp_path):
@@ -162,7 +163,7 @@ def test_structures_of_inputs_and_outputs():
     }
     model = keras_es.es_model(keras.Model(inputs, outputs))
     model.compile(
-        OpenES(None, 4, sampled_examples=3, output_sigma=0.1),
+        OpenES(None, 4, noise=Outputs(0.1), examples=Sampled(3)),
         loss={"one": "mse", "each": "mae"},
         jit_compile=False,
     )
@@ -181,7 +182,7 @@ def test_a_mean_that_fails_does_not_stop_the_draw():
         def call(self, x):
             return keras.ops.where(x[:, :1] > 0, float("nan"), x)
 
-    model = trained(network(Fails()), sampled_examples=2)
+    model = trained(network(Fails()), examples=Sampled(2))
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
@@ -194,7 +195,7 @@ def test_one_fitness_for_all_examples_is_refused():
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="`sampled_examples` is of pure.*Received"):
-        SNES("adam", sampled_examples=8)
-    with pytest.raises(ValueError, match="`sampled_examples` must be an.*Received"):
-        SNES(None, sampled_examples=0)
+    with pytest.raises(ValueError, match="examples=Sampled.* is of pure.*Received"):
+        SNES("adam", examples=Sampled(8))
+    with pytest.raises(ValueError, match="`count` must be an.*Received"):
+        SNES(None, examples=Sampled(0))

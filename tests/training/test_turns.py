@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_es
-from keras_es.optimizers import SNES, BernoulliNES, GuidedES, OpenES
+from keras_es.optimizers import SNES, BernoulliNES, GuidedES, OpenES, Turns
 from tests.marks import slow, slow_unless
 from tests.reference import problems
 from tests.training.common import compiled, cross_entropy, data, mlp, sgd, sparse_mlp
@@ -25,7 +25,7 @@ def frozen_weights(cls, **kwargs):
 def after_generations(model, generations):
     x, y = data()
     model.optimizer.build(model.trainable_variables)
-    turns = model.optimizer.turns
+    turns = model.optimizer.taking_turns
     for _ in range(generations * (1 if turns is None else turns.steps)):
         model.train_on_batch(x, y)
     return [m.mask_scores.numpy() for m in keras_es.masked_weights(model)]
@@ -38,11 +38,11 @@ ALL = [(*split, jit_compile) for split in SPLITS for jit_compile in (False, True
 
 @pytest.mark.parametrize("members, held, jit_compile", slow_unless(KEPT, ALL))
 def test_turns_are_one_generation_of_all_members(members, held, jit_compile):
-    want = after_generations(frozen_weights(SNES, members_per_step=8), 3)
-    model = frozen_weights(SNES, members_per_step=members, steps_per_pair=held)
+    want = after_generations(frozen_weights(SNES, turns=Turns(8)), 3)
+    model = frozen_weights(SNES, turns=Turns(members, held))
     model.compile(model.optimizer, loss=cross_entropy(), jit_compile=jit_compile)
     got = after_generations(model, 3)
-    assert model.optimizer.turns.steps == 8 // members * held
+    assert model.optimizer.taking_turns.steps == 8 // members * held
     assert int(model.optimizer.generation) == 3
     for a, b in zip(want, got):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
@@ -50,21 +50,17 @@ def test_turns_are_one_generation_of_all_members(members, held, jit_compile):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_turns_are_one_generation_for_every_method(name):
-    want = after_generations(
-        frozen_weights(METHODS[name], members_per_step=8, steps_per_pair=1), 4
-    )
-    got = after_generations(
-        frozen_weights(METHODS[name], members_per_step=2, steps_per_pair=2), 4
-    )
+    want = after_generations(frozen_weights(METHODS[name], turns=Turns(8, 1)), 4)
+    got = after_generations(frozen_weights(METHODS[name], turns=Turns(2, 2)), 4)
     for a, b in zip(want, got):
         np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5)
 
 
 def test_scores_and_deployed_masks_move_at_the_end_of_a_generation():
-    model = compiled(sparse_mlp(), OpenES(sgd(), 4, steps_per_pair=2))
+    model = compiled(sparse_mlp(), OpenES(sgd(), 4, turns=Turns(steps=2)))
     x, y = data()
     model.train_on_batch(x, y)
-    assert model.optimizer.turns.steps == 4
+    assert model.optimizer.taking_turns.steps == 4
     moves = []
     for _ in range(11):
         before = [m.mask_scores.numpy() for m in keras_es.masked_weights(model)]
@@ -87,7 +83,7 @@ def test_resume_in_the_middle_of_a_generation_is_exact(stop, tmp_path):
         return [v.numpy() for v in model.weights + model.optimizer.variables]
 
     keras.utils.set_random_seed(0)
-    model = compiled(sparse_mlp(), GuidedES(sgd(), 4, steps_per_pair=2))
+    model = compiled(sparse_mlp(), GuidedES(sgd(), 4, turns=Turns(steps=2)))
     steps(model, stop)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -96,7 +92,7 @@ def test_resume_in_the_middle_of_a_generation_is_exact(stop, tmp_path):
 
 
 def test_held_masks_are_those_of_the_pair():
-    optimizer = SNES("sgd", 4, steps_per_pair=3)
+    optimizer = SNES("sgd", 4, turns=Turns(steps=3))
     model = problems.compiled(optimizer)
     x, y = problems.data()
     for step in range(6):
@@ -105,14 +101,14 @@ def test_held_masks_are_those_of_the_pair():
         model.train_on_batch(x, y)
         if want is None or step == 5:
             continue
-        got = optimizer.turns.masks(0)
+        got = optimizer.taking_turns.masks(0)
         for a, b in zip(want, got):
             np.testing.assert_array_equal(b[0], a[0])
 
 
 def test_a_failed_member_does_not_spoil_its_generation():
     x, y = data()
-    model = compiled(sparse_mlp(), SNES(sgd(), 4, members_per_step=2, steps_per_pair=1))
+    model = compiled(sparse_mlp(), SNES(sgd(), 4, turns=Turns(2, 1)))
     model.train_on_batch(np.full_like(x, np.nan), y)
     logs = model.train_on_batch(x, y, return_dict=True)
     assert logs["nonfinite_members"] == 2 and logs["skipped_steps"] == 1
@@ -124,31 +120,32 @@ def test_a_failed_member_does_not_spoil_its_generation():
 def test_default_turns_where_sampling_costs_more_than_the_step():
     fine = compiled(sparse_mlp(), SNES("adam"))
     fine.optimizer.build(fine.trainable_variables)
-    assert fine.optimizer.turns.pairs_in_step == 1
-    assert fine.optimizer.turns.steps_per_pair > 1
+    assert fine.optimizer.taking_turns.pairs_in_step == 1
+    assert fine.optimizer.taking_turns.steps_per_pair > 1
     model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
     block = keras_es.patterns.Block(8, 8)
     coarse = compiled(keras_es.sparsify(model, 0.5, pattern=block), SNES("adam"))
     coarse.optimizer.build(coarse.trainable_variables)
-    assert coarse.optimizer.turns is None
+    assert coarse.optimizer.taking_turns is None
 
 
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        ({"members_per_step": 3}, "even and divide population_size=8.*=3"),
-        ({"members_per_step": 6}, "even and divide population_size=8.*=6"),
-        ({"members_per_step": 0}, "integer of at least 2.*members_per_step=0"),
-        ({"steps_per_pair": 0}, "integer of at least 1.*steps_per_pair=0"),
-        ({"steps_per_pair": 1.5}, "integer of at least 1.*steps_per_pair=1.5"),
+        ({"members": 3}, "even number .* divides population_size=8.*members=3"),
+        ({"members": 6}, "even number .* divides population_size=8.*members=6"),
+        ({"members": 0}, "integer of at least 2.*members=0"),
+        ({"steps": 0}, "integer of at least 1.*steps=0"),
+        ({"steps": 1.5}, "integer of at least 1.*steps=1.5"),
     ],
 )
 def test_refusals(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        SNES("adam", 8, **kwargs)
+        SNES("adam", 8, turns=Turns(**kwargs))
 
 
 def test_config_keeps_what_was_asked_for():
-    config = SNES("adam", 8, members_per_step=4, steps_per_pair=2).get_config()
-    assert (config["members_per_step"], config["steps_per_pair"]) == (4, 2)
-    assert SNES("adam").get_config()["steps_per_pair"] is None
+    config = SNES("adam", 8, turns=Turns(4, 2)).get_config()
+    assert config["turns"]["config"] == {"members": 4, "steps": 2}
+    assert SNES.from_config(config).turns == Turns(4, 2)
+    assert SNES("adam").get_config()["turns"] is None

@@ -4,16 +4,11 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_es._arguments import Argument, Refused, decay, optional, schedule
 from keras_es.distribution.collectives import assign_all
 from keras_es.ops import alopex, noise
-from keras_es.optimizers.arguments import (
-    check_decay,
-    check_schedule,
-    get_function,
-    serialize_function,
-    serialize_schedule,
-    value_at,
-)
+from keras_es.optimizers import arguments
+from keras_es.optimizers.arguments import value_at
 from keras_es.optimizers.base import register
 from keras_es.optimizers.search.weights import EvolvesWeights, center_of
 from keras_es.populations.given import ValuePopulation
@@ -36,7 +31,7 @@ class Alopex(EvolvesWeights):
         fitness: None or a function (see `EvolutionStrategy`).
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        **kwargs: None else; replicas average dE.
+        examples: See `EvolutionStrategy`; replicas average dE.
 
     Example:
 
@@ -51,21 +46,14 @@ class Alopex(EvolvesWeights):
     needs_none = True
     population_size = 2
 
-    def __init__(
-        self,
-        inner_optimizer=None,
-        step_size=0.002,
-        momentum=0.9,
-        fitness=None,
-        *,
-        seed=0,
-        name=None,
-        **kwargs,
-    ):
-        super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
-        self.step_size = check_schedule("step_size", step_size)
-        self.fitness = get_function(fitness)
-        self.momentum = check_decay("momentum", momentum)
+    inner_optimizer = Argument(arguments.no_optimizer, None)
+    step_size = Argument(schedule, 0.002)
+    momentum = Argument(decay, 0.9)
+    fitness = Argument(
+        optional(arguments.function), None, serialize=arguments.serialize_function
+    )
+    noise = Refused("each weight moves by +-step_size")
+    turns = Refused("its two members are evaluated at once")
 
     @staticmethod
     def small_search(population_size, sigma):
@@ -128,15 +116,3 @@ class Alopex(EvolvesWeights):
             values.append(center + delta * self.space.factors[i] * signs)
         assign_all(state, ok)
         return values
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        config = super().get_config()
-        for key in ("rank", "pairs_per_draw", "members_per_chunk"):
-            del config[key]
-        return {
-            **config,
-            "step_size": serialize_schedule(self.step_size),
-            "momentum": self.momentum,
-            "fitness": serialize_function(self.fitness),
-        }

@@ -3,16 +3,12 @@
 import tensorflow as tf
 from keras import ops
 
+from keras_es._arguments import Argument, boolean, integer, optional, schedule
 from keras_es.distribution.collectives import assign_all, replica_count, replica_index
+from keras_es.noise.options import Full, LowRank
 from keras_es.ops import genetic, noise, philox
-from keras_es.optimizers.arguments import (
-    check_integer,
-    check_schedule,
-    get_function,
-    serialize_function,
-    serialize_schedule,
-    value_at,
-)
+from keras_es.optimizers import arguments
+from keras_es.optimizers.arguments import value_at
 from keras_es.optimizers.base import register
 from keras_es.optimizers.search.weights import EvolvesWeights, center_of
 from keras_es.populations.given import ValuePopulation
@@ -48,7 +44,8 @@ class GeneticAlgorithm(EvolvesWeights):
             the best by their ranks on their own examples survive; False: by losses.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        **kwargs: `rank`, `members_per_chunk` (see `EvolvesWeights`).
+        noise: None, `Full()` or `LowRank(r)`.
+        examples, turns: See `EvolutionStrategy`.
 
     Example:
 
@@ -65,27 +62,27 @@ class GeneticAlgorithm(EvolvesWeights):
     # Genomes are decoded in both; as one program XLA compiles them for minutes.
     compiled_together = False
 
-    def __init__(
-        self,
-        inner_optimizer=None,
-        population_size=256,
-        sigma=0.01,
-        parents=20,
-        elite_candidates=10,
-        fitness=None,
-        *,
-        semi_updates=True,
-        **kwargs,
-    ):
-        super().__init__(inner_optimizer, **kwargs)
-        check_integer("elite_candidates", elite_candidates, minimum=1)
-        check_integer("parents", parents, minimum=elite_candidates)
-        check_integer("population_size", population_size, minimum=parents)
-        self.population_size, self.parents = population_size, parents
-        self.elite_candidates = elite_candidates
-        self.sigma = check_schedule("sigma", sigma)
-        self.fitness = get_function(fitness)
-        self.semi_updates = bool(semi_updates)
+    inner_optimizer = Argument(arguments.no_optimizer, None)
+    population_size = Argument(integer(2), 256)
+    sigma = Argument(schedule, 0.01)
+    parents = Argument(integer(1), 20)
+    elite_candidates = Argument(integer(1), 10)
+    fitness = Argument(
+        optional(arguments.function), None, serialize=arguments.serialize_function
+    )
+    semi_updates = Argument(boolean, True, keyword=True)
+    noises = (Full, LowRank)
+
+    def check_arguments(self):
+        """Refuse more parents than members, or candidates than parents."""
+        super().check_arguments()
+        integer(self.elite_candidates)("parents", self.parents)
+        integer(self.parents)("population_size", self.population_size)
+        if self.pairs_per_draw > 1:
+            raise ValueError(
+                "Each mutation of GeneticAlgorithm is a draw of its own: "
+                f"`pairs_per_draw` must be 1. Received: noise={self.noise!r}"
+            )
 
     @staticmethod
     def small_search(population_size, sigma):
@@ -254,17 +251,3 @@ class GeneticAlgorithm(EvolvesWeights):
         start = center_of(self._ancestors)
         length, values = tf.while_loop(shared, body, (length, start))
         return values, length
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        config = super().get_config()
-        del config["pairs_per_draw"]
-        return {
-            **config,
-            "population_size": self.population_size,
-            "sigma": serialize_schedule(self.sigma),
-            "parents": self.parents,
-            "elite_candidates": self.elite_candidates,
-            "fitness": serialize_function(self.fitness),
-            "semi_updates": self.semi_updates,
-        }

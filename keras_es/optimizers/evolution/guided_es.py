@@ -2,12 +2,33 @@
 
 from keras import ops
 
+from keras_es._arguments import (
+    Argument,
+    Refused,
+    choice,
+    decay,
+    integer,
+    optional,
+    schedule,
+    share,
+)
 from keras_es.distribution.collectives import assign_all
 from keras_es.ops import search
-from keras_es.optimizers.arguments import check_decay
 from keras_es.optimizers.base import register
-from keras_es.optimizers.evolution.strategy import check_schedule
 from keras_es.optimizers.score_optimizer import BernoulliStrategy
+
+
+def _correction(name, value):
+    """Return "auto", a number in [0, 1] or a schedule."""
+    if isinstance(value, str) and value == "auto":
+        return value
+    try:
+        return share(name, value)
+    except ValueError:
+        raise ValueError(
+            f'`{name}` must be "auto", a number in [0, 1] or a LearningRateSchedule of '
+            f"the generation. Received: {name}={value!r}"
+        ) from None
 
 
 @register
@@ -40,7 +61,8 @@ class GuidedES(BernoulliStrategy):
         fitness: None or a function (see `EvolutionStrategy`); shaping is not
             applied, for s is in the units of the loss.
         sigma: Temperature T > 0 or a schedule.
-        correction: "auto" for the shrunk correction, or c in [0, 1]; c = 1 is unbiased.
+        correction: "auto" for the shrunk correction, or c in [0, 1] or a schedule of
+            it; c = 1 is unbiased.
         guidance_momentum: Decay of the running mean of s, in [0, 1).
         score_optimizer: Keras optimizer of the scores; None for Adam at 0.03.
             A decay to 0 over the run (`CosineDecay(0.09, steps)`) lets masks settle.
@@ -61,34 +83,12 @@ class GuidedES(BernoulliStrategy):
     needs_guidance = True
     default_score_learning_rate = 0.03
 
-    def __init__(
-        self,
-        inner_optimizer,
-        population_size=2,
-        batch_mode="split",
-        fitness=None,
-        sigma=0.1,
-        correction="auto",
-        guidance_momentum=0.9,
-        score_optimizer=None,
-        *,
-        seed=0,
-        name=None,
-        **kwargs,
-    ):
-        super().__init__(
-            inner_optimizer, population_size, batch_mode, fitness, "raw", sigma,
-            score_optimizer=score_optimizer, seed=seed, name=name, **kwargs,
-        )  # fmt: skip
-        if correction != "auto":
-            correction = check_schedule("correction", correction)
-            if not correction <= 1.0:
-                raise ValueError(
-                    '`correction` must be "auto" or a number in [0, 1]. '
-                    f"Received: correction={correction}"
-                )
-        self.correction = correction
-        self.guidance_momentum = check_decay("guidance_momentum", guidance_momentum)
+    population_size = Argument(integer(2), 2)
+    batch_mode = Argument(optional(choice("split", "full")), "split")
+    fitness_shaping = Refused("its guidance is in the units of the loss, as is fitness")
+    sigma = Argument(schedule, 0.1)
+    correction = Argument(_correction, "auto")
+    guidance_momentum = Argument(decay, 0.9)
 
     def build_search(self):
         """Create the running mean of s for each weight."""
@@ -131,7 +131,7 @@ class GuidedES(BernoulliStrategy):
             ]
 
         # A number is the weight of the unshrunk correction, 1 for no bias.
-        weight = 1.0 if self.correction == "auto" else self.correction
+        weight = 1.0 if self.correction == "auto" else self.current(self.correction)
         weight = weight / ops.maximum(ops.sum(kept), 1.0)
         gradient = [
             search.guided_natural(s, weight * correction, p, self.budget())
@@ -146,13 +146,3 @@ class GuidedES(BernoulliStrategy):
         count = len(self.masked_weights)
         assign_all(zip(self._guidance, search_gradient[count:]), ok)
         return super().update_masks(search_gradient[:count], ok)
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        config = super().get_config()
-        del config["fitness_shaping"]
-        return {
-            **config,
-            "correction": self.correction,
-            "guidance_momentum": self.guidance_momentum,
-        }

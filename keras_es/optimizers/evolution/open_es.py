@@ -3,7 +3,9 @@
 import keras
 
 from keras_es import _compat
+from keras_es._arguments import Argument, optional
 from keras_es.ops import search
+from keras_es.optimizers import arguments
 from keras_es.optimizers.base import register
 from keras_es.optimizers.guarded import guarded_apply
 from keras_es.optimizers.score_optimizer import ScoreGradientStrategy
@@ -31,14 +33,7 @@ class OpenES(LayerNoise, ScoreGradientStrategy):
         score_optimizer: Keras optimizer of the scores; None for Adam at 0.003.
         mean_optimizer: With `inner_optimizer=None`, Keras optimizer of the weights;
             None for Adam at 0.01.
-        output_sigma: With `inner_optimizer=None`, None or the scale of noise on outputs
-            of layers in place of their weights (see `LayerNoise`).
-        layerwise: With `inner_optimizer=None`, whether each pair has noise on one
-            layer alone (see `LayerNoise`).
-        rank: With `inner_optimizer=None`, None or the rank of the noise (see
-            `EvolvesWeights`); likewise `pairs_per_draw`, `members_per_chunk` and
-            `sampled_examples`, and for searches in few dimensions `orthogonal` (see
-            `OrthogonalPairs`).
+        noise, examples, turns, density, semi_updates: See `EvolutionStrategy`.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
 
@@ -46,7 +41,7 @@ class OpenES(LayerNoise, ScoreGradientStrategy):
 
     >>> OpenES("adam", sigma=0.3).sigma
     0.3
-    >>> OpenES(None, rank=1, mean_optimizer="sgd").population_size
+    >>> OpenES(None, noise=keras_es.noise.LowRank(1)).population_size
     256
 
     References:
@@ -57,16 +52,16 @@ class OpenES(LayerNoise, ScoreGradientStrategy):
     evolves_weights = True
     default_mean_learning_rate = 0.01
 
-    def __init__(self, inner_optimizer, *args, mean_optimizer=None, **kwargs):
-        super().__init__(inner_optimizer, *args, **kwargs)
+    mean_optimizer = Argument(optional(arguments.keras_optimizer), None, keyword=True)
+
+    def check_arguments(self):
+        """Make the optimizer of the weights, and refuse it where they have one."""
+        super().check_arguments()
         if not self.pure:
-            self.refuse_in_hybrid({"mean_optimizer": mean_optimizer})
-        elif mean_optimizer is None:
-            mean_optimizer = keras.optimizers.Adam(self.default_mean_learning_rate)
-        self.mean_optimizer = None
-        if self.pure:
-            self.mean_optimizer = keras.optimizers.get(mean_optimizer)
-            self.refuse_shared("mean_optimizer", self.mean_optimizer)
+            return self.refuse_in_hybrid({"mean_optimizer": self.mean_optimizer})
+        if self.mean_optimizer is None:
+            self.mean_optimizer = keras.optimizers.Adam(self.default_mean_learning_rate)
+        self.refuse_shared("mean_optimizer", self.mean_optimizer)
 
     @staticmethod
     def small_search(population_size, sigma):
@@ -112,10 +107,3 @@ class OpenES(LayerNoise, ScoreGradientStrategy):
         gradients = as_gradients(search_gradient[:count])
         guarded_apply(self.mean_optimizer, gradients, weights, {}, ok)
         return [w.value for w in weights] + scores
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        optimizer = None
-        if self.pure:
-            optimizer = keras.saving.serialize_keras_object(self.mean_optimizer)
-        return {**super().get_config(), "mean_optimizer": optimizer}

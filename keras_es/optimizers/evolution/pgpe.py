@@ -4,13 +4,10 @@ import math
 
 from keras import ops
 
+from keras_es._arguments import Argument, Refused, decay, optional, schedule
 from keras_es.distribution.collectives import assign_all
 from keras_es.ops import pgpe
-from keras_es.optimizers.arguments import (
-    check_decay,
-    check_schedule,
-    serialize_schedule,
-)
+from keras_es.optimizers import arguments
 from keras_es.optimizers.base import register
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
 from keras_es.optimizers.search.weights import center_of
@@ -38,8 +35,7 @@ class PGPE(EvolutionStrategy):
         std_learning_rate: eta or a schedule; 0 holds the std.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        **kwargs: `rank`, `pairs_per_draw`, `orthogonal`, `members_per_chunk`,
-            `semi_updates`.
+        batch_mode, noise, examples, turns, semi_updates: See `EvolutionStrategy`.
 
     Example:
 
@@ -54,35 +50,17 @@ class PGPE(EvolutionStrategy):
     separable = True
     needs_none = True
 
-    def __init__(
-        self,
-        inner_optimizer=None,
-        population_size=None,
-        fitness=None,
-        fitness_shaping="centered_rank",
-        sigma=None,
-        *,
-        max_speed=None,
-        mean_learning_rate=None,
-        momentum=0.9,
-        std_learning_rate=0.1,
-        **kwargs,
-    ):
-        super().__init__(
-            inner_optimizer, population_size, fitness=fitness, sigma=sigma,
-            fitness_shaping=fitness_shaping, **kwargs,
-        )  # fmt: skip
+    inner_optimizer = Argument(arguments.no_optimizer, None)
+    density = Refused("its masks are as sparse as wanted from the first generation")
+    max_speed = Argument(optional(schedule), None, keyword=True)
+    mean_learning_rate = Argument(optional(schedule), None, keyword=True)
+    momentum = Argument(decay, 0.9, keyword=True)
+    std_learning_rate = Argument(schedule, 0.1, keyword=True)
+
+    def check_arguments(self):
+        """Refuse a schedule of sigma."""
+        super().check_arguments()
         self.require_number("sigma", self.sigma)
-        rates = {
-            "max_speed": max_speed,
-            "mean_learning_rate": mean_learning_rate,
-            "std_learning_rate": std_learning_rate,
-        }
-        self._rates = {
-            key: None if value is None else check_schedule(key, value)
-            for key, value in rates.items()
-        }
-        self.momentum = check_decay("momentum", momentum)
 
     MAX_CHANGE = 0.2
     """Largest relative change of the std in a generation."""
@@ -98,7 +76,7 @@ class PGPE(EvolutionStrategy):
 
     def speed_and_rate(self):
         """Return max_speed and alpha of this generation."""
-        speed = self._rates["max_speed"]
+        speed = self.max_speed
         if speed is None:
             squares = (
                 f * f * math.prod(v.shape)
@@ -106,7 +84,7 @@ class PGPE(EvolutionStrategy):
             )
             speed = self.sigma * math.sqrt(sum(squares)) / 15.0
         speed = self.current(speed)
-        rate = self._rates["mean_learning_rate"]
+        rate = self.mean_learning_rate
         return speed, 0.5 * speed if rate is None else self.current(rate)
 
     def search_gradient(self, fitness, valid, guidance):
@@ -129,7 +107,7 @@ class PGPE(EvolutionStrategy):
             [v.value for v in self._velocities],
             search_gradient[:count], rate, self.momentum, speed,
         )  # fmt: skip
-        eta = self.current(self._rates["std_learning_rate"])
+        eta = self.current(self.std_learning_rate)
         stds = [
             pgpe.pgpe_std_update(std.value, gradient, eta, self.MAX_CHANGE)
             for std, gradient in zip(self._stds, search_gradient[count:])
@@ -137,8 +115,3 @@ class PGPE(EvolutionStrategy):
         state = [*zip(self._velocities, velocities), *zip(self._stds, stds)]
         assign_all(state, ok)
         return [m + v for m, v in zip(center_of(self.searched), velocities)]
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        rates = {key: serialize_schedule(value) for key, value in self._rates.items()}
-        return {**super().get_config(), **rates, "momentum": self.momentum}

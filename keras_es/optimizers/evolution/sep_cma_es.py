@@ -3,9 +3,11 @@
 import keras
 from keras import ops
 
+from keras_es._arguments import Argument, Refused, integer, optional, positive
 from keras_es.distribution.collectives import assign_all, replica_count
 from keras_es.ops import fitness as shaping
 from keras_es.ops import sep_cma_es
+from keras_es.optimizers import arguments
 from keras_es.optimizers.base import register
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
 from keras_es.optimizers.search.weights import center_of
@@ -28,8 +30,7 @@ class SepCMAES(EvolutionStrategy):
             as in the paper; 1 gives those of the full matrix.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        **kwargs: `rank`, `pairs_per_draw`, `orthogonal`, `members_per_chunk`,
-            `semi_updates`.
+        batch_mode, noise, examples, turns, semi_updates: See `EvolutionStrategy`.
 
     Example:
 
@@ -46,26 +47,16 @@ class SepCMAES(EvolutionStrategy):
     needs_none = True
     by_rank = True
 
-    def __init__(
-        self,
-        inner_optimizer=None,
-        population_size=None,
-        fitness=None,
-        sigma=None,
-        *,
-        rate_scale=None,
-        **kwargs,
-    ):
-        super().__init__(
-            inner_optimizer, population_size, fitness=fitness, sigma=sigma, **kwargs
-        )
+    inner_optimizer = Argument(arguments.no_optimizer, None)
+    population_size = Argument(optional(integer(4)), None)
+    fitness_shaping = Refused("it weights ranks as the paper has it")
+    density = Refused("its masks are as sparse as wanted from the first generation")
+    rate_scale = Argument(optional(positive), None, keyword=True)
+
+    def check_arguments(self):
+        """Refuse a schedule of sigma."""
+        super().check_arguments()
         self.require_number("sigma", self.sigma)
-        if rate_scale is not None and not rate_scale > 0:
-            raise ValueError(
-                "`rate_scale` must be a number above 0 or None. "
-                f"Received: rate_scale={rate_scale!r}"
-            )
-        self.rate_scale = rate_scale
 
     def build_search(self):
         """Create sigma, variances and paths."""
@@ -119,9 +110,3 @@ class SepCMAES(EvolutionStrategy):
             changes += zip(group, part)
         assign_all(changes, ok)
         return new.means
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        config = {**super().get_config(), "rate_scale": self.rate_scale}
-        del config["fitness_shaping"]  # ranks are weighted as the paper has it
-        return config

@@ -4,9 +4,10 @@ import math
 
 from keras import ops
 
+from keras_es._arguments import Argument, optional, schedule
 from keras_es.distribution.collectives import assign_all
 from keras_es.ops import search
-from keras_es.optimizers.arguments import check_schedule, serialize_schedule
+from keras_es.optimizers import arguments
 from keras_es.optimizers.base import register
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
 from keras_es.optimizers.search.layer_noise import LayerNoise
@@ -37,19 +38,16 @@ class SNES(LayerNoise, EvolutionStrategy):
             of the weight, or with `inner_optimizer=None` of all coordinates.
         std_learning_rate: eta_sigma, None for (3 + ln d)/(5 sqrt d), as in the paper;
             0 holds the std.
-        output_sigma: With `inner_optimizer=None`, None or the scale of noise on outputs
-            of layers in place of their weights (see `LayerNoise`). With g what it
-            says of the gradient, s the slope of the utilities over the losses and n
-            members, these weights move by what the sum above is on average,
+        noise, examples, turns, density, semi_updates: See `EvolutionStrategy`. Under
+            noise on outputs, with g what it says of the gradient, s the slope of the
+            utilities over the losses and n members, these weights move by what the sum
+            above is on average,
 
                 mean <- mean - eta_mu * s * n * std**2 * g,
 
             and their std stays as it is.
-        layerwise: With `inner_optimizer=None`, whether each pair has noise on one
-            layer alone (see `LayerNoise`).
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        **kwargs: See `EvolutionStrategy`.
 
     Example:
 
@@ -63,28 +61,16 @@ class SNES(LayerNoise, EvolutionStrategy):
 
     separable = True
 
-    def __init__(
-        self,
-        inner_optimizer,
-        population_size=None,
-        batch_mode=None,
-        fitness=None,
-        fitness_shaping="nes",
-        sigma=None,
-        mean_learning_rate=None,
-        std_learning_rate=None,
-        *,
-        seed=0,
-        name=None,
-        **kwargs,
-    ):
-        super().__init__(
-            inner_optimizer, population_size, batch_mode, fitness, fitness_shaping,
-            sigma, seed=seed, name=name, **kwargs,
-        )  # fmt: skip
+    fitness_shaping = Argument(
+        arguments.fitness_shaping, "nes", serialize=arguments.serialize_shaping
+    )
+    mean_learning_rate = Argument(optional(schedule), None)
+    std_learning_rate = Argument(optional(schedule), None)
+
+    def check_arguments(self):
+        """Refuse a schedule of sigma."""
+        super().check_arguments()
         self.require_number("sigma", self.sigma)
-        self.mean_learning_rate = _optional("mean_learning_rate", mean_learning_rate)
-        self.std_learning_rate = _optional("std_learning_rate", std_learning_rate)
 
     def build_search(self):
         """Create one std for each coordinate."""
@@ -130,15 +116,3 @@ class SNES(LayerNoise, EvolutionStrategy):
         if eta_std is None:
             eta_std = search.snes_std_learning_rate(dimension)
         return self.current(eta_mean), self.current(eta_std)
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "mean_learning_rate": serialize_schedule(self.mean_learning_rate),
-            "std_learning_rate": serialize_schedule(self.std_learning_rate),
-        }
-
-
-def _optional(name, value):
-    return None if value is None else check_schedule(name, value)

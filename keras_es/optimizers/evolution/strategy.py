@@ -3,31 +3,27 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_es import schedules
+from keras_es._arguments import (
+    Argument,
+    boolean,
+    choice,
+    integer,
+    optional,
+    schedule,
+)
 from keras_es.layers import tree
 from keras_es.noise import layerwise
+from keras_es.noise.options import Orthogonal
 from keras_es.ops import fitness as shaping
 from keras_es.ops import noise
-from keras_es.optimizers.arguments import (
-    check_integer,
-    check_members,
-    check_schedule,
-    check_share,
-    get_function,
-    refuse_in_pure,
-    serialize_function,
-    serialize_schedule,
-    value_at,
-)
-from keras_es.optimizers.gradient.scheduled import serialized
-from keras_es.optimizers.search.orthogonal_pairs import OrthogonalPairs
+from keras_es.optimizers import arguments
+from keras_es.optimizers.arguments import value_at
+from keras_es.optimizers.options import Sampled
 from keras_es.optimizers.search.ranking import RankedPairs
-from keras_es.optimizers.search.turns import Turns, default_turns
-
-BATCH_MODES = ("split", "full")
+from keras_es.optimizers.search.turns import TurnTaking, default_turns
 
 
-class EvolutionStrategy(OrthogonalPairs, RankedPairs):
+class EvolutionStrategy(RankedPairs):
     """Base of evolution strategies over mask scores, or over all variables.
 
     A member is scores + noise, decoded: Gaussian noise and exact top-k unless
@@ -39,12 +35,7 @@ class EvolutionStrategy(OrthogonalPairs, RankedPairs):
             evolve weights and scores by losses alone (`EvolvesWeights`).
         population_size: Even integer n >= 2, members of one generation; None for 8, or
             with inner_optimizer=None for `default_population_size`.
-        batch_mode: None for "split", or with inner_optimizer=None for "full", which is
-            then the only one. "split": with M members in a step, each pair gets B/M
-            examples of the batch of B, both members the same ones, so a step costs
-            the forward and backward passes of one ordinary step; which half of the
-            batch is used is drawn for each step. "full": each member sees all B
-            examples, at n times the cost.
+        batch_mode: Short for `examples`: "split" or "full".
         fitness: None for the model's loss, or a function (y, y_pred) -> per-example
             values (lower is better) that need not be differentiable. Weights are
             always trained on the model's loss.
@@ -55,94 +46,94 @@ class EvolutionStrategy(OrthogonalPairs, RankedPairs):
             and each gets examples of its own under "split".
             With inner_optimizer=None in units of the weights; scores then get ten
             times that. None for 0.3, or then `default_weight_sigma`.
-        members_per_step: Even integer M that divides n: the members of a generation
-            take turns, M of them in a step. Scores and deployed masks move at the end
-            of the generation. None: n, or under "split" 2 where sampling would cost
-            more than the step does, which is with more than one unit for 16 weights.
-        steps_per_pair: Integer H, for how many steps a pair's masks are held; a
-            generation takes n/M * H steps. None: 1; where sampling
-            is not cheap 16, or 8 if the method uses dL/dm.
+        noise: With inner_optimizer=None, a value of `keras_es.noise`: how noise is
+            drawn and on what. None for `Full()`.
+        examples: What members see of a batch. None for "split", or with
+            inner_optimizer=None for "full". "split": with M members in a step, each
+            pair gets B/M examples of the batch of B, both members the same ones, so a
+            step costs the forward and backward passes of one ordinary step; which half
+            of the batch is used is drawn for each step. "full": each member sees all B
+            examples, at n times the cost. With inner_optimizer=None "full" or a
+            `keras_es.optimizers.Sampled`.
+        turns: None or a `keras_es.optimizers.Turns`: how the members of a generation
+            take turns in several steps. With inner_optimizer=None a
+            `keras_es.optimizers.Chunks`: how many are evaluated at once.
+        density: None, or a `keras_es.optimizers.Falling`: the search begins dense, or
+            scores follow the magnitudes of units.
         semi_updates: With several replicas of a `tf.distribute` strategy, each
             evaluates `population_size` members of its own. True: each ranks its own,
             on its own examples, and the search gradients are averaged. False: the
             losses of all are gathered and ranked together, as one population.
-        sparsity_schedule: A `keras_es.schedules.SparsitySchedule` of the step: more
-            units are active at first, all as a rule, and fewer from generation to
-            generation, in members and deployed masks alike. None: the wanted number
-            from the first step.
-        magnitude_pull: None, or a number in [0, 1] or a schedule of the generation: at
-            the end of a generation, and as long as the search does not rest, this
-            share p of the way from each score s to the size z of its unit is gone,
-
-                s <- (1 - p) s + p z,    z = (u - mean u) / std u,    u = sum |w|
-
-            over the units of a weight, so losses correct what magnitudes say. Not
-            for layers that store active blocks only.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        **kwargs: See `EvolvesWeights` and, for `orthogonal`, `OrthogonalPairs`.
     """
 
     default_population_size = 256
     default_weight_sigma = 0.05
 
-    def __init__(
-        self,
-        inner_optimizer,
-        population_size=None,
-        batch_mode=None,
-        fitness=None,
-        fitness_shaping="centered_rank",
-        sigma=None,
-        *,
-        members_per_step=None,
-        steps_per_pair=None,
-        semi_updates=True,
-        sparsity_schedule=None,
-        magnitude_pull=None,
-        seed=0,
-        name=None,
-        **kwargs,
-    ):
-        super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
-        if population_size is None:
-            population_size = self.default_population_size if self.pure else 8
-        check_integer("population_size", population_size, minimum=2)
-        if population_size % 2 and self.mirrored:
+    population_size = Argument(optional(integer(2)), None)
+    batch_mode = Argument(optional(choice("split", "full")), None)
+    fitness = Argument(
+        optional(arguments.function), None, serialize=arguments.serialize_function
+    )
+    fitness_shaping = Argument(
+        arguments.fitness_shaping, "centered_rank",
+        serialize=arguments.serialize_shaping,
+    )  # fmt: skip
+    sigma = Argument(optional(schedule), None)
+    density = Argument(optional(arguments.density), None, keyword=True)
+    semi_updates = Argument(boolean, True, keyword=True)
+
+    def check_arguments(self):
+        """Settle what is left open, and refuse what does not go together."""
+        self.batch_mode, self.examples = self._what_members_see()
+        if self.population_size is None:
+            self.population_size = self.default_population_size if self.pure else 8
+        if self.population_size % 2 and self.mirrored:
             raise ValueError(
                 "`population_size` must be even: members are antithetic pairs. "
-                f"Received: population_size={population_size}"
+                f"Received: population_size={self.population_size}"
             )
-        if batch_mode is None:
-            batch_mode = "full" if self.pure else "split"
-        if batch_mode not in BATCH_MODES:
+        if self.sigma is None:
+            self.sigma = self.default_weight_sigma if self.pure else 0.3
+        if self.density is not None:
+            self.sparsity_schedule = self.density.schedule
+            self.magnitude_pull = self.density.pull
+        super().check_arguments()
+
+    def _what_members_see(self):
+        """Return `batch_mode` and `examples`, which say the same."""
+        examples, mode = self.examples, self.batch_mode
+        if examples is None:
+            examples = mode or ("full" if self.pure else "split")
+        says = "full" if isinstance(examples, Sampled) else examples
+        if mode not in (None, says):
             raise ValueError(
-                f"`batch_mode` must be one of {BATCH_MODES}. "
-                f"Received: batch_mode={batch_mode!r}"
+                "`batch_mode` is short for `examples`, and the two disagree: give one "
+                f"of them. Received: batch_mode={mode!r}, examples={examples!r}"
             )
-        self.population_size = population_size
-        self.batch_mode = batch_mode
-        if self.pure:
-            refuse_in_pure(
-                batch_mode, members_per_step, steps_per_pair,
-                sparsity_schedule=sparsity_schedule, magnitude_pull=magnitude_pull,
-            )  # fmt: skip
-        self.members_per_step = check_members(members_per_step, population_size)
-        if steps_per_pair is not None:
-            check_integer("steps_per_pair", steps_per_pair, minimum=1)
-        self.steps_per_pair = steps_per_pair
-        self.semi_updates = bool(semi_updates)
-        if sparsity_schedule is not None:
-            self.sparsity_schedule = schedules.get(
-                "sparsity_schedule", sparsity_schedule, schedules.SparsitySchedule
+        return says, examples
+
+    def check_pure(self):
+        """Refuse arguments that have no meaning where weights are evolved."""
+        super().check_pure()
+        if self.density is not None:
+            raise ValueError(
+                "With inner_optimizer=None masks are as sparse as wanted from the "
+                "first generation, and weights and scores are moved by losses alone. "
+                f"Received: density={self.density!r}"
             )
-        if magnitude_pull is not None:
-            self.magnitude_pull = check_share("magnitude_pull", magnitude_pull)
-        self.fitness = get_function(fitness)
-        self.fitness_shaping = shaping.get(fitness_shaping)
-        if sigma is None:
-            sigma = self.default_weight_sigma if self.pure else 0.3
-        self.sigma = check_schedule("sigma", sigma)
+
+    def check_hybrid(self):
+        """Refuse arguments of pure evolution, and turns that do not divide."""
+        super().check_hybrid()
+        members = None if self.turns is None else self.turns.members
+        n = self.population_size
+        if members is not None and (members % 2 or n % members):
+            raise ValueError(
+                "`turns` must have an even number of members that divides "
+                f"population_size={n}. Received: turns={self.turns!r}"
+            )
 
     @property
     def by_rank(self):
@@ -159,8 +150,8 @@ class EvolutionStrategy(OrthogonalPairs, RankedPairs):
         members, held = default_turns(self, self.masked_weights)
         if members < self.population_size or held > 1:
             # Not through Keras's tracking of attributes, which is for state.
-            self.__dict__["turns"] = Turns(self, members, held)
-            self.turns.build()
+            self.__dict__["taking_turns"] = TurnTaking(self, members, held)
+            self.taking_turns.build()
 
     def steps_per_generation(self, model):
         """Return how many steps of `fit` a generation takes: (n/M) * H.
@@ -178,21 +169,30 @@ class EvolutionStrategy(OrthogonalPairs, RankedPairs):
     @property
     def pairs_in_step(self):
         """Number of pairs that are evaluated in one step."""
-        return self.pairs if self.turns is None else self.turns.pairs_in_step
+        return (
+            self.pairs if self.taking_turns is None else self.taking_turns.pairs_in_step
+        )
 
     def step_masks(self, pair):
         """Return the masks of the two members of one of the pairs of this step."""
-        if self.turns is None:
+        if self.taking_turns is None:
             return self.member_masks(pair)
-        return self.turns.masks(pair)
+        return self.taking_turns.masks(pair)
 
     def current(self, value):
         """Return a hyperparameter now: a number, or a schedule of the generation."""
         return value_at(value, self.generation.value)
 
-    def noise(self, pair):
+    def pair_noise(self, pair):
         """Return the standard normal noise of one pair, one tensor for each weight."""
         return self.draw(noise.normal, pair)
+
+    @staticmethod
+    def small_search(population_size, sigma):
+        """Return arguments for a search in few dimensions (see `minimize`)."""
+        return {
+            "population_size": population_size, "sigma": sigma, "noise": Orthogonal()
+        }  # fmt: skip
 
     def draw(self, distribution, pair):
         """Draw from a function of `ops.noise` for one pair, for each weight."""
@@ -230,7 +230,7 @@ class EvolutionStrategy(OrthogonalPairs, RankedPairs):
         """Decode scores + scale * noise and scores - scale * noise."""
         if not self.masked_weights:  # all of them may be frozen
             return [[], []]
-        drawn, scales, counts = self.noise(pair), self.scales(), self.unit_counts()
+        drawn, scales, counts = self.pair_noise(pair), self.scales(), self.unit_counts()
 
         def member(sign):
             return [
@@ -249,7 +249,12 @@ class EvolutionStrategy(OrthogonalPairs, RankedPairs):
             centred = ops.where(valid, fitness, float("inf"))
         else:
             centred = shaping.baseline(fitness, valid, self.batch_mode == "split")
-        utilities = self.fitness_shaping(centred)
+        utilities = ops.convert_to_tensor(self.fitness_shaping(centred))
+        if tuple(utilities.shape) != tuple(centred.shape):
+            raise ValueError(
+                "`fitness_shaping` must return a utility for each member, of shape "
+                f"{tuple(centred.shape)}. Received: shape={tuple(utilities.shape)}"
+            )
         return ops.where(ops.any(valid), utilities, ops.zeros_like(utilities))
 
     def noise_sums(self, utilities, square_utilities=None, groups=None):
@@ -283,7 +288,7 @@ class EvolutionStrategy(OrthogonalPairs, RankedPairs):
             )
 
         def term(pair):
-            noises = self.noise(pair)
+            noises = self.pair_noise(pair)
             terms = [first[pair] * z for z in noises]
             if square is not None:
                 terms += [square[pair] * (ops.square(z) - 1.0) for z in noises]
@@ -299,8 +304,9 @@ class EvolutionStrategy(OrthogonalPairs, RankedPairs):
         if len(store.keys()) != len(self.variables):
             return super().load_own_variables(store)
         skipped = []
-        if self.turns is not None:
-            skipped = [id(self.turns.losses), id(self.turns.evaluations)]
+        if self.taking_turns is not None:
+            turns = self.taking_turns
+            skipped = [id(turns.losses), id(turns.evaluations)]
         for i, variable in enumerate(self.variables):
             value = store[str(i)]
             if (
@@ -308,19 +314,3 @@ class EvolutionStrategy(OrthogonalPairs, RankedPairs):
                 or id(variable) not in skipped
             ):
                 variable.assign(value)
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "population_size": self.population_size,
-            "batch_mode": self.batch_mode,
-            "fitness": serialize_function(self.fitness),
-            "fitness_shaping": shaping.serialize(self.fitness_shaping),
-            "sigma": serialize_schedule(self.sigma),
-            "members_per_step": self.members_per_step,
-            "steps_per_pair": self.steps_per_pair,
-            "semi_updates": self.semi_updates,
-            "sparsity_schedule": serialized(self.sparsity_schedule),
-            "magnitude_pull": serialize_schedule(self.magnitude_pull),
-        }

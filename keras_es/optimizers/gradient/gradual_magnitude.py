@@ -3,13 +3,14 @@
 import tensorflow as tf
 
 from keras_es import schedules
+from keras_es._arguments import Argument, integer, optional
 from keras_es.optimizers import magnitudes
 from keras_es.optimizers.base import register
-from keras_es.optimizers.gradient.scheduled import (
-    ScheduledMasks,
-    one_of,
-    schedule_config,
-)
+from keras_es.optimizers.gradient.scheduled import ScheduledMasks
+
+
+def _sparsity_schedule(name, value):
+    return schedules.get(name, value, schedules.SparsitySchedule)
 
 
 @register
@@ -51,23 +52,13 @@ class GradualMagnitude(ScheduledMasks):
         Zhu, Gupta 2017, To prune, or not to prune, arXiv 1710.01878.
     """
 
-    def __init__(
-        self,
-        inner_optimizer,
-        end_step=None,
-        sparsity_schedule=None,
-        *,
-        seed=0,
-        name=None,
-        **kwargs,
-    ):
-        super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
-        self.end_step = end_step
-        short = None if end_step is None else schedules.PolynomialSparsity(end_step)
-        self.sparsity_schedule = one_of(
-            type(self).__name__, end_step, short, "sparsity_schedule",
-            sparsity_schedule, schedules.SparsitySchedule,
-        )  # fmt: skip
+    end_step = Argument(optional(integer(1)), None)
+    sparsity_schedule = Argument(optional(_sparsity_schedule), None)
+    schedule_argument = "sparsity_schedule"
+
+    def make_schedule(self, end_step):
+        """Return what `end_step` is short for."""
+        return schedules.PolynomialSparsity(end_step)
 
     def first_scores(self):
         """Return the sums of |w|."""
@@ -93,8 +84,3 @@ class GradualMagnitude(ScheduledMasks):
         """Deploy `moved_masks`, and count."""
         super().move_masks(guidance, ok)
         self.active_units.follow(self.steps_done(), ok)
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        given = self.end_step, "sparsity_schedule", self.sparsity_schedule
-        return {**super().get_config(), **schedule_config(*given)}

@@ -1,14 +1,18 @@
 """Methods whose masks move at some steps, by weights and gradients."""
 
-import keras
 from keras import ops
 
 from keras_es import schedules
+from keras_es._arguments import Argument, integer, optional
 from keras_es.distribution.collectives import assign_all
 from keras_es.ops import drop_grow
 from keras_es.optimizers import magnitudes
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.deployment import deploy
+
+
+def _update_schedule(name, value):
+    return schedules.get(name, value, schedules.UpdateSchedule)
 
 
 class ScheduledMasks(MaskOptimizer):
@@ -21,6 +25,34 @@ class ScheduledMasks(MaskOptimizer):
 
     scheduled = True
     resets_slots = True
+    schedule_argument = ""
+
+    def check_arguments(self):
+        """Make the schedule; it must be given in one of two ways."""
+        super().check_arguments()
+        name, end_step = self.schedule_argument, self.end_step
+        schedule = getattr(self, name)
+        if (end_step is None) == (schedule is None):
+            cls = type(self).__name__
+            raise ValueError(
+                f"{cls} has to know at which step masks come to rest: give either "
+                f"`end_step`, such as {cls}(..., end_step=int(0.75 * epochs * "
+                f"steps_per_epoch)), or `{name}`. "
+                f"Received: end_step={end_step!r}, {name}={schedule!r}"
+            )
+        if schedule is None:
+            setattr(self, name, self.make_schedule(end_step))
+
+    def make_schedule(self, end_step):
+        """Return what `end_step` is short for."""
+        raise NotImplementedError
+
+    def get_config(self):
+        """Return the arguments of the constructor, the schedule only if it was one."""
+        config = super().get_config()
+        if self.end_step is not None:
+            config[self.schedule_argument] = None
+        return config
 
     def moved_masks(self, guidance):
         """Return new scores and boolean unit masks, two lists.
@@ -64,27 +96,13 @@ class DropAndGrow(ScheduledMasks):
 
     grows_from_zero = True
 
-    def __init__(
-        self,
-        inner_optimizer,
-        end_step=None,
-        update_schedule=None,
-        *,
-        seed=0,
-        name=None,
-        **kwargs,
-    ):
-        super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
-        self.end_step = end_step
-        self.update_schedule = self.check_schedule(end_step, update_schedule)
+    end_step = Argument(optional(integer(1)), None)
+    update_schedule = Argument(optional(_update_schedule), None)
+    schedule_argument = "update_schedule"
 
-    def check_schedule(self, end_step, update_schedule):
-        """Return the schedule that the arguments mean."""
-        short = None if end_step is None else schedules.CosineUpdates(end_step)
-        return one_of(
-            type(self).__name__, end_step, short, "update_schedule", update_schedule,
-            schedules.UpdateSchedule,
-        )  # fmt: skip
+    def make_schedule(self, end_step):
+        """Return what `end_step` is short for."""
+        return schedules.CosineUpdates(end_step)
 
     def growth(self, masked, index, guidance):
         """Return how much each unit of a weight is wanted, float32, finite.
@@ -113,45 +131,3 @@ class DropAndGrow(ScheduledMasks):
             growth = self.growth(masked, i, guidance[i])
             units.append(masked.decode(drop_grow.growth_scores(kept, growth)))
         return [ops.where(chosen, 1.0, -1.0) for chosen in units], units
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            **schedule_config(self.end_step, "update_schedule", self.update_schedule),
-        }
-
-
-def one_of(owner, end_step, short, name, schedule, base):
-    """Return the schedule of an optimizer that takes `end_step` or a schedule.
-
-    Args:
-        owner: Name of the optimizer's class.
-        end_step: The argument.
-        short: The schedule that it is short for, if it is given.
-        name: Name of the argument with the schedule.
-        schedule: The argument.
-        base: The kind of schedule.
-
-    Raises:
-        ValueError: Unless exactly one of them is given.
-    """
-    if (end_step is None) == (schedule is None):
-        raise ValueError(
-            f"{owner} has to know at which step masks come to rest: give either "
-            f"`end_step`, such as {owner}(..., end_step=int(0.75 * epochs * "
-            f"steps_per_epoch)), or `{name}`. "
-            f"Received: end_step={end_step!r}, {name}={schedule!r}"
-        )
-    return schedules.get(name, short if schedule is None else schedule, base)
-
-
-def schedule_config(end_step, name, schedule):
-    """Return `end_step` and the schedule as the config of an optimizer."""
-    given = schedule if end_step is None else None
-    return {"end_step": end_step, name: serialized(given)}
-
-
-def serialized(schedule):
-    """Return the Keras config of a schedule, None for None."""
-    return None if schedule is None else keras.saving.serialize_keras_object(schedule)

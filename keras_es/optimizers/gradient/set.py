@@ -37,11 +37,11 @@ class SET(DropAndGrow):
         Mocanu et al. 2018, arXiv 1707.04780, algorithm 2.
     """
 
-    def check_schedule(self, end_step, update_schedule):
-        """Return the schedule that the arguments mean."""
-        if end_step is None and update_schedule is None:
-            return schedules.ConstantUpdates()
-        return super().check_schedule(end_step, update_schedule)
+    def check_arguments(self):
+        """Take the schedule of the paper if none is given."""
+        if self.end_step is None and self.update_schedule is None:
+            self.update_schedule = schedules.ConstantUpdates()
+        super().check_arguments()
 
     def growth(self, masked, index, guidance):
         """Return uniform noise, the same on all replicas."""

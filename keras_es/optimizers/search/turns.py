@@ -12,16 +12,18 @@ from keras_es.distribution.collectives import (
     replica_count,
     replica_index,
 )
+from keras_es.optimizers.options import Turns
 
 
 def default_turns(strategy, masked_weights):
-    """Return members_per_step and steps_per_pair, by default by what they cost.
+    """Return members of a step and steps of a pair, by default by what they cost.
 
     Args:
         strategy: The `EvolutionStrategy`.
         masked_weights: The masked weights that it will search.
     """
-    members, held = strategy.members_per_step, strategy.steps_per_pair
+    option = strategy.turns or Turns()
+    members, held = option.members, option.steps
     cheap = sampling_is_cheap(masked_weights)
     if members is None:
         at_once = cheap or strategy.batch_mode == "full"
@@ -43,7 +45,7 @@ def sampling_is_cheap(masked_weights):
     return 16 * units <= sum(m.size for m in masked_weights)
 
 
-class Turns:
+class TurnTaking:
     """What a population that is spread over steps remembers between them.
 
     A generation of n members, M of them in a step and each pair held for H steps,

@@ -2,10 +2,12 @@
 
 import keras
 
+from keras_es._arguments import Argument, optional
 from keras_es.distribution.collectives import assign_all, replica_count, replica_index
-from keras_es.noise.weights import WeightNoise
-from keras_es.optimizers.arguments import check_integer
+from keras_es.noise.options import Full, LowRank, Orthogonal
+from keras_es.optimizers import arguments
 from keras_es.optimizers.base import MaskOptimizer
+from keras_es.optimizers.options import Chunks, Sampled, Turns
 from keras_es.optimizers.search.ask_tell import AskTell
 from keras_es.optimizers.search.space import SearchSpace
 from keras_es.optimizers.wrapper import OptimizerWrapper
@@ -20,22 +22,10 @@ class EvolvesWeights(AskTell, MaskOptimizer):
 
     Args:
         inner_optimizer: None, or the optimizer of the weights (see `MaskOptimizer`).
-        rank: With None: full-rank noise; or r >= 1 for noise of rank r, which is drawn
-            and multiplied several times faster.
-        pairs_per_draw: g >= 1 pairs share their noise up to random signs of its
-            columns, which is faster; the estimate stays unbiased.
-        members_per_chunk: How many members are evaluated at once, a divisor of the
-            population; None for as many as fit the caches.
-        sampled_examples: None, or k >= 1: the mean is called once with the whole batch
-            of n, and members see k examples of it, drawn with probabilities
-
-                p_i = 0.8 |l_i| / sum_j |l_j| + 0.2 / n
-
-            by the part l of the loss (or fitness) that each has, and weighted by
-            1/(n p_i), which leaves the expected losses of members as they are.
-            What a network does well already then costs next to nothing: give `fit`
-            batches of some hundred examples. `loss` and `population_loss` are
-            estimates for the whole batch, metrics are those of the mean on all of it.
+        noise: With None: a value of `keras_es.noise`, how noise is drawn and on what;
+            None for `Full()`, independent normal noise on every weight.
+        examples: With None: "full" (or None) or a `Sampled`, what members see.
+        turns: With None: None or `Chunks`, how many members are evaluated at once.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
     """
@@ -54,55 +44,100 @@ class EvolvesWeights(AskTell, MaskOptimizer):
     space = None
     """The `SearchSpace` of pure evolution."""
 
-    layerwise = False
-    """Whether each pair has noise on the weights of one layer alone."""
-
     output_variables = ()
     """Weights that have no noise themselves, but their layers' outputs."""
 
-    def __init__(
-        self,
-        inner_optimizer,
-        *,
-        rank=None,
-        pairs_per_draw=1,
-        members_per_chunk=None,
-        sampled_examples=None,
-        seed=0,
-        name=None,
-        **kwargs,
-    ):
-        super().__init__(inner_optimizer, seed=seed, name=name, **kwargs)
+    noises: tuple = (Full, LowRank, Orthogonal)
+    """The kinds of noise that a strategy can do with."""
+
+    inner_optimizer = Argument(optional(arguments.optimizer_of_weights))
+    noise = Argument(optional(arguments.noise), None, keyword=True)
+    examples = Argument(optional(arguments.examples), None, keyword=True)
+    turns = Argument(optional(arguments.turns), None, keyword=True)
+
+    def check_arguments(self):
+        """Refuse what belongs to the other kind of search."""
+        super().check_arguments()
         if self.needs_none and not self.pure:
             raise ValueError(
                 f"{type(self).__name__} evolves the weights: `inner_optimizer` must "
                 "be None. For weights by gradient and masks by evolution take SNES or "
                 f"OpenES. Received: inner_optimizer={self.inner_optimizer.name!r}"
             )
-        given = {
-            "rank": rank, "members_per_chunk": members_per_chunk,
-            "sampled_examples": sampled_examples,
-        }  # fmt: skip
-        for key, value in given.items():
-            if value is not None:
-                check_integer(key, value, minimum=1)
-        check_integer("pairs_per_draw", pairs_per_draw, minimum=1)
-        if not self.pure:
-            self.refuse_in_hybrid({**given, "pairs_per_draw": pairs_per_draw})
-        self.rank, self.members_per_chunk = rank, members_per_chunk
-        self.pairs_per_draw = pairs_per_draw
-        self.sampled_examples = sampled_examples
+        if self.pure:
+            self.check_pure()
+        else:
+            self.check_hybrid()
+
+    def check_pure(self):
+        """Refuse arguments that have no meaning where weights are evolved."""
+        if self.examples == "split":
+            raise ValueError(
+                "With inner_optimizer=None all members see the whole batch, which they "
+                'share the work of: give examples="full" (batch_mode="full") or '
+                f"Sampled(count), or leave it out. Received: examples={self.examples!r}"
+            )
+        if isinstance(self.turns, Turns):
+            raise ValueError(
+                "With inner_optimizer=None a generation is one step; "
+                "`turns=keras_es.optimizers.Chunks(members)` bounds its memory. "
+                f"Received: turns={self.turns!r}"
+            )
+        if self.noise is not None and not isinstance(self.noise, self.noises):
+            raise ValueError(
+                f"`noise` of {type(self).__name__} must be one of "
+                f"{[cls.__name__ for cls in self.noises]} of keras_es.noise. "
+                f"Received: noise={self.noise!r}"
+            )
+        self.check_chunks()
+
+    def check_chunks(self):
+        """Refuse chunks that do not divide the population."""
+        n = self.population_size
+        if self.turns is not None and n % self.turns.members:
+            raise ValueError(
+                "`turns` must be chunks of a divisor of the population. Received: "
+                f"turns={self.turns!r}, population_size={n}"
+            )
+
+    def check_hybrid(self):
+        """Refuse arguments of pure evolution where weights have an optimizer."""
+        sampled = self.examples if isinstance(self.examples, Sampled) else None
+        chunks = self.turns if isinstance(self.turns, Chunks) else None
+        given = {"noise": self.noise, "examples": sampled, "turns": chunks}
+        self.refuse_in_hybrid(given)
 
     def refuse_in_hybrid(self, arguments):
         """Raise for an argument of pure evolution if weights have an optimizer."""
         for key, value in arguments.items():
-            default = 1 if key == "pairs_per_draw" else None
-            if value != default:
+            if value is not None:
+                use = "Leave it out"
+                if self.evolves_weights:
+                    use = f"It is for {type(self).__name__}(None, {key}=...)"
                 raise ValueError(
-                    f"`{key}` is of pure evolution: {type(self).__name__}(None, "
-                    f"{key}=...). Here the weights are trained by gradient. "
-                    f"Received: {key}={value!r}"
+                    f"`{key}={value!r}` is of pure evolution, and here the weights are "
+                    f"trained by gradient. {use}. Received: {key}={value!r}"
                 )
+
+    @property
+    def members_per_chunk(self):
+        """How many members are evaluated at once, None for as many as fit."""
+        return None if self.turns is None else self.turns.members
+
+    @property
+    def sampled_examples(self):
+        """How many examples members see, None for all."""
+        return self.examples.count if isinstance(self.examples, Sampled) else None
+
+    @property
+    def noise_option(self):
+        """The value of `noise=`, `Full()` where it is left out."""
+        return Full() if self.noise is None else self.noise
+
+    @property
+    def pairs_per_draw(self):
+        """How many pairs share a draw of noise."""
+        return self.noise_option.pairs_per_draw
 
     @property
     def pure(self):
@@ -162,13 +197,8 @@ class EvolvesWeights(AskTell, MaskOptimizer):
 
     def make_noise(self):
         """Return the noise of the searched variables."""
-        return WeightNoise(
-            self.space.variables,
-            self.seed,
-            self.rank,
-            self.pairs_per_draw,
-            self.mirrored,
-            self.separable,
+        return self.noise_option.make(
+            self.space.variables, self.seed, self.pairs, self.mirrored, self.separable
         )
 
     def scales(self):
@@ -208,13 +238,13 @@ class EvolvesWeights(AskTell, MaskOptimizer):
             self.space,
             batch_size,
             self.output_noise(),
-            self.layerwise,
+            self.noise_option.apart,
         )
         results, _, state, (variables, gradients) = population.evaluate(
             function, self.generation.value, self.scales(), self.first_pair, **kwargs
         )
         self.__dict__["output_variables"] = variables  # known with the model alone
-        apart = self.layerwise or self.output_noise() is not None
+        apart = self.noise_option.apart or self.output_noise() is not None
         return results, state, gradients if apart else None
 
     def output_noise(self):
@@ -292,16 +322,6 @@ class EvolvesWeights(AskTell, MaskOptimizer):
         """Let the optimizer of weights overwrite them by their average (EMA)."""
         if self.weights_optimizer is not None:
             self.weights_optimizer.finalize_variable_values(var_list)
-
-    def get_config(self):
-        """Return the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "rank": self.rank,
-            "pairs_per_draw": self.pairs_per_draw,
-            "members_per_chunk": self.members_per_chunk,
-            "sampled_examples": self.sampled_examples,
-        }
 
 
 def as_gradients(search_gradient):
