@@ -21,6 +21,7 @@ except ImportError:  # Keras without filters
 
 
 __all__ = [
+    "MultiOptimizer",
     "TrainerHooks",
     "add_weights_to_built_layer",
     "batch_spec",
@@ -40,6 +41,7 @@ __all__ = [
     "own_variables",
     "rebind_methods",
     "record_slots",
+    "recomputed_slots",
     "seed_states",
     "should_quantize_layer",
     "track_in_checkpoints",
@@ -161,6 +163,10 @@ def loss_tracker(model):
     return model._loss_tracker
 
 
+MultiOptimizer = getattr(keras.optimizers, "MultiOptimizer", ())
+"""The class, or what no optimizer is an instance of in a Keras without it."""
+
+
 def innermost_optimizer(optimizer):
     """Unwrap loss scaling."""
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -215,7 +221,41 @@ def record_slots(optimizer, variables):
         optimizer.build(variables)
     finally:
         object.__delattr__(inner, "add_variable_from_reference")
+    _keep_divisors_positive(inner)
     return slots, starts
+
+
+def recomputed_slots(optimizer):
+    """Return the ids of the slots that hold nothing from one step to the next.
+
+    `Adafactor` writes the product of its row and column means there and divides by
+    what it then reads: it has to find what it wrote, at masked-out weights too.
+    """
+    if not isinstance(optimizer, keras.optimizers.Adafactor):
+        return set()
+    return {id(v) for v in optimizer._v if v is not None}
+
+
+def _keep_divisors_positive(optimizer):
+    """Let `Adafactor` divide 0 by a small number where a row and a column are all 0.
+
+    The product of their means, 1e-30 each, is no float32 number above 0, and one NaN
+    reaches every weight through the root mean square of the step. Rows and columns of
+    zeros are what masks are made of.
+    """
+    velocities = recomputed_slots(optimizer)
+    if not velocities:
+        return
+    plain = optimizer.assign
+
+    def assign(variable, value):
+        if id(variable) in velocities:
+            least = 6e-8 if variable.dtype == "float16" else 1e-37
+            value = keras.ops.maximum(value, keras.ops.cast(least, value.dtype))
+        plain(variable, value)
+
+    # Not `optimizer.assign = ...`: Keras would track the attribute as state.
+    object.__setattr__(optimizer, "assign", assign)
 
 
 class TrainerHooks:

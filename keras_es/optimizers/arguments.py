@@ -128,6 +128,12 @@ def optimizer_of_weights(name, value):
             f"`{name}` must be an optimizer of weights, not of masks. "
             f"Received: {name}={optimizer.name!r}"
         )
+    if isinstance(_compat.innermost_optimizer(optimizer), _compat.MultiOptimizer):
+        raise ValueError(
+            "A MultiOptimizer keeps the state of weights in optimizers that it makes "
+            "itself, where momentum cannot be kept from masked-out weights. Give one "
+            f"optimizer for all weights. Received: {name}={optimizer.name!r}"
+        )
     steps = _compat.innermost_optimizer(optimizer).gradient_accumulation_steps
     if steps:
         raise ValueError(

@@ -47,7 +47,8 @@ def _slots_set_by_methods(optimizer):
     if chosen or not type(inner).__module__.startswith("keras."):
         return set()
     # The base class alone sets its moving averages of weights (EMA) otherwise.
-    return {id(v) for v in inner.variables if len(v.shape) and not is_average(v)}
+    slots = {id(v) for v in inner.variables if len(v.shape) and not is_average(v)}
+    return slots - _compat.recomputed_slots(inner)
 
 
 def is_average(slot):
@@ -67,6 +68,8 @@ def _guarded_slots(optimizer, slots, allowed, ok):
         yield
         return
     inner = _compat.innermost_optimizer(optimizer)
+    names = ("assign", "assign_add", "assign_sub")
+    before = {name: vars(inner).get(name) for name in names}
 
     def guarded(name, new_value):
         plain = getattr(inner, name)
@@ -87,5 +90,7 @@ def _guarded_slots(optimizer, slots, allowed, ok):
     try:
         yield
     finally:
-        for name in ("assign", "assign_add", "assign_sub"):
+        for name, method in before.items():
             object.__delattr__(inner, name)
+            if method is not None:
+                object.__setattr__(inner, name, method)

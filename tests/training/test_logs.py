@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_es.optimizers import OpenES, Static
+from keras_es.optimizers import OpenES, Sampled, Static, Turns
 from keras_es.training.logs import population_logs
 from tests.training.common import compiled, data, sparse_mlp
 
 OPTIMIZERS = {
     "one member": lambda: Static("sgd"),
-    "population": lambda: OpenES("sgd", 4, members_per_step=4),
+    "population": lambda: OpenES("sgd", 4, turns=Turns(members=4)),
     "pure": lambda: OpenES(None, 4),
 }
 OF_MEMBERS = {"loss", "accuracy", "population_loss", "population_best"}
@@ -52,7 +52,7 @@ def test_population_logs():
 def test_other_metrics_of_sampled_examples_are_those_of_the_mean():
     x, y = data()
     optimizer = OpenES(
-        None, 4, sampled_examples=4, fitness=lambda y, p: p[:, 0] * np.nan
+        None, 4, examples=Sampled(4), fitness=lambda y, p: p[:, 0] * np.nan
     )
     model = compiled(sparse_mlp(), optimizer, metrics=["accuracy"])
     logs = model.train_on_batch(x, y, return_dict=True)

@@ -255,7 +255,7 @@ def test_a_member_with_a_gradient_that_is_not_finite_is_left_out():
     model = keras_es.sparsify(keras.Model(inputs, outputs), 0.5, seed=0)
     x, y = data()
     x[3] = 0.0
-    optimizer = SNES(sgd(), population_size=4, members_per_step=4)
+    optimizer = SNES(sgd(), population_size=4, turns=Turns(members=4))
     compiled(model, optimizer, metrics=["accuracy"])
     for _ in range(4):
         logs = model.train_on_batch(x, y, return_dict=True)
