@@ -97,76 +97,6 @@ def help_text():
     return f"{__doc__}\nFlags:\n" + "\n".join(lines)
 
 
-def build(config, data):
-    """Return the compiled model of a configuration.
-
-    Raises:
-        keras_es.runs.workdir.RunError: If the blocks do not divide the weights.
-    """
-    import keras
-
-    import keras_es
-    import models
-    from keras_es.runs import settings
-    from keras_es.runs.workdir import RunError
-
-    architecture = models.ARCHITECTURES[config["model"]]
-    model = architecture.build(data.input_shape, data.num_classes)
-    steps = data.steps_per_epoch(config["batch_size"]) * config["epochs"]
-    schedule = keras.optimizers.schedules.CosineDecay(config["learning_rate"], steps)
-    optimizer = settings.inner_optimizers()[config["optimizer"]](learning_rate=schedule)
-    if config["mask_optimizer"] == "none":
-        # Keras's own models cannot be trained by several workers.
-        model = keras_es.ESModel(model.inputs[0], model.outputs[0], name=model.name)
-    else:
-        try:
-            model = keras_es.sparsify(
-                model,
-                config["sparsity"],
-                pattern=pattern(config["block_shape"]),
-                allocation=config["allocation"],
-                exclude=architecture.dense_layers,
-                seed=config["seed"],
-            )
-        except ValueError as error:
-            raise RunError(str(error)) from error
-        optimizer = mask_optimizer(config, optimizer, model, steps)
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=compiles(config["jit_compile"], model),
-    )
-    return model
-
-
-def compiles(jit_compile, model):
-    """Return whether XLA compiles the step; by default where it is faster."""
-    from keras_es.training.model import xla_wins
-
-    return jit_compile == "true" or jit_compile == "auto" and xla_wins(model)
-
-
-def pattern(block_shape):
-    """Return the pattern that --block_shape names."""
-    import keras_es
-
-    if not block_shape:
-        return keras_es.patterns.Unstructured()
-    return keras_es.patterns.Block(*map(int, block_shape.split("x")))
-
-
-def mask_optimizer(config, inner, model, steps):
-    """Return the optimizer of weights and masks, with schedules for so many steps."""
-    import keras_es
-
-    arguments = {"seed": config["seed"]}
-    if config["population_size"] is not None:
-        arguments["population_size"] = config["population_size"]
-    cls = keras_es.optimizers.get(config["mask_optimizer"])
-    return keras_es.optimizers.for_run(cls, inner, model, steps, **arguments)
-
-
 @contextlib.contextmanager
 def quiet_start():
     """Hide what the native parts of TensorFlow print while they load.
@@ -193,7 +123,7 @@ def run(f):
 
         import models
         from keras_es.distribution import strategies, workers
-        from keras_es.runs import settings
+        from keras_es.runs import model, settings, task, train
         from keras_es.runs.workdir import Workdir
 
         settings.check(f, list(models.ARCHITECTURES))
@@ -203,49 +133,15 @@ def run(f):
         tf.config.list_logical_devices()
     if f.strategy == "tpu":
         keras.config.set_dtype_policy("mixed_bfloat16")
-    data = settings.load_data(f)
+    data = task.load(f.dataset, f.data_dir)
     config = settings.resolve(f, data, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config["seed"])
     folder = settings.workdir_name(f, config)
-    chief = workers.is_chief(strategy)
-    with workers.losses_named(strategy), strategy.scope():
-        model = build(config, data)
-    with (
-        workers.losses_named(strategy),
-        Workdir(folder, config, chief) as workdir,
-    ):
-        workers.check_same(strategy, config)
-        train_and_finish(workdir, model, data, print if chief else lambda line: None)
-
-
-def train_and_finish(workdir, model, data, say):
-    """Do what is left to do of a run, and show its result."""
-    import tensorflow as tf
-
-    from keras_es.distribution import workers
-    from keras_es.runs import train
-
-    strategy = model.distribute_strategy
-    summary = workdir.summary()
-    # All workers must see the same, and no summary appears before all have looked.
-    finished = all(row[0] for row in workers.tell_workers(strategy, [bool(summary)]))
-    if finished:
-        say(f"{workdir.path} is finished; nothing was changed")
-    else:
-        count = strategy.num_replicas_in_sync
-        images = f"{len(data.x_train):,} training images of {data.name}"
-        say(f"{workdir.path}: {images}" + f", {count} replicas" * (count > 1))
-        if not model.compiled_by_xla:
-            # Keras turns XLA off under this switch, and XLA does not need it.
-            tf.config.experimental.enable_op_determinism()
-        # A bar that redraws itself is for people, a line an epoch for log files.
-        verbose = (1 if sys.stdout.isatty() else 2) if workdir.chief else 0
-        trained = train.train(workdir, model, data, say, verbose)
-        if workdir.chief:
-            summary = train.finish(workdir, *trained, data)
-        workers.tell_workers(strategy, [1])  # none leaves before the chief is done
-    if workdir.chief:
-        say(train.table(summary))
+    with workers.losses_named(strategy):
+        with strategy.scope():
+            built = model.build(config, data, models.ARCHITECTURES[config["model"]])
+        with Workdir(folder, config, workers.is_chief(strategy)) as workdir:
+            train.run(workdir, built, data)
 
 
 def _terminate(signum, frame):

@@ -36,7 +36,7 @@ KEEP_ALL = """
 import sys
 sys.path.insert(0, {root!r})
 from keras_es import callbacks
-callbacks.AtomicCheckpoint.__init__.__defaults__ = (10**6, None)
+callbacks.AtomicCheckpoint.__init__.__defaults__ = (10**6, None, None)
 import train
 sys.exit(train.main(["train.py", *sys.argv[1:]]))
 """

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_es import callbacks
 from keras_es.runs import checkpoints, files
+from keras_es.runs.errors import RunError
 
 X, Y = np.ones((8, 3), "float32"), np.ones((8, 1), "float32")
 
@@ -89,6 +90,24 @@ def strange_note(path):
     path.with_suffix(".json").write_text('{"sha256": 3}')
 
 
+def note_of(path, **changes):
+    """Return a function that puts other values into the note of a checkpoint."""
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps(note | changes))
+
+
+def renamed(path):
+    note_of(path.with_suffix(".json"), step=7)
+
+
+def another_kind(text):
+    return lambda path: path.with_suffix(".json").write_text(text)
+
+
+def other_type(key, value):
+    return lambda path: note_of(path.with_suffix(".json"), **{key: value})
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -97,6 +116,23 @@ def strange_note(path):
         (forget_note, "its note is missing"),
         (spoil_note, "its note is damaged"),
         (strange_note, "truncated or damaged"),
+        (renamed, "its note is of step 7"),
+        *[
+            (damage, "its note is damaged")
+            for damage in (
+                another_kind("[]"),
+                another_kind('"note"'),
+                another_kind("[" * 100_000),
+                other_type("epoch", "2"),
+                other_type("step", 8.0),
+                other_type("step", True),
+                other_type("seconds", None),
+                other_type("timed_steps", -1),
+                other_type("history", {"loss": 1.0}),
+                other_type("history", [{"loss": "low"}]),
+                other_type("extra", 1),
+            )
+        ],
     ],
 )
 def test_damaged_checkpoint_is_named_and_the_one_before_used(folder, damage, reason):
@@ -157,9 +193,45 @@ def test_folder_is_replaced_as_a_whole(tmp_path):
     assert names(target) == ["new"] and names(tmp_path) == ["saved_model"]
 
 
-def test_keep_must_be_positive(folder):
-    with pytest.raises(ValueError, match="At least one.*keep=0"):
-        callbacks.AtomicCheckpoint(folder, keep=0)
+@pytest.mark.parametrize("keep", [0, -1, None, 2.0, "2", True])
+def test_keep_must_be_a_positive_integer(folder, keep):
+    with pytest.raises(ValueError, match=f"`keep` must be.*at least 1.*keep={keep!r}"):
+        callbacks.AtomicCheckpoint(folder, keep=keep)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: callbacks.AtomicCheckpoint(None), "`folder` must be a path.*None"),
+        (lambda: callbacks.AtomicCheckpoint("x", progress=3), "`progress` must be"),
+        (lambda: callbacks.StopOnSignal(None), "`checkpoint` must be.*checkpoint=None"),
+        (lambda: callbacks.MaskTensorBoard(None), "`log_dir` must be a path"),
+        (lambda: callbacks.MaskTensorBoard("x", 0), "`picture_size` must be.*size=0"),
+        (lambda: callbacks.MaskTensorBoard("x", None), "`picture_size` must be"),
+    ],
+)
+def test_bad_arguments_say_what_was_expected(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_numpy_integers_will_do(folder):
+    assert callbacks.AtomicCheckpoint(folder, keep=np.int64(3)).keep == 3
+    assert callbacks.MaskTensorBoard(folder, np.int32(8)).picture_size == 8
+
+
+def test_checkpoint_of_another_run_is_refused_by_its_name(folder):
+    model, run = make_model(), {"seed": 0, "rate": 0.1}
+    fit(model, callbacks.AtomicCheckpoint(folder, run=run))
+    assert callbacks.AtomicCheckpoint.restore(folder, run)[1].step == 4
+    assert callbacks.AtomicCheckpoint.restore(folder)[1].step == 4
+    with pytest.raises(
+        RunError, match=r"step-00000004.keras is not of this run: --seed=1 \(it has 0\)"
+    ):
+        callbacks.AtomicCheckpoint.restore(folder, {**run, "seed": 1})
+    fit(model, callbacks.AtomicCheckpoint(folder))
+    with pytest.raises(RunError, match="its note does not say of which"):
+        callbacks.AtomicCheckpoint.restore(folder, run)
 
 
 class Raise(keras.callbacks.Callback):

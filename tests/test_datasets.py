@@ -98,6 +98,41 @@ def test_augmentation_flips_about_half_and_shifts_within_bounds():
     assert set(np.unique(shifts)) == set(range(9))
 
 
+@pytest.mark.parametrize("value", [0, -1, None, 2.0, True, "4"])
+def test_sizes_and_seeds_are_integers_in_range(value):
+    data = tiny()
+    message = f"`batch_size` must be an integer of at least 1.*batch_size={value!r}"
+    for function in (
+        data.steps_per_epoch, data.test_batches,
+        lambda value: data.train_batches(value, seed=0),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            function(value)
+    with pytest.raises(ValueError, match="`seed` must be an integer"):
+        data.train_batches(2, seed=value if value != 0 else 2**31)
+    with pytest.raises(ValueError, match="`first_step` must be an integer of at least"):
+        data.train_batches(2, seed=0, first_step=value if value != 0 else -1)
+
+
+def test_numpy_integers_will_do():
+    data, two = tiny(), np.int64(2)
+    assert data.steps_per_epoch(two) == 5
+    assert next(iter(data.train_batches(two, seed=np.int32(1))))[0].shape[0] == 2
+    assert next(iter(data.test_batches(np.int16(2))))[0].shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None,), "`name` must be the name of a data set.*name=None"),
+        (("mnist", 3), "`data_dir` must be a path or None. Received: data_dir=3"),
+    ],
+)
+def test_bad_arguments_of_load(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.load(*arguments)
+
+
 @pytest.mark.parametrize(
     ("examples", "asked", "sizes"),
     [(10, 4, [2] * 5), (7, 4, [4, 3]), (3, 1000, [3]), (12, 6, [6, 6])],
@@ -172,7 +207,11 @@ def test_sizes_in_memory():
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "shape", "sizes"),
-    [("mnist", (28, 28, 1), (60000, 10000)), ("cifar10", (32, 32, 3), (50000, 10000))],
+    [
+        ("mnist", (28, 28, 1), (60000, 10000)),
+        ("fashion_mnist", (28, 28, 1), (60000, 10000)),
+        ("cifar10", (32, 32, 3), (50000, 10000)),
+    ],
 )
 def test_real_data_sets(name, shape, sizes, quiet_tfds):
     if not os.environ.get(image_data.DATA_DIR_VARIABLE):

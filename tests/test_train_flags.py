@@ -3,6 +3,7 @@
 All of it runs in this process, for it ends before training.
 """
 
+import json
 import os
 import pathlib
 import signal
@@ -10,11 +11,14 @@ import signal
 import numpy as np
 import pytest
 
+import keras_es
 import models
 import train
-from keras_es import datasets
+from keras_es import callbacks, datasets
 from keras_es.datasets import tfds
-from keras_es.runs import settings, workdir
+from keras_es.distribution import strategies, workers
+from keras_es.runs import model, settings, summary, workdir
+from keras_es.runs.errors import RunError
 
 
 @pytest.fixture
@@ -74,11 +78,34 @@ def fail(capsys, tmp_path, monkeypatch, keep_signals):
             ["a batch that the population cannot share"],
         ),
         (["--dataset=mnits"], ["unknown data set", "mnist", "'mnits'"]),
+        (["--optimizer=multioptimizer"], ["unknown optimizer", "'adam'"]),
+        (["--optimizer=lossscaleoptimizer"], ["unknown optimizer"]),
+        (["--epochs=99999999999999999999999"], ["less than 2**31", "--epochs=9999"]),
+        (["--epochs=99999999"], ["less than 2**31 steps", "--epochs=99999999"]),
+        (
+            ["--batch_size=100000000000"],
+            ["less than 2**31", "--batch_size=100000000000"],
+        ),
+        (["--batch_size=1438"], ["1,437 training examples", "--batch_size=1438"]),
+        (["--population_size=99999999999999999998"], ["--population_size=9999"]),
+        (["--seed=99999999999999999999"], ["[0, 2**31)"]),
+        (["--learning_rate=1e39"], ["finite number above 0"]),
+        (["--block_shape=9999999999999999x1"], ["ROWSxCOLUMNS"]),
+        (
+            ["--strategy=mirrored", "--virtual_devices=100000"],
+            ["at most 128", "--virtual_devices=100000"],
+        ),
+        (["--data_dir=x"], ["comes with scikit-learn", "--data_dir=x"]),
+        (["--sparsity=0"], ["--mask_optimizer=none", "--sparsity=0.0"]),
+        (["--strategy=tpu", "--jit_compile=false"], ["TPU", "--jit_compile=false"]),
+        (["--workdir=~nobody-of-this-name/x"], ["~nobody-of-this-name/x"]),
+        (["--mask_optimizer=rigl", "--population_size=8"], ["has no population"]),
+        (["--mask_optimizer=none", "--block_shape=8x8"], ["has no masks"]),
     ],
 )
 def test_wrong_flags_get_one_line_and_code_2(fail, flags, parts):
     code, line = fail(*flags)
-    assert code == 2
+    assert code == (1 if "no such user" in line else 2)
     assert line.startswith("train.py: ")
     for part in parts:
         assert part in line
@@ -143,8 +170,8 @@ def test_help_has_one_line_for_each_of_at_most_20_flags(capsys):
 
 
 def resolved(*flags, shape=(8, 8, 1), name="digits"):
-    images = np.zeros((4, *shape), "uint8")
-    labels = np.zeros(4, "int32")
+    images = np.zeros((256, *shape), "uint8")
+    labels = np.zeros(256, "int32")
     data = datasets.ImageDataset(name, images, labels, images, labels, 10)
     f = train.parse(["train.py", *flags])
     settings.check(f, list(models.ARCHITECTURES))
@@ -177,6 +204,140 @@ def test_default_workdirs_of_different_flags_differ():
     assert names[3].endswith("-block_shape=16x1")
 
 
-def test_methods_without_population_ignore_its_size():
-    _, config = resolved("--mask_optimizer=static", "--population_size=8")
-    assert config["population_size"] is None
+MASK_FLAGS = {
+    "sparsity": "0.5",
+    "block_shape": "4x2",
+    "allocation": "erk",
+    "population_size": "16",
+}
+
+
+def built(*flags):
+    """Return what the flags make of a model: its masks, and its optimizer."""
+    _, config = resolved(*flags, shape=(4, 4, 1))
+    data = datasets.ImageDataset(
+        "digits", *[np.zeros((256, 4, 4, 1)), np.zeros(256, "int32")] * 2, 10
+    )
+    made = model.build(config, data, models.ARCHITECTURES["mlp"])
+    masks = [(str(w.pattern), w.unit_count) for w in keras_es.masked_weights(made)]
+    return masks, json.dumps(made.optimizer.get_config(), sort_keys=True)
+
+
+@pytest.mark.parametrize("method", model.MASK_OPTIMIZERS)
+def test_a_flag_of_masks_is_used_or_refused(method):
+    chosen = f"--mask_optimizer={method}"
+    usual = built(chosen)
+    for flag, value in MASK_FLAGS.items():
+        try:
+            changed = built(chosen, f"--{flag}={value}")
+        except RunError as error:
+            assert f"--mask_optimizer={method} has no" in str(error)
+            assert str(error).endswith(f"; received --{flag}={value}")
+        else:
+            assert changed != usual, flag
+
+
+@pytest.mark.parametrize("method", model.MASK_OPTIMIZERS)
+def test_every_other_flag_changes_what_the_run_is(method):
+    def config(*flags):
+        return resolved(f"--mask_optimizer={method}", *flags)[1]
+
+    values = {
+        "model": "lenet", "optimizer": "sgd", "learning_rate": "0.1", "seed": "1",
+        "batch_size": "128", "epochs": "2", "jit_compile": "false", "augment": "true",
+        "strategy": "mirrored", "dataset": "mnist",
+    }  # fmt: skip
+    unnamed = {*settings.NOT_OF_THE_RESULT, "mask_optimizer"}
+    assert {*values, *MASK_FLAGS} == {*train.define_flags()} - unnamed
+    usual = config()
+    for flag, value in values.items():
+        assert config(f"--{flag}={value}") != usual, flag
+
+
+def test_flags_that_say_nothing_are_not_refused():
+    resolved("--mask_optimizer=none", "--sparsity=0", "--block_shape=")
+
+
+@pytest.mark.parametrize("name", model.inner_optimizers())
+def test_optimizers_of_the_list_can_be_made(name):
+    _, config = resolved(f"--optimizer={name}", "--mask_optimizer=none")
+    data = datasets.ImageDataset(
+        "digits", *[np.zeros((256, 4, 4, 1)), np.zeros(256, "int32")] * 2, 10
+    )
+    made = model.build(config, data, models.ARCHITECTURES["mlp"])
+    made.optimizer.build(made.trainable_variables)
+
+
+def test_home_folder_is_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolved("--workdir=~/x")[0] == str(tmp_path / "x")
+    assert datasets.images._resolve_data_dir("~/data") == str(tmp_path / "data")
+    assert callbacks.AtomicCheckpoint("~/x").folder == tmp_path / "x"
+    assert callbacks.MaskTensorBoard("~/x").log_dir == tmp_path / "x"
+
+
+DAMAGE = ["[]", '"x"', "3", "{", "", '{"layers": 3}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("text", DAMAGE)
+def test_damaged_summary_is_named_and_made_again(tmp_path, text):
+    _, config = resolved()
+    with workdir.Workdir(tmp_path, config) as folder:
+        (tmp_path / "summary.json").write_text(text)
+        found, damage = summary.read(folder)
+    assert found is None and damage.startswith(f"{tmp_path / 'summary.json'} (")
+
+
+def test_summary_of_other_types_is_damaged_and_of_another_run_refused(tmp_path):
+    _, config = resolved()
+    numbers = dict.fromkeys(
+        ("test_accuracy", "test_loss", "sparsity", "parameters", "nonzero_parameters",
+         "steps", "train_seconds", "steps_per_second"), 1,
+    )  # fmt: skip
+    whole = {**config, **numbers, "layers": [], "saved_model": "a", "report": "b"}
+    whole["target_sparsity"] = config["sparsity"]
+    with workdir.Workdir(tmp_path, config) as folder:
+        (tmp_path / "summary.json").write_text(json.dumps(whole))
+        assert summary.read(folder) == (whole, None)
+        for key in numbers:
+            (tmp_path / "summary.json").write_text(json.dumps({**whole, key: "many"}))
+            found, damage = summary.read(folder)
+            assert found is None and damage, key
+        (tmp_path / "summary.json").write_text(json.dumps({**whole, "seed": 3}))
+        with pytest.raises(
+            RunError, match=r"is not of this run: --seed=0 \(it has 3\)"
+        ):
+            summary.read(folder)
+
+
+@pytest.mark.parametrize("text", ["abc", "nan", "inf", "-1", "0", "1e400", "1e300"])
+def test_timeout_is_a_number_of_seconds(monkeypatch, text):
+    monkeypatch.setenv("KERAS_ES_TIMEOUT", text)
+    with pytest.raises(strategies.StrategyError, match=f"seconds above 0.*'{text}'"):
+        strategies.make("none")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "task", "problem"),
+    [
+        ({"worker": []}, ("worker", 0), "index 0 is not one of 0 workers"),
+        ({"worker": ["nope"]}, ("worker", 0), "expected host:port"),
+        ({"worker": ["a:99999"]}, ("worker", 0), "from 1 to 65535, not 'a:99999'"),
+        ({"worker": ["a:0"]}, ("worker", 0), "expected host:port"),
+        ({"worker": ["a:1", "a:1"]}, ("worker", 0), "the same address"),
+        ({"worker": ["a:1"]}, ("worker", 1), "index 1 is not one of 1 workers"),
+        ({"worker": ["a:1"]}, ("worker", -1), "index -1 is not one of 1 workers"),
+        ({"worker": ["a:1"]}, ("ps", 0), ""),
+        ({"worker": [3]}, ("worker", 0), ""),
+        ({"worker": "a:1"}, ("worker", 0), ""),
+        ([], ("worker", 0), ""),
+    ],
+)
+def test_wrong_tf_config_is_one_line(monkeypatch, cluster, task, problem):
+    kind, index = task
+    text = json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(workers.WorkersError) as error:
+        workers.cluster()
+    line = str(error.value)
+    assert "TF_CONFIG, such as {" in line and problem in line and repr(text) in line

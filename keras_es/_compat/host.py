@@ -37,6 +37,7 @@ __all__ = [
     "is_plain_graph",
     "local",
     "loss_tracker",
+    "maybe_merge_call",
     "model_supports_jit",
     "own_variables",
     "rebind_methods",
@@ -69,6 +70,17 @@ def in_xla():
         return False
     graph = tf.compat.v1.get_default_graph()
     return control_flow_util.GraphOrParentsInXlaContext(graph)
+
+
+def maybe_merge_call(function, strategy, *args):
+    """Call a function of (strategy, *args) outside of the replicas, if that is needed.
+
+    TensorFlow's own optimizers assign so: where replicas run as one program they need
+    not be left, and a `merge_call` would split the program.
+    """
+    return tf.__internal__.distribute.interim.maybe_merge_call(
+        function, strategy, *args
+    )
 
 
 def direct_sublayers(layer):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_es._arguments import integer
 from keras_es.datasets import tfds
 
 __all__ = ["ImageDataset", "load"]
@@ -54,12 +55,23 @@ class ImageDataset:
     scale: float = 1.0
 
     @property
+    def train_size(self) -> int:
+        """Number of training examples."""
+        return len(self.x_train)
+
+    @property
+    def test_size(self) -> int:
+        """Number of test examples."""
+        return len(self.x_test)
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape (height, width, channels) of one image."""
         return tuple(self.x_train.shape[1:])
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Return the number of batches in which every training example is seen."""
+        batch_size = integer(1)("batch_size", batch_size)
         return math.ceil(len(self.x_train) / batch_size)
 
     def train_batches(
@@ -79,13 +91,19 @@ class ImageDataset:
         Args:
             batch_size: Examples in a batch, at least 1.
             seed: Integer in [0, 2**31).
-            first_step: Number of batches to skip.
+            first_step: Number of batches to skip, at least 0.
             augment: Whether to shift images by up to 4 pixels (zeros come in) and to
                 flip half of them, left to right.
 
         Returns:
             A `tf.data.Dataset` of (float32 images in [0, 1], int32 labels).
+
+        Raises:
+            ValueError: If an argument is out of range.
         """
+        batch_size = integer(1)("batch_size", batch_size)
+        seed = _seed(seed)
+        first_step = integer(0)("first_step", first_step)
         size = len(self.x_train)
         with tf.device("CPU:0"):
             images, labels = tf.constant(self.x_train), tf.constant(self.y_train)
@@ -132,7 +150,11 @@ class ImageDataset:
 
         The largest size that divides their number is taken if it is at least half of
         what was asked: batches of one size compile once.
+
+        Raises:
+            ValueError: If `batch_size` is no integer of at least 1.
         """
+        batch_size = integer(1)("batch_size", batch_size)
         size = len(self.x_test)
         divisors = [d for d in range(1, min(batch_size, size) + 1) if size % d == 0]
         if divisors[-1] * 2 >= batch_size or divisors[-1] == size:
@@ -143,6 +165,14 @@ class ImageDataset:
 
     def _scaled(self, images):
         return tf.cast(images, tf.float32) * tf.constant(self.scale, tf.float32)
+
+
+def _seed(value):
+    if integer(0)("seed", value) >= 2**31:
+        raise ValueError(
+            f"`seed` must be an integer in [0, 2**31). Received: seed={value!r}"
+        )
+    return int(value)
 
 
 def _one_thread():
@@ -210,6 +240,11 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> ImageDataset:
     >>> keras_es.datasets.load("digits").y_train.shape
     (1437,)
     """
+    if not isinstance(name, str):
+        raise ValueError(
+            "`name` must be the name of a data set, such as 'digits' or 'mnist'. "
+            f"Received: name={name!r}"
+        )
     if name == "digits":
         return _load_digits()
     arrays, num_classes = tfds.load(name, _resolve_data_dir(data_dir))
@@ -234,5 +269,10 @@ def _resolve_data_dir(data_dir):
     data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE) or None
     if data_dir is None:
         return None
-    nested = Path(data_dir) / "tensorflow_datasets"
-    return str(nested if nested.is_dir() else Path(data_dir))
+    if not isinstance(data_dir, str | os.PathLike):
+        raise ValueError(
+            f"`data_dir` must be a path or None. Received: data_dir={data_dir!r}"
+        )
+    folder = Path(os.path.expanduser(data_dir))
+    nested = folder / "tensorflow_datasets"
+    return str(nested if nested.is_dir() else folder)

@@ -21,7 +21,7 @@ LARGEST_SIDE = 96
 MEMORY_LIMIT = 8 * 2**30
 
 
-def load(name, data_dir):
+def load(name: str, data_dir: str | None) -> tuple[tuple[np.ndarray, ...], int]:
     """Load a data set; see `keras_es.datasets.load` for arguments and errors.
 
     Returns:

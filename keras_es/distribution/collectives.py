@@ -3,16 +3,21 @@
 Without a strategy, or with one replica, every function here returns its input.
 """
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import keras
 import tensorflow as tf
 
+from keras_es import _compat
 
-def replica_count():
+
+def replica_count() -> int:
     """Return the number of replicas, 1 without a strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def is_chosen(strategy):
+def is_chosen(strategy: tf.distribute.Strategy) -> bool:
     """Tell whether a strategy is not TensorFlow's default, be it of one replica.
 
     Also with one replica its variables may be assigned outside of other compiled
@@ -22,7 +27,7 @@ def is_chosen(strategy):
         return tf.distribute.has_strategy()
 
 
-def in_multi_worker(strategy):
+def in_multi_worker(strategy: tf.distribute.Strategy) -> bool:
     """Tell whether a strategy joins several processes, each of which runs this."""
     multi = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
     return multi and len(strategy.extended.worker_devices) < (
@@ -30,7 +35,7 @@ def in_multi_worker(strategy):
     )
 
 
-def replica_index():
+def replica_index() -> tf.Tensor:
     """Return the index of the replica that runs, an int32 scalar."""
     if replica_count() == 1:
         return tf.constant(0)
@@ -38,17 +43,17 @@ def replica_index():
     return tf.cast(context.replica_id_in_sync_group, tf.int32)
 
 
-def mean_over_replicas(tensors):
+def mean_over_replicas(tensors: Iterable[tf.Tensor]) -> list[tf.Tensor]:
     """Return the mean of each tensor of a list over the replicas."""
     return _all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
 
 
-def sum_over_replicas(tensors):
+def sum_over_replicas(tensors: Iterable[tf.Tensor]) -> list[tf.Tensor]:
     """Return the sum of each tensor of a list over the replicas."""
     return _all_reduce(tf.distribute.ReduceOp.SUM, tensors)
 
 
-def any_over_replicas(tensors):
+def any_over_replicas(tensors: Iterable[tf.Tensor]) -> list[tf.Tensor]:
     """Return, for each boolean tensor of a list, where it is true on any replica."""
     if replica_count() == 1:
         return list(tensors)
@@ -58,7 +63,7 @@ def any_over_replicas(tensors):
     return [c > 0.0 for c in _all_reduce(tf.distribute.ReduceOp.SUM, counts)]
 
 
-def gather_replicas(tensor):
+def gather_replicas(tensor: tf.Tensor) -> tf.Tensor:
     """Return the tensors of all replicas, joined along the first axis."""
     if replica_count() == 1:
         return tensor
@@ -74,7 +79,7 @@ def _all_reduce(how, tensors):
     return list(tf.distribute.get_replica_context().all_reduce(how, tensors))
 
 
-def when(condition, action):
+def when(condition: tf.Tensor, action: Callable[[], Any]) -> None:
     """Run `action` if a boolean scalar is true; replicas may differ in it.
 
     Args:
@@ -84,7 +89,9 @@ def when(condition, action):
     tf.cond(condition, lambda: _done(action()), lambda: _done(None))
 
 
-def when_all(condition, action, *args):
+def when_all(
+    condition: Callable[[], tf.Tensor], action: Callable[..., Any], *args: Any
+) -> None:
     """Run `action` on all replicas if a condition holds, which all share.
 
     Args:
@@ -112,7 +119,7 @@ def _done(_):
     return tf.constant(0)
 
 
-def assign_all(pairs, ok=None):
+def assign_all(pairs: Iterable[tuple[Any, Any]], ok: tf.Tensor | None = None) -> None:
     """Assign a value to each variable, on every replica.
 
     Args:
@@ -139,6 +146,4 @@ def assign_all(pairs, ok=None):
                 variable, lambda v, x: v.assign(x), args=(value,), group=False
             )
 
-    tf.__internal__.distribute.interim.maybe_merge_call(
-        update, tf.distribute.get_strategy(), values
-    )
+    _compat.maybe_merge_call(update, tf.distribute.get_strategy(), values)

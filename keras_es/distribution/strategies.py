@@ -4,19 +4,27 @@ They are to be made before TensorFlow does anything else: virtual devices and wo
 cannot be had once it has started.
 """
 
+import math
 import os
 import socket
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 import tensorflow as tf
 
-from keras_es.distribution import rendezvous
+from keras_es.distribution import workers
 
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 
 # Seconds in which all workers, or the TPU, have to answer.
 TIMEOUT = 300.0
 TIMEOUT_VARIABLE = "KERAS_ES_TIMEOUT"
+
+MOST_VIRTUAL_DEVICES = 128
+"""TensorFlow makes threads and queues for each of them."""
+
+Value = TypeVar("Value")
 
 
 class StrategyError(RuntimeError):
@@ -25,7 +33,9 @@ class StrategyError(RuntimeError):
     exit_code = 1
 
 
-def make(name, *, virtual_devices=None, tpu=None):
+def make(
+    name: str, *, virtual_devices: int | None = None, tpu: str | None = None
+) -> tf.distribute.Strategy:
     """Return a strategy.
 
     Args:
@@ -36,10 +46,10 @@ def make(name, *, virtual_devices=None, tpu=None):
 
     Raises:
         StrategyError: If the TPU does not answer within 300 seconds, or as many as
-            the environment variable KERAS_ES_TIMEOUT says.
+            the environment variable KERAS_ES_TIMEOUT says, or that says no number.
         WorkersError: If the workers do not come by then.
     """
-    timeout = float(os.environ.get(TIMEOUT_VARIABLE) or TIMEOUT)
+    timeout = timeout_seconds()
     if virtual_devices is not None:
         split_cpu(virtual_devices)
     if name == "mirrored":
@@ -51,7 +61,26 @@ def make(name, *, virtual_devices=None, tpu=None):
     return tf.distribute.get_strategy()
 
 
-def split_cpu(count):
+def timeout_seconds() -> float:
+    """Return how long to wait for workers or a TPU.
+
+    Raises:
+        StrategyError: If KERAS_ES_TIMEOUT is no number of seconds.
+    """
+    text = os.environ.get(TIMEOUT_VARIABLE) or str(TIMEOUT)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 < seconds < threading.TIMEOUT_MAX:
+        raise StrategyError(
+            f"the environment variable {TIMEOUT_VARIABLE} must be a number of seconds "
+            f"above 0. Received: {TIMEOUT_VARIABLE}={text!r}"
+        )
+    return seconds
+
+
+def split_cpu(count: int) -> None:
     """Make TensorFlow see `count` CPU devices and no others."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_visible_devices([cpu])
@@ -65,15 +94,15 @@ def _mirrored_devices():
     return [d.name for d in gpus or tf.config.list_logical_devices("CPU")]
 
 
-def multi_worker(timeout=TIMEOUT):
+def multi_worker(timeout: float = TIMEOUT) -> tf.distribute.Strategy:
     """Join the workers that TF_CONFIG names; each runs the same program.
 
     Raises:
         WorkersError: If TF_CONFIG is missing or wrong, or if a
             worker does not come within `timeout` seconds.
     """
-    addresses, index = rendezvous.cluster()
-    rendezvous.wait_for_workers(addresses, index, timeout)
+    addresses, index = workers.cluster()
+    workers.wait_for_workers(addresses, index, timeout)
     return within(
         timeout,
         tf.distribute.MultiWorkerMirroredStrategy,
@@ -81,7 +110,7 @@ def multi_worker(timeout=TIMEOUT):
     )
 
 
-def tpu_strategy(name, timeout=TIMEOUT):
+def tpu_strategy(name: str | None, timeout: float = TIMEOUT) -> tf.distribute.Strategy:
     """Connect to a TPU and initialise it, which erases its memory.
 
     Raises:
@@ -106,7 +135,7 @@ def _reach(address, timeout):
     socket.create_connection((host, int(port)), timeout=min(timeout, 10.0)).close()
 
 
-def within(timeout, function, what):
+def within(timeout: float, function: Callable[[], Value], what: str) -> Value:
     """Return what a function returns, unless it takes too long.
 
     No signal interrupts TensorFlow while it waits in native code, so it does that in a

@@ -7,6 +7,8 @@ works at all (keras#20585).
 """
 
 import itertools
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -22,6 +24,7 @@ from keras_es.distribution.collectives import (
 class Replicated(_compat.TrainerHooks):
     """Put before `keras.Model`; without a strategy it is that."""
 
+    jit_compile: bool  # Keras's
     _jit_compile_members = False
 
     def train_step(self, data):
@@ -38,7 +41,7 @@ class Replicated(_compat.TrainerHooks):
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     @property
-    def compiled_by_xla(self):
+    def compiled_by_xla(self) -> bool:
         """Whether XLA compiles the train step, or what each replica does in it."""
         return bool(self.jit_compile or self._jit_compile_members)
 
@@ -133,7 +136,9 @@ class _PlainStep:
         return plain, self.model.optimizer.scale_loss(loss), y_pred
 
 
-def average_state(variables, values):
+def average_state(
+    variables: Iterable[Any], values: Iterable[tf.Tensor]
+) -> list[tuple[Any, tf.Tensor]]:
     """Return (variable, value) with floats, such as moving statistics, averaged.
 
     Other state, such as the counters of random generators, is alike on all replicas.
@@ -169,7 +174,7 @@ class JoinedStep:
             )
         self.stop_requested = False
 
-    def request_stop(self, value=True):
+    def request_stop(self, value: bool = True) -> None:
         """Ask all workers to stop after the next step."""
         self._request.assign(float(value))
 

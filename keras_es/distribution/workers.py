@@ -1,16 +1,135 @@
-"""What the processes of a strategy of several workers tell each other."""
+"""The processes of a strategy of several workers: how they meet, and what they tell.
+
+TensorFlow itself waits without end for a worker that does not come, in a call that no
+signal interrupts, and says nothing. So workers wait for each other here, for a bounded
+time, before TensorFlow joins them.
+"""
 
 import contextlib
 import hashlib
 import json
+import os
+import selectors
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import tensorflow as tf
 
 from keras_es.distribution.collectives import in_multi_worker
-from keras_es.distribution.rendezvous import WorkersError
 
 
-def is_chief(strategy):
+class WorkersError(RuntimeError):
+    """The workers did not find together; the message is one line."""
+
+    exit_code = 1
+
+
+EXAMPLE = (
+    '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+)
+
+
+def cluster() -> tuple[list[str], int]:
+    """Return (addresses, own index) of the workers that TF_CONFIG names.
+
+    Raises:
+        WorkersError: If there is no TF_CONFIG, or it cannot be understood.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        config = json.loads(text)
+        jobs = {job: config["cluster"].get(job, []) for job in ("chief", "worker")}
+        task = config["task"]
+        addresses = jobs["chief"] + jobs["worker"]
+        for address in addresses:
+            _port(address)
+        if len(set(addresses)) < len(addresses):
+            raise _ClusterError("two workers have the same address")
+        own, index = jobs[task["type"]], int(task["index"])
+        if not 0 <= index < len(own):
+            raise _ClusterError(f"index {index} is not one of {len(own)} workers")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
+        problem = f" ({e})" if isinstance(e, _ClusterError) else ""
+        raise WorkersError(
+            "each worker needs the environment variable TF_CONFIG, such as "
+            f"{EXAMPLE}{problem}. Received: TF_CONFIG={text!r}"
+        ) from e
+    return addresses, addresses.index(own[index])
+
+
+class _ClusterError(ValueError):
+    """What is wrong with a TF_CONFIG that has all its parts."""
+
+
+def _port(address: str) -> int:
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise _ClusterError(
+            f"expected host:port with a port from 1 to 65535, not {address!r}"
+        )
+    return int(port)
+
+
+def wait_for_workers(addresses: list[str], index: int, timeout: float) -> None:
+    """Return when all workers answer at their addresses.
+
+    Args:
+        addresses: List of "host:port", one for each worker.
+        index: Which of them this process is.
+        timeout: Seconds to wait.
+
+    Raises:
+        WorkersError: If a worker did not come, or the own port is taken.
+    """
+    deadline = time.monotonic() + timeout
+    missing = {i: a for i, a in enumerate(addresses) if i != index}
+    with _answering(addresses[index]) as answer:
+        while missing:
+            missing = {i: a for i, a in missing.items() if not _answers(a)}
+            answer(0.1)
+            if missing and time.monotonic() > deadline:
+                names = ", ".join(f"worker {i} at {a}" for i, a in missing.items())
+                raise WorkersError(
+                    f"{len(missing)} of {len(addresses)} workers did not come within "
+                    f"{timeout:g} seconds: {names}"
+                )
+
+
+@contextlib.contextmanager
+def _answering(address):
+    """Accept connections at the own port, each time the given function is called."""
+    port = _port(address)
+    with socket.socket() as listener, selectors.DefaultSelector() as selector:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", port))
+        except OSError as error:
+            raise WorkersError(
+                f"this worker cannot listen at {address}: {error.strerror}"
+            ) from error
+        listener.listen()
+        selector.register(listener, selectors.EVENT_READ)
+
+        def answer(seconds):
+            if selector.select(seconds):
+                listener.accept()[0].close()
+
+        yield answer
+
+
+def _answers(address):
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Tell whether this process is the one of all workers that writes files."""
     if not in_multi_worker(strategy):
         return True
@@ -20,7 +139,9 @@ def is_chief(strategy):
     return resolver.task_type == "worker" and resolver.task_id == 0
 
 
-def tell_workers(strategy, numbers):
+def tell_workers(
+    strategy: tf.distribute.Strategy, numbers: Iterable[float]
+) -> list[list[float]]:
     """Return the numbers that each worker has told, after all have come here.
 
     Args:
@@ -43,7 +164,7 @@ def tell_workers(strategy, numbers):
     return rows[0].numpy().tolist()
 
 
-def check_same(strategy, config):
+def check_same(strategy: tf.distribute.Strategy, config: dict[str, Any]) -> None:
     """Check that all workers were given the same configuration.
 
     Args:
@@ -64,7 +185,7 @@ def check_same(strategy, config):
 
 
 @contextlib.contextmanager
-def losses_named(strategy):
+def losses_named(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Turn what TensorFlow raises when a worker is lost into a `WorkersError`."""
     try:
         yield

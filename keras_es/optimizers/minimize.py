@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_es import optimizers
-from keras_es._arguments import integer
+from keras_es._arguments import boolean, integer
 from keras_es.optimizers.search.weights import EvolvesWeights
 
 
@@ -97,7 +97,8 @@ def minimize(
     structure = keras.tree.traverse(_arrays, x0)
     arrays = keras.tree.flatten(structure)
     size = sum(a.size for a in arrays)
-    _check(fn, size, generations, target, compiled, callback, verbose)
+    _check(fn, size, target, compiled, callback, verbose)
+    generations = integer(1)("generations", generations)
     search = _Search(fn, structure, _strategy(strategy, size), arrays, compiled)
     bar = keras.utils.Progbar(
         generations, verbose=verbose, stateful_metrics=["best", "mean"],
@@ -279,22 +280,18 @@ def _not_a_loss(received):
     )
 
 
-def _check(fn, size, generations, target, compiled, callback, verbose):
+def _check(fn, size, target, compiled, callback, verbose):
     if not callable(fn):
         raise ValueError(f"`fn` must be a function of one x. Received: fn={fn!r}")
     if not size:
         raise ValueError("`x0` must hold at least one number. Received: none")
-    integer(1)("generations", generations)
     number = isinstance(target, numbers.Real) and not isinstance(target, bool)
     if target is not None and (not number or math.isnan(target)):
         raise ValueError(
             "`target` must be None or the loss at which to stop, a number. "
             f"Received: target={target!r}"
         )
-    if not isinstance(compiled, bool | np.bool_):
-        raise ValueError(
-            f"`compiled` must be True or False. Received: compiled={compiled!r}"
-        )
+    boolean("compiled", compiled)
     if callback is not None and not callable(callback):
         raise ValueError(
             "`callback` must be None or a function of (generation, Minimum). "

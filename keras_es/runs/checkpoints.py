@@ -8,10 +8,18 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import numbers
+import os
+import time
 from pathlib import Path
 from typing import Any
 
+import keras
+
+from keras_es._arguments import integer
+from keras_es.distribution import workers
 from keras_es.runs import files
+from keras_es.runs.errors import RunError, different_flags
 
 
 @dataclasses.dataclass
@@ -35,8 +43,145 @@ class Progress:
     timed_seconds: float = 0.0
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
+    def check(self) -> None:
+        """Raise TypeError if JSON has given back what is no progress."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "history":
+                fits = isinstance(value, list) and all(map(_are_numbers, value))
+            else:
+                kind = int if field.type is int else numbers.Real
+                fits = _is_number(value, kind) and value >= 0
+            if not fits:
+                raise TypeError(f"{field.name} is {value!r}")
 
-def save(model, folder, progress, keep):
+
+def _are_numbers(row):
+    return isinstance(row, dict) and all(_is_number(v) for v in row.values())
+
+
+def _is_number(value, kind=numbers.Real):
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+class AtomicCheckpoint(keras.callbacks.Callback):
+    """Saves the whole model after each epoch, so that no kill can leave half a file.
+
+    Each checkpoint is written under another name in the same folder, flushed to the
+    disk and renamed; a digest beside it tells a damaged one. `keras.callbacks.
+    ModelCheckpoint` writes in place instead, and `BackupAndRestore` keeps one. With
+    several workers only the chief writes; all of them have to read the same folder.
+
+    Args:
+        folder: Where to put `step-*.keras` and `step-*.json`.
+        keep: Number of checkpoints that stay, an integer of at least 1.
+        progress: What `AtomicCheckpoint.restore` returned, if training goes on.
+        run: None, or a dict for JSON that tells this run from others, such as its
+            hyperparameters. It is kept in the notes, and `restore` refuses what
+            belongs to another run.
+
+    Raises:
+        ValueError: If `folder` is no path, or `keep` no such integer.
+
+    Example:
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.ones((4, 2)), np.ones((4, 1))
+    >>> checkpoint = keras_es.callbacks.AtomicCheckpoint(folder)
+    >>> _ = model.fit(x, y, epochs=2, verbose=0, callbacks=[checkpoint])
+    >>> restored, progress, damaged = checkpoint.restore(folder)
+    >>> progress.epoch, damaged
+    (2, [])
+    >>> bool(np.all(restored.predict(x, verbose=0) == model.predict(x, verbose=0)))
+    True
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        keep: int = 2,
+        progress: Progress | None = None,
+        run: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.folder = files.expanded("folder", folder)
+        self.keep = integer(1)("keep", keep)
+        if not isinstance(progress, Progress | None):
+            raise ValueError(
+                "`progress` must be None or what `AtomicCheckpoint.restore` returned. "
+                f"Received: progress={progress!r}"
+            )
+        self.progress = progress or Progress()
+        self.run = run
+
+    @staticmethod
+    def restore(
+        folder: str | os.PathLike, run: dict[str, Any] | None = None
+    ) -> tuple[keras.Model | None, Progress | None, list[str]]:
+        """Load the newest whole checkpoint of a folder.
+
+        Args:
+            folder: Where the checkpoints are.
+            run: None, or the `run` that they must be of.
+
+        Returns:
+            A tuple (model, progress, damaged): the compiled model and its progress, or
+            None twice if there is no whole checkpoint; and a list of strings that name
+            the newer ones that are damaged.
+
+        Raises:
+            keras_es.runs.errors.RunError: If a checkpoint is of another run.
+        """
+        path, progress, damaged = latest(folder, run)
+        model = None if path is None else keras.models.load_model(path)
+        return model, progress, damaged
+
+    def save(self) -> Path | None:
+        """Save the model as it is now, at the end of a step, if this is the chief."""
+        self._stop_clock()
+        if not workers.is_chief(self.model.distribute_strategy):
+            return None
+        return save(self.model, self.folder, self.progress, self.keep, self.run)
+
+    def on_train_begin(self, logs=None):
+        self._begun = time.monotonic()
+        self._first_step = True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._batch = -1
+        self._last_time = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        steps, self._batch = batch - self._batch, batch
+        self.progress.step += steps
+        now = time.monotonic()
+        if not self._first_step:
+            self.progress.timed_steps += steps
+            self.progress.timed_seconds += now - self._last_time
+        self._first_step, self._last_time = False, now
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.progress.epoch = epoch + 1
+        row = {name: float(value) for name, value in (logs or {}).items()}
+        self.progress.history.append({"epoch": epoch + 1} | row)
+        self.save()
+
+    def _stop_clock(self):
+        now = time.monotonic()
+        self.progress.seconds += now - self._begun
+        self._begun = now
+
+
+def save(
+    model: Any,
+    folder: str | os.PathLike,
+    progress: Progress,
+    keep: int,
+    run: dict[str, Any] | None = None,
+) -> Path:
     """Save a model with its progress; return the path of the model file.
 
     Args:
@@ -44,9 +189,10 @@ def save(model, folder, progress, keep):
         folder: Where checkpoints are kept.
         progress: A `Progress`.
         keep: Number of checkpoints that stay, this one included.
+        run: None, or a dict that tells the run from others.
 
     Raises:
-        keras_es.runs.files.OutputError: If the disk does not take it.
+        keras_es.runs.errors.OutputError: If the disk does not take it.
     """
     folder = Path(folder)
     path = folder / f"step-{progress.step:08d}.keras"
@@ -56,7 +202,7 @@ def save(model, folder, progress, keep):
     with files.writing(path):
         path.with_suffix(".json").unlink(missing_ok=True)
     files.replace_file(path, lambda partial: model.save(str(partial)))
-    note = dataclasses.asdict(progress) | {"sha256": _digest(path)}
+    note = dataclasses.asdict(progress) | {"sha256": _digest(path), "run": run}
     files.write_text(path.with_suffix(".json"), json.dumps(note, indent=1))
     for old in _by_age(folder)[:-keep]:
         if old.name < path.name:
@@ -66,39 +212,78 @@ def save(model, folder, progress, keep):
     return path
 
 
-def latest(folder):
+def latest(
+    folder: str | os.PathLike, run: dict[str, Any] | None = None
+) -> tuple[Path | None, Progress | None, list[str]]:
     """Find the newest checkpoint that is whole.
 
     Args:
         folder: Where checkpoints are kept; need not exist.
+        run: None, or a dict that tells the run from others.
 
     Returns:
         A tuple of the path of the model file, its `Progress`, and a list that says
         for each newer checkpoint what is wrong with it. Path and progress are None
         if no checkpoint is whole.
+
+    Raises:
+        RunError: If a checkpoint is whole and of another run.
     """
     damaged = []
-    for path in reversed(_by_age(folder)):
+    for path in reversed(_by_age(files.expanded("folder", folder))):
         try:
-            return path, _read_note(path), damaged
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            progress, owner = _read_note(path)
+        except _UNREADABLE as error:
             damaged.append(f"{path.name} ({_reason(error)})")
+            continue
+        if run is not None:
+            _refuse_other(path, run, owner)
+        return path, progress, damaged
     return None, None, damaged
 
 
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError)
+
+
+class _DamagedError(ValueError):
+    """What is wrong with a checkpoint whose note can be read."""
+
+
+def _refuse_other(path, run, owner):
+    if owner == json.loads(json.dumps(run)):
+        return
+    whose = "its note does not say of which"
+    if isinstance(owner, dict):
+        whose = different_flags(run, owner) or "it has other settings"
+    raise RunError(
+        f"the checkpoint {path} is not of this run: {whose}; remove it, or choose "
+        "another --workdir"
+    )
+
+
 def _reason(error):
+    if isinstance(error, _DamagedError):
+        return str(error)
     if isinstance(error, FileNotFoundError):
         return "its note is missing"
-    if isinstance(error, json.JSONDecodeError | KeyError | TypeError):
-        return "its note is damaged"
-    return str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "its note is damaged"
 
 
 def _read_note(path):
+    """Return the `Progress` of a checkpoint, and the run that it is of."""
     note = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    if not isinstance(note, dict):
+        raise TypeError("not an object")
     if note.pop("sha256") != _digest(path):
-        raise ValueError("truncated or damaged")
-    return Progress(**note)
+        raise _DamagedError("truncated or damaged")
+    owner = note.pop("run", None)
+    progress = Progress(**note)
+    progress.check()
+    if path.stem != f"step-{progress.step:08d}":
+        raise _DamagedError(f"its note is of step {progress.step}")
+    return progress, owner
 
 
 def _by_age(folder):

@@ -3,23 +3,39 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
+
+from keras_es.runs.errors import OutputError
 
 # What is still being written carries this prefix, in the folder of its final name:
 # only inside one file system is a rename atomic.
 PARTIAL = ".partial-"
 
 
-class OutputError(OSError):
-    """A file could not be written; the message says which and why, in one line."""
+def expanded(name: str, path: str | os.PathLike) -> Path:
+    """Return a path with `~` replaced by the folder of the user.
 
-    exit_code = 1
+    Args:
+        name: Name of the argument, for the message.
+        path: The path.
+
+    Raises:
+        ValueError: If it is no path.
+        OutputError: If there is no such user.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"`{name}` must be a path. Received: {name}={path!r}")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise OutputError(f"cannot use {path}: there is no such user") from error
 
 
 @contextlib.contextmanager
-def writing(path):
+def writing(path: str | os.PathLike) -> Iterator[None]:
     """Turn what libraries raise on a full or read-only disk into an `OutputError`."""
     try:
         yield
@@ -40,7 +56,7 @@ def _has_room(path, needed=2**20):
     return True
 
 
-def replace_file(path, write):
+def replace_file(path: str | os.PathLike, write: Callable[[Path], object]) -> None:
     """Put a new file in place of `path` in one step.
 
     Args:
@@ -62,12 +78,12 @@ def replace_file(path, write):
             partial.unlink(missing_ok=True)
 
 
-def write_text(path, text):
+def write_text(path: str | os.PathLike, text: str) -> None:
     """Put a text file in place of `path` in one step."""
     replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def replace_folder(path, write):
+def replace_folder(path: str | os.PathLike, write: Callable[[Path], object]) -> None:
     """Put a new folder in place of `path`, as `replace_file` does for files."""
     path = Path(path)
     partial = path.with_name(PARTIAL + path.name)
@@ -88,7 +104,7 @@ def replace_folder(path, write):
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def remove_partial(folder):
+def remove_partial(folder: str | os.PathLike) -> None:
     """Remove what a killed process had begun to write in `folder`."""
     for partial in Path(folder).glob(PARTIAL + "*"):
         if partial.is_dir():

@@ -1,26 +1,134 @@
 """What the flags of train.py mean: checks, and defaults that fit the data set."""
 
+import dataclasses
 import difflib
-import inspect
-import math
 import os
 import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import keras
+from absl import flags
 
-from keras_es import optimizers
-from keras_es.datasets import images
 from keras_es.distribution import strategies
-from keras_es.runs.workdir import RunError
+from keras_es.runs import files, task
+from keras_es.runs.errors import RunError
+from keras_es.runs.model import MASK_OPTIMIZERS, default_population, inner_optimizers
+
+MOST_STEPS = 2**31
+"""Steps are counted in 32 bits."""
+
+LARGEST_FLOAT32 = 3.4e38
+
+NOT_OF_THE_RESULT = ("data_dir", "workdir", "help", "tpu", "virtual_devices")
+"""Flags that say where and how, not what."""
 
 
-class DataError(RunError):
-    """The flags are right, but the data set is not to be had."""
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """What the value of a flag has to be.
 
-    exit_code = 1
+    Args:
+        fits: Function of the value.
+        expected: What is expected, for the message.
+    """
+
+    fits: Callable[[Any], bool]
+    expected: str
 
 
-def check(f, models):
+COUNT = Limit(lambda v: 1 <= v < 2**31, "expected at least 1 and less than 2**31")
+
+LIMITS = {
+    "sparsity": Limit(lambda v: 0 <= v < 1, "expected a number in [0, 1)"),
+    "learning_rate": Limit(
+        lambda v: 0 < v < LARGEST_FLOAT32, "expected a finite number above 0"
+    ),
+    "batch_size": COUNT,
+    "epochs": COUNT,
+    "virtual_devices": Limit(
+        lambda v: 1 <= v <= strategies.MOST_VIRTUAL_DEVICES,
+        f"expected at least 1 and at most {strategies.MOST_VIRTUAL_DEVICES}",
+    ),
+    "seed": Limit(lambda v: 0 <= v < 2**31, "expected an integer in [0, 2**31)"),
+    "population_size": Limit(
+        lambda v: 2 <= v < 2**31 and v % 2 == 0,
+        "expected an even number, for members come in pairs",
+    ),
+    "block_shape": Limit(
+        lambda v: not v or bool(re.fullmatch(r"[1-9]\d{0,8}x[1-9]\d{0,8}", v)),
+        "expected ROWSxCOLUMNS, like 16x1",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """When a flag has an effect; where it has none, it is refused.
+
+    Args:
+        flag: Its name.
+        used: Function of the flags.
+        reason: Function of the flags to why it is not used.
+    """
+
+    flag: str
+    used: Callable[[flags.FlagValues], bool]
+    reason: Callable[[flags.FlagValues], str]
+
+
+def _has_masks(f):
+    return f.mask_optimizer != "none"
+
+
+def _masked(f):
+    return _has_masks(f) and f.sparsity != 0
+
+
+def _why_not_masked(f):
+    if _has_masks(f):
+        return "at --sparsity=0 nothing is masked"
+    return "--mask_optimizer=none has no masks"
+
+
+USES = (
+    Use(
+        "sparsity",
+        lambda f: _has_masks(f) or f.sparsity == 0,
+        lambda f: "--mask_optimizer=none has no masks and needs 0",
+    ),
+    Use("block_shape", _masked, _why_not_masked),
+    Use("allocation", _masked, _why_not_masked),
+    Use(
+        "population_size",
+        lambda f: default_population(f.mask_optimizer) is not None,
+        lambda f: f"--mask_optimizer={f.mask_optimizer} has no population",
+    ),
+    Use(
+        "data_dir",
+        lambda f: f.dataset not in task.of(f.dataset).without_data_dir,
+        lambda f: f"--dataset={f.dataset} comes with scikit-learn and is in no folder",
+    ),
+    Use(
+        "augment",
+        lambda f: "augment" in task.of(f.dataset).flags,
+        lambda f: f"--dataset={f.dataset} has no images",
+    ),
+    Use(
+        "virtual_devices",
+        lambda f: f.strategy == "mirrored",
+        lambda f: "only --strategy=mirrored has several devices",
+    ),
+    Use("tpu", lambda f: f.strategy == "tpu", lambda f: "--strategy=tpu is missing"),
+    Use(
+        "jit_compile",
+        lambda f: f.strategy != "tpu" or f.jit_compile != "false",
+        lambda f: "a TPU runs nothing but what XLA has compiled",
+    ),
+)
+"""Every flag that is not for all methods, data sets and strategies."""
+
+
+def check(f: flags.FlagValues, models: Sequence[str]) -> None:
     """Refuse what is wrong whatever the data set.
 
     Args:
@@ -28,77 +136,40 @@ def check(f, models):
         models: Names of the models.
 
     Raises:
-        RunError: If a value is not allowed.
+        RunError: If a value is not allowed, or a flag would be ignored.
     """
-    known = {
+    known: dict[str, Sequence[str]] = {
         "model": models,
         "allocation": ["uniform", "erk"],
-        "mask_optimizer": [*optimizers.OPTIMIZERS, "none"],
+        "mask_optimizer": MASK_OPTIMIZERS,
         "optimizer": [*inner_optimizers()],
         "jit_compile": ["auto", "true", "false"],
         "strategy": strategies.STRATEGIES,
     }
     for name, choices in known.items():
-        if f[name].value is not None and f[name].value not in choices:
-            near = difflib.get_close_matches(f[name].value, choices, n=3)
+        value: str | None = f[name].value
+        if value is not None and value not in choices:
+            near = difflib.get_close_matches(value, choices, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else str(choices)
             refuse(f, name, f"unknown {name.replace('_', ' ')}; {hint}")
-    limits = {
-        "sparsity": (lambda v: 0 <= v < 1, "expected a number in [0, 1)"),
-        "learning_rate": (lambda v: 0 < v < math.inf, "expected a number above 0"),
-        "batch_size": (lambda v: v >= 1, "expected at least 1"),
-        "epochs": (lambda v: v >= 1, "expected at least 1"),
-        "virtual_devices": (lambda v: v >= 1, "expected at least 1"),
-        "seed": (lambda v: 0 <= v < 2**31, "expected an integer in [0, 2**31)"),
-        "population_size": (
-            lambda v: v >= 2 and v % 2 == 0,
-            "expected an even number, for members come in pairs",
-        ),
-    }
-    for name, (fits, message) in limits.items():
-        if f[name].value is not None and not fits(f[name].value):
-            refuse(f, name, message)
-    if f.block_shape and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", f.block_shape):
-        refuse(f, "block_shape", "expected ROWSxCOLUMNS, like 16x1")
-    if f.mask_optimizer == "none" and f.sparsity:
-        refuse(f, "sparsity", "--mask_optimizer=none has no masks and needs 0")
-    if f.virtual_devices and f.strategy != "mirrored":
-        refuse(f, "virtual_devices", "only --strategy=mirrored has several devices")
-    if f["tpu"].present and f.strategy != "tpu":
-        refuse(f, "tpu", "--strategy=tpu is missing")
+    for name, limit in LIMITS.items():
+        if f[name].value is not None and not limit.fits(f[name].value):
+            refuse(f, name, limit.expected)
+    for use in USES:
+        given = f[use.flag].present and f[use.flag].value not in (None, "")
+        if given and not use.used(f):
+            refuse(f, use.flag, use.reason(f))
+    if f.sparsity == 0 and _has_masks(f):
+        expected = "it leaves no mask to move; a dense model is --mask_optimizer=none"
+        refuse(f, "sparsity", expected)
 
 
-def refuse(f, name, message):
+def refuse(f: flags.FlagValues, name: str, message: str) -> None:
     """Raise the error of a flag."""
     raise RunError(f"{message}; received --{name}={f[name].value}")
 
 
-def inner_optimizers():
-    """Return the optimizers of Keras by name, in lower case as Keras knows them."""
-    base = keras.optimizers.Optimizer
-    return {
-        name.lower(): cls
-        for name, cls in vars(keras.optimizers).items()
-        if inspect.isclass(cls) and issubclass(cls, base) and cls is not base
-        if name != "LossScaleOptimizer"
-    }
-
-
-def load_data(f):
-    """Load the data set.
-
-    Raises:
-        RunError: If there is none of that name, or it is not there.
-    """
-    try:
-        return images.load(f.dataset, f.data_dir)
-    except ValueError as error:
-        raise RunError(str(error)) from error
-    except (OSError, ImportError) as error:
-        raise DataError(str(error)) from error
-
-
-def resolve(f, data, replicas=1):
+def resolve(f: flags.FlagValues, data: Any, replicas: int = 1) -> dict[str, Any]:
     """Return all that the result follows from, with defaults that fit the data set.
 
     Args:
@@ -107,59 +178,55 @@ def resolve(f, data, replicas=1):
         replicas: Number of replicas that share each batch.
 
     Raises:
-        RunError: If replicas or the population cannot share a batch.
+        RunError: If there are more steps or examples in them than can be, or if
+            replicas or the population cannot share a batch.
     """
-    height, width, channels = data.input_shape
-    if height * width <= 256:
-        model, batch_size, epochs, rate = "mlp", 64, 60, 0.003
-    elif channels == 1:
-        model, batch_size, epochs, rate = "lenet", 128, 10, 0.003
-    else:
-        model, batch_size, epochs, rate = "cifar_convnet", 128, 30, 0.001
-    defaults = {
-        "model": model,
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "sparsity": 0.0 if f.mask_optimizer == "none" else 0.9,
-        "learning_rate": 0.1 if f.optimizer == "sgd" else rate,
-        "augment": data.name in ("cifar10", "cifar100"),
-    }
+    defaults = task.of(f.dataset).defaults(data)
+    defaults["sparsity"] = 0.9 if _has_masks(f) else 0.0
+    if f.optimizer == "sgd":
+        defaults["learning_rate"] = 0.1
     config = {
         name: defaults.get(name) if f[name].value is None else f[name].value
         for name in f
-        if name not in ("data_dir", "workdir", "help", "tpu", "virtual_devices")
+        if name not in NOT_OF_THE_RESULT
     }
     config["replicas"] = replicas
-    config["population_size"] = population_size(f)
-    if config["batch_size"] % replicas:
-        raise RunError(
-            f"a batch that the replicas cannot share: --batch_size="
-            f"{config['batch_size']} is not a multiple of the {replicas} replicas of "
-            f"--strategy={f.strategy}"
-        )
-    share = config["population_size"] or 1
-    if config["batch_size"] // replicas % share:
-        raise RunError(
-            f"a batch that the population cannot share: --batch_size="
-            f"{config['batch_size']}{f' over {replicas} replicas' * (replicas > 1)} "
-            f"is not a multiple of --population_size={share}"
-        )
+    if config["population_size"] is None:
+        config["population_size"] = default_population(f.mask_optimizer)
+    _check_batches(config, data, replicas)
     return config
 
 
-def population_size(f):
-    """Return the population, the default of the method or None if it has none."""
-    if f.mask_optimizer == "none":
-        return None
-    cls = optimizers.get(f.mask_optimizer)
-    parameter = inspect.signature(cls).parameters.get("population_size")
-    return parameter and (f.population_size or parameter.default)
+def _check_batches(config, data, replicas):
+    batch_size, share = config["batch_size"], config["population_size"] or 1
+    if batch_size > data.train_size:
+        raise RunError(
+            f"{data.name} has {data.train_size:,} training examples and no more in a "
+            f"batch; received --batch_size={batch_size}"
+        )
+    if data.steps_per_epoch(batch_size) * config["epochs"] >= MOST_STEPS:
+        raise RunError(
+            "a run has less than 2**31 steps, "
+            f"{(MOST_STEPS - 1) // data.steps_per_epoch(batch_size):,} epochs here; "
+            f"received --epochs={config['epochs']}"
+        )
+    if batch_size % replicas:
+        raise RunError(
+            f"a batch that the replicas cannot share: --batch_size={batch_size} is not "
+            f"a multiple of the {replicas} replicas of --strategy={config['strategy']}"
+        )
+    if batch_size // replicas % share:
+        raise RunError(
+            f"a batch that the population cannot share: --batch_size={batch_size}"
+            f"{f' over {replicas} replicas' * (replicas > 1)} "
+            f"is not a multiple of --population_size={share}"
+        )
 
 
-def workdir_name(f, config):
+def workdir_name(f: flags.FlagValues, config: dict[str, Any]) -> str:
     """Return --workdir, or a name in runs/ that no run of other flags has."""
     if f.workdir:
-        return f.workdir
+        return str(files.expanded("workdir", f.workdir))
     first = ("dataset", "model", "mask_optimizer", "sparsity", "seed")
     parts = [str(config[name]) for name in first[:-1]] + [f"s{config['seed']}"]
     parts += [

@@ -1,17 +1,13 @@
 """The folder of a training run: whose it is, and whether it is finished."""
 
 import json
-from pathlib import Path
+import os
+from typing import IO, Any
 
 from keras_es.runs import files
+from keras_es.runs.errors import RunError, different_flags
 
 OUTPUTS = ("checkpoints", "logs", "saved_model", "report.png", "summary.json")
-
-
-class RunError(Exception):
-    """Something the user has to change; the message is one line."""
-
-    exit_code = 2
 
 
 class Workdir:
@@ -25,16 +21,18 @@ class Workdir:
 
     Raises:
         RunError: On entry, if the folder belongs to another run or is in use.
-        keras_es.runs.files.OutputError: On entry, if it cannot be written.
+        keras_es.runs.errors.OutputError: On entry, if it cannot be written.
     """
 
-    def __init__(self, path, config, chief=True):
-        self.path = Path(path)
+    def __init__(
+        self, path: str | os.PathLike, config: dict[str, Any], chief: bool = True
+    ):
+        self.path = files.expanded("path", path)
         self.config = config
         self.chief = chief
-        self._lock = None
+        self._lock: IO[str] | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> "Workdir":
         if not self.chief:
             return self
         with files.writing(self.path):
@@ -50,18 +48,18 @@ class Workdir:
             raise
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         if self._lock is not None:
             self._lock.close()
 
-    def summary(self):
+    def summary(self) -> dict[str, Any] | None:
         """Return the summary of a finished run, else None.
 
         Raises:
-            RunError: If it is there but cannot be read.
+            ValueError: If it cannot be read.
         """
         path = self.path / "summary.json"
-        return self._read(path) if path.exists() else None
+        return _read(path) if path.exists() else None
 
     def _take_lock(self):
         """Lock the folder; the system lets go of it however the process ends."""
@@ -88,32 +86,24 @@ class Workdir:
                 )
             files.write_text(path, json.dumps(self.config, indent=1) + "\n")
             return
-        before = self._read(path)
-        different = [
-            f"{_flag(name, value)} (it has {_text(before.get(name))})"
-            for name, value in self.config.items()
-            if before.get(name) != value
-        ]
+        try:
+            before = _read(path)
+        except ValueError as error:
+            raise RunError(f"cannot read {path}: {error}") from error
+        different = different_flags(self.config, before)
         if different:
             raise RunError(
                 f"the workdir {self.path} holds a run of another configuration: "
-                f"{', '.join(different)}; choose another --workdir"
+                f"{different}; choose another --workdir"
             )
 
-    @staticmethod
-    def _read(path):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"cannot read {path}: {error}") from error
-        if not isinstance(content, dict):
-            raise RunError(f"cannot read {path}: expected a JSON object")
-        return content
 
-
-def _flag(name, value):
-    return f"{'' if name == 'replicas' else '--'}{name}={_text(value)}"
-
-
-def _text(value):
-    return "" if value is None else str(value)
+def _read(path):
+    """Return the JSON object of a file; ValueError if it holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(getattr(error, "strerror", None) or str(error)) from error
+    if not isinstance(content, dict):
+        raise ValueError("expected a JSON object")
+    return content

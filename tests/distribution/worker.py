@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_es
-from keras_es.distribution import rendezvous, strategies, workers
+from keras_es.distribution import strategies, workers
 from keras_es.noise import Outputs
 from keras_es.optimizers import SNES, GuidedES, OpenES
 from tests.training.common import cross_entropy, data, mlp, sgd
@@ -77,7 +77,7 @@ def main(folder):
     """Run all cases; write what came out to FOLDER/WORKER."""
     alone = "TF_CONFIG" not in os.environ
     strategy = tf.distribute.get_strategy() if alone else strategies.multi_worker(60)
-    name = "alone" if alone else str(rendezvous.cluster()[1])
+    name = "alone" if alone else str(workers.cluster()[1])
     results = pathlib.Path(folder, name)
     results.mkdir()
     for case, run in CASES.items():

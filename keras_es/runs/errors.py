@@ -1,0 +1,47 @@
+"""What goes wrong with a run that its user can mend: one line, and an exit code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class RunError(Exception):
+    """Something the user has to change; the message is one line."""
+
+    exit_code = 2
+
+
+class DataError(RunError):
+    """The flags are right, but the data set is not to be had."""
+
+    exit_code = 1
+
+
+class OutputError(OSError):
+    """A file could not be written; the message says which and why, in one line."""
+
+    exit_code = 1
+
+
+def different_flags(config: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return what two runs differ in, as flags of the first; "" if in nothing.
+
+    Args:
+        config: What the result of this run follows from.
+        other: The same of the other run, as JSON gave it back.
+
+    Example:
+
+    >>> different_flags({"seed": 1, "epochs": 3}, {"seed": 0, "epochs": 3})
+    '--seed=1 (it has 0)'
+    """
+    missing = object()
+    return ", ".join(
+        f"{'' if name == 'replicas' else '--'}{name}={_text(value)} "
+        f"(it has {_text(other.get(name))})"
+        for name, value in config.items()
+        if other.get(name, missing) != value
+    )
+
+
+def _text(value):
+    return "" if value is None else str(value)

@@ -1,0 +1,114 @@
+"""A run that is stopped by a signal leaves a checkpoint after the step it is in."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import keras
+
+from keras_es.distribution import workers
+from keras_es.distribution.trainer import JoinedStep
+from keras_es.runs.checkpoints import AtomicCheckpoint
+
+
+class TrainingStopped(Exception):  # noqa: N818  (not an error)
+    """Training ended at a signal.
+
+    Args:
+        signum: Number of the signal.
+        step: Number of steps after which the run will continue.
+    """
+
+    __module__ = "keras_es.callbacks"  # where tracebacks say that it is
+
+    def __init__(self, signum: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
+        self.signum = signum
+        self.step = step
+        self.exit_code = 128 + signum
+
+
+class StopOnSignal(keras.callbacks.Callback):
+    """Ends `fit` at the next step after SIGTERM or Ctrl-C, with a checkpoint.
+
+    It is a context manager too: signals are caught inside the `with` block only. A
+    second signal does not wait for the step. With several workers, a signal to one of
+    them stops all after the same step.
+
+    Args:
+        checkpoint: The `AtomicCheckpoint` of the same `fit`, listed before this one.
+
+    Raises:
+        ValueError: If `checkpoint` is none.
+        TrainingStopped: From `fit`, when a signal came.
+
+    Example:
+
+    >>> import signal, tempfile
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.ones((4, 2)), np.ones((4, 1))
+    >>> checkpoint = keras_es.callbacks.AtomicCheckpoint(tempfile.mkdtemp())
+    >>> with keras_es.callbacks.StopOnSignal(checkpoint) as stop:
+    ...     signal.raise_signal(signal.SIGTERM)
+    ...     model.fit(x, y, batch_size=1, verbose=0, callbacks=[checkpoint, stop])
+    Traceback (most recent call last):
+    keras_es.callbacks.TrainingStopped: stopped by SIGTERM after step 1
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, checkpoint: AtomicCheckpoint):
+        super().__init__()
+        if not isinstance(checkpoint, AtomicCheckpoint):
+            raise ValueError(
+                "`checkpoint` must be the AtomicCheckpoint of the same `fit`. "
+                f"Received: checkpoint={checkpoint!r}"
+            )
+        self.checkpoint = checkpoint
+        self._received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopOnSignal":
+        for signum in self.SIGNALS:
+            self._previous[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    def on_train_begin(self, logs=None):
+        if self._joined:
+            self.model.train_function.request_stop(False)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._joined and self._received is not None:
+            self.model.train_function.request_stop()
+
+    def on_train_batch_end(self, batch, logs=None):
+        stops = self._received is not None
+        if self._joined:
+            stops = self.model.train_function.stop_requested
+        if stops:
+            self.checkpoint.save()
+            # No worker leaves before the checkpoint is there.
+            workers.tell_workers(self.model.distribute_strategy, [0])
+            self._stop()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._received is not None and not self._joined:
+            self._stop()
+
+    @property
+    def _joined(self):
+        return isinstance(self.model.train_function, JoinedStep)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            self._stop()
+        self._received = signum
+
+    def _stop(self):
+        signum = self._received or signal.SIGTERM  # another worker's
+        raise TrainingStopped(signum, self.checkpoint.progress.step)

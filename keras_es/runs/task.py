@@ -1,0 +1,218 @@
+"""What a kind of data needs of a run: all that `keras_es.runs` knows of images.
+
+The rest of the room (settings, loop, checkpoints, summary) asks a `Task`. Another kind
+of data is another subclass, and a word in `of`.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_es import plots
+from keras_es.datasets import images
+from keras_es.runs.errors import DataError, RunError
+
+Line = tuple[str, Callable[[Mapping[str, Any]], str]]
+"""A line of the table at the end: a caption, and a function of the summary."""
+
+
+class Task:
+    """Base of tasks; a subclass defines every method.
+
+    The data sets that `load` returns have a `name`, `train_size` and `test_size`,
+    `steps_per_epoch(batch_size)` and `test_batches()` as `keras_es.datasets.
+    ImageDataset` has them: training goes on at the step that it was stopped at, so
+    batches have to be a function of (seed, step).
+    """
+
+    without_data_dir: tuple[str, ...] = ()
+    """Names of data sets that come with a library, and are in no folder."""
+
+    flags: tuple[str, ...] = ()
+    """Flags of train.py that only this kind of data uses."""
+
+    def load(self, name: str, data_dir: str | None) -> Any:
+        """Return the data set of a name; ValueError or OSError if it is not to be had.
+
+        Args:
+            name: What --dataset says.
+            data_dir: What --data_dir says, or None.
+        """
+        raise NotImplementedError
+
+    def defaults(self, data: Any) -> dict[str, Any]:
+        """Return model, batch_size, epochs, learning_rate, and those of `flags`."""
+        raise NotImplementedError
+
+    def build(self, build: Callable[..., keras.Model], data: Any) -> keras.Model:
+        """Return the plain model of a builder for this data."""
+        raise NotImplementedError
+
+    def compile_arguments(self) -> dict[str, Any]:
+        """Return new loss and metrics for `compile`."""
+        raise NotImplementedError
+
+    def train_batches(
+        self, data: Any, config: Mapping[str, Any], first_step: int
+    ) -> tf.data.Dataset:
+        """Return the endless stream of training batches from a step on."""
+        raise NotImplementedError
+
+    def describe(self, data: Any) -> str:
+        """Return what is trained on, for the first line of a run."""
+        raise NotImplementedError
+
+    def evaluate(self, folder: str | os.PathLike, data: Any) -> dict[str, float]:
+        """Return what an exported SavedModel achieves on the test data."""
+        raise NotImplementedError
+
+    def summary(self, data: Any) -> dict[str, Any]:
+        """Return what a user of the exported model has to know of its input."""
+        raise NotImplementedError
+
+    def result(self, summary: Mapping[str, Any]) -> str:
+        """Return the result in some words, for the title of the report."""
+        raise NotImplementedError
+
+    def lines(self) -> tuple[Line, ...]:
+        """Return the lines of the table that show what `evaluate` returned."""
+        raise NotImplementedError
+
+    def draw_report(
+        self,
+        path: Path,
+        history: list[dict[str, Any]],
+        masks: dict[str, np.ndarray],
+        title: str,
+        data: Any,
+    ) -> None:
+        """Draw the course of the run and its masks to a PNG file."""
+        raise NotImplementedError
+
+
+class ImageClassification(Task):
+    """Images and one label each: see `keras_es.datasets.load` for the data sets."""
+
+    without_data_dir = ("digits",)
+    flags = ("augment",)
+
+    def load(self, name: str, data_dir: str | None) -> images.ImageDataset:
+        """Return the data set of a name."""
+        return images.load(name, data_dir)
+
+    def defaults(self, data: images.ImageDataset) -> dict[str, Any]:
+        """Return what follows from size and channels of the images."""
+        height, width, channels = data.input_shape
+        if height * width <= 256:
+            model, batch_size, epochs, rate = "mlp", 64, 60, 0.003
+        elif channels == 1:
+            model, batch_size, epochs, rate = "lenet", 128, 10, 0.003
+        else:
+            model, batch_size, epochs, rate = "cifar_convnet", 128, 30, 0.001
+        return {
+            "model": model,
+            "batch_size": batch_size,
+            "epochs": epochs,
+            "learning_rate": rate,
+            "augment": data.name in ("cifar10", "cifar100"),
+        }
+
+    def build(self, build: Callable[..., keras.Model], data: Any) -> keras.Model:
+        """Return a model of images to logits."""
+        return build(data.input_shape, data.num_classes)
+
+    def compile_arguments(self) -> dict[str, Any]:
+        """Return cross-entropy and accuracy."""
+        return {
+            "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "metrics": ["accuracy"],
+        }
+
+    def train_batches(
+        self, data: images.ImageDataset, config: Mapping[str, Any], first_step: int
+    ) -> tf.data.Dataset:
+        """Return batches of images and labels."""
+        return data.train_batches(
+            config["batch_size"],
+            seed=config["seed"],
+            first_step=first_step,
+            augment=config["augment"],
+        )
+
+    def describe(self, data: images.ImageDataset) -> str:
+        """Return number and name."""
+        return f"{data.train_size:,} training images of {data.name}"
+
+    def evaluate(
+        self, folder: str | os.PathLike, data: images.ImageDataset
+    ) -> dict[str, float]:
+        """Return accuracy and mean cross-entropy of a SavedModel of logits."""
+        served = tf.saved_model.load(str(folder))
+        right, loss = 0, 0.0
+        for pictures, labels in data.test_batches():
+            logits = served.serve(pictures).numpy().astype("float64")
+            labels = labels.numpy()
+            right += int(np.sum(np.argmax(logits, axis=-1) == labels))
+            peak = logits.max(axis=-1, keepdims=True)
+            log_sum = peak[:, 0] + np.log(np.sum(np.exp(logits - peak), axis=-1))
+            loss += float(np.sum(log_sum - logits[np.arange(len(labels)), labels]))
+        return {
+            "test_accuracy": right / data.test_size,
+            "test_loss": loss / data.test_size,
+        }
+
+    def summary(self, data: images.ImageDataset) -> dict[str, Any]:
+        """Return shape, type and range of an image."""
+        shape = list(data.input_shape)
+        return {"input": {"shape": shape, "dtype": "float32", "range": [0, 1]}}
+
+    def result(self, summary: Mapping[str, Any]) -> str:
+        """Return the accuracy."""
+        return f"{summary['test_accuracy']:.2%} test accuracy"
+
+    def lines(self) -> tuple[Line, ...]:
+        """Return the lines of accuracy and loss."""
+        return (
+            ("test accuracy", lambda s: f"{s['test_accuracy']:.4f}"),
+            ("test loss", lambda s: "nan" if s["test_loss"] is None else
+             f"{s['test_loss']:.4f}"),
+        )  # fmt: skip
+
+    def draw_report(
+        self,
+        path: Path,
+        history: list[dict[str, Any]],
+        masks: dict[str, np.ndarray],
+        title: str,
+        data: images.ImageDataset,
+    ) -> None:
+        """Draw curves, masks, and the inputs that the first layer looks at."""
+        figure = plots.run_report(history, masks, title, data.input_shape)
+        figure.savefig(path, dpi=100, format="png")
+
+
+IMAGES = ImageClassification()
+
+
+def of(dataset: str) -> Task:
+    """Return the task of a data set."""
+    return IMAGES
+
+
+def load(dataset: str, data_dir: str | None) -> Any:
+    """Load a data set.
+
+    Raises:
+        RunError: If there is none of that name, or it is not there.
+    """
+    try:
+        return of(dataset).load(dataset, data_dir)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    except (OSError, ImportError) as error:
+        raise DataError(str(error)) from error
