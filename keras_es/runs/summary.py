@@ -1,4 +1,4 @@
-"""The end of a run: export, evaluation, report, summary, and the table that is shown."""
+"""The end of a run: export, evaluation, report, summary, and the table at the end."""
 
 import contextlib
 import json
