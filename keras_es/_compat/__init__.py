@@ -2,3 +2,4 @@
 
 from keras_es._compat.copies import *  # noqa: F403
 from keras_es._compat.host import *  # noqa: F403
+from keras_es._compat.xla import *  # noqa: F403

@@ -6,6 +6,7 @@ import types
 
 import keras
 import tensorflow as tf
+from keras.src.layers.convolutional import base_conv
 from keras.src.losses.loss import unscale_loss_for_distribution
 from keras.src.models import functional
 from keras.src.trainers.trainer import model_supports_jit
@@ -21,6 +22,7 @@ except ImportError:  # Keras without filters
 
 
 __all__ = [
+    "BaseConv",
     "MultiOptimizer",
     "TrainerHooks",
     "add_weights_to_built_layer",
@@ -32,6 +34,7 @@ __all__ = [
     "forward",
     "in_xla",
     "innermost_optimizer",
+    "inputs_of",
     "is_functional",
     "is_plain_functional",
     "is_plain_graph",
@@ -127,6 +130,12 @@ def discard_weights(layer, variables):
             object.__delattr__(layer, name)
 
 
+def inputs_of(model):
+    """Return the structure of a model's inputs, or None if it is not known."""
+    model = getattr(model, "_functional", None) or model  # inside of a Sequential
+    return getattr(model, "_inputs_struct", None)
+
+
 def is_functional(model):
     """Tell whether a model was made from inputs and outputs."""
     return isinstance(model, functional.Functional)
@@ -174,6 +183,9 @@ def loss_tracker(model):
     """Return the metric behind the `loss` of the history."""
     return model._loss_tracker
 
+
+BaseConv = base_conv.BaseConv
+"""What all plain convolutions are derived from."""
 
 MultiOptimizer = getattr(keras.optimizers, "MultiOptimizer", ())
 """The class, or what no optimizer is an instance of in a Keras without it."""
@@ -280,14 +292,26 @@ class TrainerHooks:
         the first batch of the iterator for it: this moves stateful shuffles on, and
         fails with several workers.
         """
+        if data_batch is None and iterator is not None:
+            spec = batch_spec(iterator)
+        else:
+            spec = data_batch
         if self._distribute_strategy is None and not self.has_members():
-            return super()._maybe_symbolic_build(iterator, data_batch)
-        if data_batch is None and iterator is not None:
-            data_batch = batch_spec(iterator)
-        if data_batch is None and iterator is not None:
-            data_batch = _first_batch(iterator)
-        with self.distribute_strategy.scope():
-            return self._symbolic_build(data_batch=data_batch)
+            super()._maybe_symbolic_build(iterator, data_batch)
+        else:
+            if spec is None and iterator is not None:
+                spec = _first_batch(iterator)
+            with self.distribute_strategy.scope():
+                self._symbolic_build(data_batch=spec)
+        if spec is not None:
+            self.batch_is_known(spec)
+
+    def batch_is_known(self, batch):
+        """Follow the structure of the batches, once the model is built.
+
+        Args:
+            batch: (x, y, sample_weight) or less, of tensors, arrays or specs.
+        """
 
     def _get_metrics_result_or_logs(self, logs):
         """Return the logs of the last step, with what the metrics say of all steps.

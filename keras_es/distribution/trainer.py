@@ -45,13 +45,6 @@ class Replicated(_compat.TrainerHooks):
         """Whether XLA compiles the train step, or what each replica does in it."""
         return bool(self.jit_compile or self._jit_compile_members)
 
-    def get_compile_config(self):
-        """Return what `compile` was given, in which Keras has not been told of XLA."""
-        config = super().get_compile_config()
-        if config and self._jit_compile_members:
-            config["jit_compile"] = True
-        return config
-
     def make_train_function(self, force=False):
         """Compile the train step; with several workers, join them at each step."""
         if self.train_function is not None and not force:

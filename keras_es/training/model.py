@@ -8,6 +8,7 @@ from keras_es.distribution.collectives import is_chosen
 from keras_es.distribution.trainer import Replicated
 from keras_es.layers import tree
 from keras_es.optimizers.base import MaskOptimizer
+from keras_es.training.compilation import unknown_to_xla, xla_wins
 from keras_es.training.logs import nan_of_nothing
 from keras_es.training.step import Step
 
@@ -38,6 +39,7 @@ class ESMixin(Replicated):
     ```
     """
 
+    _xla_is_unsure = False
     check_gradients = True
     """Whether a member whose gradient is not finite counts as failed (`compile`)."""
 
@@ -68,10 +70,12 @@ class ESMixin(Replicated):
             weighted_metrics: See Keras.
             run_eagerly: See Keras.
             steps_per_execution: See Keras.
-            jit_compile: True, False or "auto": XLA where it wins. On CPU that is
-                for models without convolutions; convolutions are slower under
-                XLA there. Under a distribution strategy the members are compiled
-                inside each replica.
+            jit_compile: True, False or "auto": XLA where it can and wins. It
+                cannot compile Python (`tf.numpy_function`), strings and lookup
+                tables: "auto" looks for them in model, loss, metrics and fitness when
+                it sees the first batch. It wins, on CPU, for models without
+                convolutions, which are slower under XLA there. Under a distribution
+                strategy the members are compiled inside each replica.
             auto_scale_loss: Under `mixed_float16`, wrap the optimizer that trains
                 the weights in a `LossScaleOptimizer`.
             check_gradients: Whether a member whose loss is finite, but whose gradient
@@ -106,6 +110,7 @@ class ESMixin(Replicated):
             if auto_scale_loss and self.dtype_policy.name == "mixed_float16":
                 optimizer.scale_inner_loss()
             auto_scale_loss = False
+        self._jit_choice, self._xla_is_unsure = jit_compile, jit_compile == "auto"
         if jit_compile == "auto":
             jit_compile = not run_eagerly and xla_wins(self)
         # Keras cannot compile the step under a strategy, whose collectives XLA does
@@ -160,6 +165,8 @@ class ESMixin(Replicated):
         if isinstance(getattr(self, "optimizer", None), MaskOptimizer) and self.built:
             self.optimizer.build(self.trainable_variables)
         config = super().get_compile_config()
+        if config:
+            config["jit_compile"] = self._jit_choice
         if config and not self.check_gradients:
             config["check_gradients"] = False
         return config
@@ -177,6 +184,26 @@ class ESMixin(Replicated):
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         return Step(self, self._jit_compile_members).run(x, y, sample_weight)
+
+    def batch_is_known(self, batch):
+        """Go without XLA if that was left to us, and it cannot compile the step."""
+        if not (self.compiled and self._xla_is_unsure and self.compiled_by_xla):
+            return
+        self._xla_is_unsure = False
+        if unknown_to_xla(self, batch):
+            self._go_without_xla()
+
+    def _go_without_xla(self):
+        self.jit_compile = self._jit_compile_members = False
+        self.train_function = self.test_function = self.predict_function = None
+
+    def make_predict_function(self, force=False):
+        """Compile the predict step, with XLA unless it cannot."""
+        unsure = self.compiled and self._xla_is_unsure and self.compiled_by_xla
+        inputs = _compat.inputs_of(self) if unsure else None
+        if inputs is not None and unknown_to_xla(self, inputs, trains=False):
+            self._go_without_xla()
+        return super().make_predict_function(force)
 
     def make_train_function(self, force=False):
         """Compile the train step; `Step` itself compiles what XLA is to compile."""
@@ -258,23 +285,6 @@ class ESMixin(Replicated):
             if value is not None:
                 state.assign(value)
         super().load_own_variables(saved)
-
-
-def xla_wins(model):
-    """Tell whether `jit_compile="auto"` compiles this model.
-
-    Not if Keras knows that it cannot be compiled, nor on CPU if it has convolutions:
-    they take twice as long under XLA there (docs/design.md has the measurements).
-    """
-    if not _compat.model_supports_jit(model):
-        return False
-    if any(d.device_type != "CPU" for d in tf.config.list_physical_devices()):
-        return True
-    convolution = keras.src.layers.convolutional.base_conv.BaseConv
-    depthwise = keras.layers.DepthwiseConv2D
-    return not any(
-        isinstance(layer, (convolution, depthwise)) for _, layer in tree.walk(model)
-    )
 
 
 @keras.saving.register_keras_serializable(package="keras_es")

@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 
-from keras_es import _compat
 from keras_es.distribution.collectives import (
     assign_all,
     mean_over_replicas,
@@ -12,16 +11,12 @@ from keras_es.distribution.collectives import (
 from keras_es.populations.by_gradients import Population
 from keras_es.populations.by_losses import EvolvedPopulation
 from keras_es.populations.evaluation import Evaluation
+from keras_es.training.compilation import Parts
 from keras_es.training.logs import nan_of_nothing, population_logs
 
 
 class Step:
     """One training step of a model whose optimizer is a `MaskOptimizer`.
-
-    The parts that XLA compiles are functions of their own and not one program: what
-    happens once in a generation (masks are drawn, scores move) is left out in other
-    steps, which inside of one program would copy all of its state; and collectives
-    cannot be compiled.
 
     Args:
         model: Compiled `ESModel`.
@@ -30,52 +25,32 @@ class Step:
 
     def __init__(self, model, jit_compile):
         self.model, self.optimizer = model, model.optimizer
-        self.jit_compile = jit_compile
-        self.alone = not tf.distribute.has_strategy()
-        self.together = self.alone and self.optimizer.compiled_together
+        self.parts = Parts(jit_compile, self.optimizer.compiled_together)
+        self.alone = self.parts.alone
 
     def run(self, x, y, sample_weight):
         """Run the step on a batch and return the logs."""
         turns = self.optimizer.taking_turns
         if turns is not None and turns.held:
-            when(turns.draw_is_due, lambda: turns.hold(self._apart(turns.draw)))
+            when(turns.draw_is_due, lambda: turns.hold(self.parts.rare(turns.draw)))
         # Without a strategy, members, updates and logs are one program.
-        learn = self._compiled if self.together else lambda f: f()
-        logs, ok, guidance = learn(lambda: self._learn(x, y, sample_weight))
+        logs, ok, guidance = self.parts.all_in_one(
+            lambda: self._learn(x, y, sample_weight)
+        )
         if turns is not None:
-            when_all(lambda: turns.are_over, lambda: self._apart_alone(self._end_turns))
+            when_all(
+                lambda: turns.are_over, lambda: self.parts.rare_within(self._end_turns)
+            )
         if self.optimizer.scheduled:
             when_all(self.optimizer.move_is_due, self._move, guidance, ok)
         return {**logs, **self.optimizer.step_logs()}
-
-    def _compiled(self, function):
-        """Call a function of no arguments, compiled by XLA if that is wanted."""
-        if not self.jit_compile:
-            return function()
-        return tf.function(function, autograph=False, jit_compile=True)()
-
-    def _apart(self, function):
-        """Call a function that runs once in many steps.
-
-        Without XLA as a function that is not put into the step's graph: it is then
-        optimized by itself, and only when it is first called.
-        """
-        if self.jit_compile or not self.alone or tf.executing_eagerly():
-            return self._compiled(function)
-        return _compat.called_apart(function)()
-
-    def _apart_alone(self, function):
-        return self._apart(function) if self.alone else function()
-
-    def _compiled_alone(self, function):
-        return self._compiled(function) if self.alone else function()
 
     def _learn(self, x, y, sample_weight):
         """Evaluate members and move weights; move masks if no turns are taken."""
         kind = EvolvedPopulation if self.optimizer.pure else Population
         population = kind(self.model, x, y, sample_weight)
         evaluate = population.evaluate
-        mine = evaluate() if self.together else self._compiled_evaluation(evaluate)
+        mine = evaluate() if self.parts.together else self._compiled(evaluate)
         result = mine.over_replicas()
         ok = tf.reduce_any(result.valid)
         self.optimizer.update_weights(
@@ -89,8 +64,9 @@ class Step:
         if turns is None:
             told = result if self.optimizer.ranked_together else mine
             guidance = self._guidance(mine)
-            tell = self._compiled_alone if not self.together else lambda f: f()
-            tell(lambda: self._tell(told.fitness, told.valid, guidance, ok))
+            self.parts.within(
+                lambda: self._tell(told.fitness, told.valid, guidance, ok)
+            )
         else:
             turns.collect(result.fitness, result.valid, mine.guidance)
         # What moves masks leaves the program, for the move is a branch outside of it.
@@ -103,10 +79,11 @@ class Step:
 
     def _move(self, guidance, ok):
         guidance = mean_over_replicas(guidance)
-        self._apart_alone(lambda: self.optimizer.move_masks(guidance, ok))
+        self.parts.rare_within(lambda: self.optimizer.move_masks(guidance, ok))
 
-    def _compiled_evaluation(self, evaluate):
-        return Evaluation(**self._compiled(lambda: dict(vars(evaluate()))))
+    def _compiled(self, evaluate):
+        # A compiled function returns tensors and structures of them, no objects.
+        return Evaluation(**self.parts.compiled(lambda: dict(vars(evaluate()))))
 
     def _guidance(self, mine):
         if mine.guidance is None or not self.optimizer.ranked_together:
@@ -131,10 +108,10 @@ class Step:
             return optimizer.search_gradient(fitness, valid, guidance)
 
         if optimizer.ranked_together:
-            optimizer.__dict__["compiled"] = self._compiled
+            optimizer.__dict__["compiled"] = self.parts.compiled
             gradient = search_gradient()
         elif self.alone:
             gradient = search_gradient()
         else:
-            gradient = mean_over_replicas(self._compiled(search_gradient))
+            gradient = mean_over_replicas(self.parts.compiled(search_gradient))
         optimizer.end_generation(gradient, ok)
