@@ -11,8 +11,10 @@ from keras_es import (
     plots,
     schedules,
 )
+from keras_es.conversion.models import es_model
 from keras_es.conversion.report import SparsityReport, sparsity_report
-from keras_es.conversion.sparsify import es_model, sparsify, strip_masks
+from keras_es.conversion.sparsify import sparsify
+from keras_es.conversion.strip import strip_masks
 from keras_es.layers.tree import masked_weights
 from keras_es.optimizers.minimize import minimize
 from keras_es.training.model import ESMixin, ESModel, ESSequential

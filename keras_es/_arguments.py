@@ -185,21 +185,39 @@ def optional(kind):
     return lambda name, value: None if value is None else kind(name, value)
 
 
-def integer(minimum=None):
-    """Return the kind of integers, NumPy's too, that are at least `minimum`."""
+def is_integer(value):
+    """Tell whether a value is an integer of Python or NumPy, and no bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def integer(minimum=None, meaning=""):
+    """Return the kind of integers, NumPy's too, that are at least `minimum`.
+
+    Args:
+        minimum: Smallest value that will do; None for any.
+        meaning: What the number is, for the message.
+    """
 
     def check(name, value):
-        whole = isinstance(value, numbers.Integral)
-        if isinstance(value, (bool, np.bool_)) or not whole:
-            whole = False
-        if not whole or (minimum is not None and value < minimum):
+        if not is_integer(value) or (minimum is not None and value < minimum):
             bound = "" if minimum is None else f" of at least {minimum}"
             raise ValueError(
-                f"`{name}` must be an integer{bound}. Received: {name}={value!r}"
+                f"`{name}` must be an integer{bound}{meaning and ', ' + meaning}. "
+                f"Received: {name}={value!r}"
             )
         return int(value)
 
     return check
+
+
+def seed(name, value):
+    """Return the integer seed of a random generator."""
+    if not is_integer(value) or abs(value) >= 2**62:
+        raise ValueError(
+            f"`{name}` must be an integer, less than 2**62 in size. "
+            f"Received: {name}={value!r}"
+        )
+    return int(value)
 
 
 def is_number(value):

@@ -5,14 +5,18 @@ A kernel is seen as a matrix with rows = inputs (flattened) and columns = output
 """
 
 import dataclasses
+from typing import Any, NoReturn
 
 import keras
 from keras import ops
 
+from keras_es._arguments import is_integer
 from keras_es.ops import selection
 
+Shape = tuple[int, ...]
 
-def register(cls):
+
+def register(cls: type) -> type:
     """Register a frozen pattern with Keras, so that it saves by its fields."""
     return keras.saving.register_keras_serializable(package="keras_es")(cls)
 
@@ -25,7 +29,7 @@ class Pattern:
     best k of all units overrides `decode` and `unit_count` as well (see `NByM`).
     """
 
-    def units_shape(self, matrix_shape):
+    def units_shape(self, matrix_shape: Shape) -> Shape:
         """Return the shape of the scores for a kernel matrix (rows, columns).
 
         Raises:
@@ -33,15 +37,15 @@ class Pattern:
         """
         raise NotImplementedError
 
-    def expand(self, units, matrix_shape):
+    def expand(self, units: Any, matrix_shape: Shape) -> Any:
         """Spread values of units [units_shape] over the matrix (rows, columns)."""
         raise NotImplementedError
 
-    def reduce(self, matrix):
+    def reduce(self, matrix: Any) -> Any:
         """Sum a matrix (rows, columns) over each unit; the adjoint of `expand`."""
         raise NotImplementedError
 
-    def unit_count(self, sparsity, matrix_shape):
+    def unit_count(self, sparsity: float, matrix_shape: Shape) -> int:
         """Return the number of active units: round((1 - sparsity) * units), >= 1."""
         shape = self.units_shape(matrix_shape)
         total = 1
@@ -49,7 +53,7 @@ class Pattern:
             total *= size
         return max(1, round((1.0 - sparsity) * total))
 
-    def decode(self, scores, count):
+    def decode(self, scores: Any, count: Any) -> Any:
         """Turn scores [units_shape] into booleans with exactly `count` true.
 
         Args:
@@ -58,7 +62,7 @@ class Pattern:
         """
         return selection.top_k_mask(scores, count)
 
-    def whole_count(self, count, matrix_shape):
+    def whole_count(self, count: Any, matrix_shape: Shape) -> Any:
         """Return the number of units, at least 1, that `decode` can choose next to one.
 
         Args:
@@ -70,16 +74,16 @@ class Pattern:
         """
         return ops.cast(ops.maximum(ops.round(count), 1.0), "int64")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the fields."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "Pattern":
         """Make the pattern from its fields."""
         return cls(**config)
 
-    def _refuse(self, matrix_shape, need):
+    def _refuse(self, matrix_shape: Shape, need: str) -> NoReturn:
         raise ValueError(
             f"The pattern {self} needs {need}; the kernel seen as a matrix has shape "
             f"{tuple(matrix_shape)} (inputs, outputs). Choose another pattern for "
@@ -98,15 +102,15 @@ class Unstructured(Pattern):
     (784, 300)
     """
 
-    def units_shape(self, matrix_shape):
+    def units_shape(self, matrix_shape: Shape) -> Shape:
         """Return the matrix shape itself."""
         return tuple(matrix_shape)
 
-    def expand(self, units, matrix_shape):
+    def expand(self, units: Any, matrix_shape: Shape) -> Any:
         """Return `units`: each is one weight."""
         return units
 
-    def reduce(self, matrix):
+    def reduce(self, matrix: Any) -> Any:
         """Return `matrix`: each weight is one unit."""
         return matrix
 
@@ -133,13 +137,14 @@ class Block(Pattern):
         """Check the sizes."""
         for name in ("rows", "cols"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not is_integer(value) or value < 1:
                 raise ValueError(
                     f"`{name}` of Block must be a positive integer. "
                     f"Received: {name}={value!r}"
                 )
+            object.__setattr__(self, name, int(value))  # it may be one of NumPy
 
-    def units_shape(self, matrix_shape):
+    def units_shape(self, matrix_shape: Shape) -> Shape:
         """Return (rows / block rows, columns / block columns)."""
         height, width = matrix_shape
         if height % self.rows or width % self.cols:
@@ -149,7 +154,7 @@ class Block(Pattern):
             )
         return (height // self.rows, width // self.cols)
 
-    def expand(self, units, matrix_shape):
+    def expand(self, units: Any, matrix_shape: Shape) -> Any:
         """Repeat each unit over its block."""
         height, width = self.units_shape(matrix_shape)
         units = ops.broadcast_to(
@@ -158,7 +163,7 @@ class Block(Pattern):
         )
         return ops.reshape(units, tuple(matrix_shape))
 
-    def reduce(self, matrix):
+    def reduce(self, matrix: Any) -> Any:
         """Sum over each block."""
         height, width = self.units_shape(matrix.shape)
         blocks = ops.reshape(matrix, (height, self.rows, width, self.cols))
@@ -176,15 +181,15 @@ class Channel(Pattern):
     (16,)
     """
 
-    def units_shape(self, matrix_shape):
+    def units_shape(self, matrix_shape: Shape) -> Shape:
         """Return (outputs,)."""
         return (matrix_shape[1],)
 
-    def expand(self, units, matrix_shape):
+    def expand(self, units: Any, matrix_shape: Shape) -> Any:
         """Repeat each unit over its column."""
         return ops.broadcast_to(ops.expand_dims(units, 0), tuple(matrix_shape))
 
-    def reduce(self, matrix):
+    def reduce(self, matrix: Any) -> Any:
         """Sum over each column."""
         return ops.sum(matrix, axis=0)
 
@@ -211,34 +216,35 @@ class NByM(Pattern):
 
     def __post_init__(self):
         """Check the sizes."""
-        sizes = (self.n, self.m)
-        fine = all(isinstance(v, int) and not isinstance(v, bool) for v in sizes)
+        fine = is_integer(self.n) and is_integer(self.m)
         if not fine or not 1 <= self.n <= self.m <= 32:
             raise ValueError(
                 "NByM needs integers 1 <= n <= m <= 32. "
                 f"Received: n={self.n!r}, m={self.m!r}"
             )
+        object.__setattr__(self, "n", int(self.n))
+        object.__setattr__(self, "m", int(self.m))
 
     @property
-    def sparsity(self):
+    def sparsity(self) -> float:
         """1 - n/m."""
         return 1.0 - self.n / self.m
 
-    def units_shape(self, matrix_shape):
+    def units_shape(self, matrix_shape: Shape) -> Shape:
         """Return the matrix shape: each weight has a score."""
         if matrix_shape[0] % self.m:
             self._refuse(matrix_shape, f"inputs divisible by m={self.m}")
         return tuple(matrix_shape)
 
-    def expand(self, units, matrix_shape):
+    def expand(self, units: Any, matrix_shape: Shape) -> Any:
         """Return `units`: each is one weight."""
         return units
 
-    def reduce(self, matrix):
+    def reduce(self, matrix: Any) -> Any:
         """Return `matrix`: each weight is one unit."""
         return matrix
 
-    def unit_count(self, sparsity, matrix_shape):
+    def unit_count(self, sparsity: float, matrix_shape: Shape) -> int:
         """Return n/m of all weights; `sparsity` must say the same."""
         height, width = self.units_shape(matrix_shape)
         if abs(sparsity - self.sparsity) > 1e-6:
@@ -248,12 +254,12 @@ class NByM(Pattern):
             )
         return height * width * self.n // self.m
 
-    def whole_count(self, count, matrix_shape):
+    def whole_count(self, count: Any, matrix_shape: Shape) -> Any:
         """Return a multiple of the number of groups, at least 1 in each."""
         groups = matrix_shape[0] // self.m * matrix_shape[1]
         return super().whole_count(count / groups, matrix_shape) * groups
 
-    def decode(self, scores, count):
+    def decode(self, scores: Any, count: Any) -> Any:
         """Mark the best of each group, as many in each: n with `unit_count`."""
         height, width = scores.shape
         groups = ops.reshape(scores, (height // self.m, self.m, width))
@@ -264,7 +270,7 @@ class NByM(Pattern):
         return ops.reshape(chosen, (height, width))
 
 
-def get(identifier):
+def get(identifier: Any) -> Pattern:
     """Return a pattern: None is Unstructured(), a config is deserialized.
 
     Raises:

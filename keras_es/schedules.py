@@ -6,32 +6,23 @@ do not depend on rounding.
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
+
+from keras_es._arguments import decay, integer, number
 
 
 def _register(cls):
     return keras.saving.register_keras_serializable(package="keras_es")(cls)
 
 
-def _check_step(name, value, minimum=0):
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < minimum:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {minimum}, a number of training "
-            f"steps. Received: {name}={value!r}"
-        )
-    return value
+def _check_step(name: str, value: Any, minimum: int = 0) -> int:
+    return integer(minimum, "a number of training steps")(name, value)
 
 
-def _check_range(name, value, low, high, bounds):
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value < high:
-        raise ValueError(
-            f"`{name}` must be a number in {bounds}. Received: {name}={value!r}"
-        )
-    return float(value)
+_at_least_1 = number(lambda x: x >= 1, "a number in [1, inf)")
 
 
 def _check_order(begin_step, end_step):
@@ -50,12 +41,12 @@ def _is_multiple(step, begin_step, every):
 class _Schedule:
     """Configuration that all schedules share."""
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
         return dict(vars(self))
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "_Schedule":
         """Make the schedule from its config."""
         return cls(**config)
 
@@ -71,7 +62,7 @@ class SparsitySchedule(_Schedule):
     initial_sparsity = 0.0
     end_step = 0
 
-    def remaining(self, step):
+    def remaining(self, step: Any) -> Any:
         """Return the share of the way that is left: 1 at first, exactly 0 at the end.
 
         Args:
@@ -82,11 +73,11 @@ class SparsitySchedule(_Schedule):
         """
         raise NotImplementedError
 
-    def is_due(self, step):
+    def is_due(self, step: Any) -> Any:
         """Tell whether masks have to follow after this step, boolean scalar."""
         raise NotImplementedError
 
-    def __call__(self, step, sparsity):
+    def __call__(self, step: Any, sparsity: float) -> Any:
         """Return s_t of a weight whose final sparsity is `sparsity`."""
         return sparsity + (self.initial_sparsity - sparsity) * self.remaining(step)
 
@@ -101,11 +92,11 @@ class ConstantSparsity(SparsitySchedule):
     0.9
     """
 
-    def remaining(self, step):
+    def remaining(self, step: Any) -> Any:
         """Return 0."""
         return ops.zeros((), "float64")
 
-    def is_due(self, step):
+    def is_due(self, step: Any) -> Any:
         """Return False."""
         return ops.zeros((), "bool")
 
@@ -125,17 +116,15 @@ class OneShot(SparsitySchedule):
     (0.0, 0.9)
     """
 
-    def __init__(self, end_step, initial_sparsity=0.0):
+    def __init__(self, end_step: int, initial_sparsity: float = 0.0) -> None:
         self.end_step = _check_step("end_step", end_step, 1)
-        self.initial_sparsity = _check_range(
-            "initial_sparsity", initial_sparsity, 0.0, 1.0, "[0, 1)"
-        )
+        self.initial_sparsity = decay("initial_sparsity", initial_sparsity)
 
-    def remaining(self, step):
+    def remaining(self, step: Any) -> Any:
         """Return 1 before the step, then 0."""
         return ops.cast(ops.cast(step, "int64") < self.end_step, "float64")
 
-    def is_due(self, step):
+    def is_due(self, step: Any) -> Any:
         """Tell whether this is the step."""
         return ops.equal(ops.cast(step, "int64"), self.end_step)
 
@@ -167,24 +156,27 @@ class PolynomialSparsity(SparsitySchedule):
     """
 
     def __init__(
-        self, end_step, begin_step=0, initial_sparsity=0.0, power=3.0, update_every=100
-    ):
+        self,
+        end_step: int,
+        begin_step: int = 0,
+        initial_sparsity: float = 0.0,
+        power: float = 3.0,
+        update_every: int = 100,
+    ) -> None:
         self.end_step = _check_step("end_step", end_step, 1)
         self.begin_step = _check_step("begin_step", begin_step)
         _check_order(begin_step, end_step)
-        self.initial_sparsity = _check_range(
-            "initial_sparsity", initial_sparsity, 0.0, 1.0, "[0, 1)"
-        )
-        self.power = _check_range("power", power, 1.0, math.inf, "[1, inf)")
+        self.initial_sparsity = decay("initial_sparsity", initial_sparsity)
+        self.power = _at_least_1("power", power)
         self.update_every = _check_step("update_every", update_every, 1)
 
-    def remaining(self, step):
+    def remaining(self, step: Any) -> Any:
         """Return (1 - (t - t_0)/(t_end - t_0))**power, within [0, 1]."""
         left = self.end_step - ops.cast(step, "float64")
         left = left / (self.end_step - self.begin_step)
         return ops.power(ops.clip(left, 0.0, 1.0), self.power)
 
-    def is_due(self, step):
+    def is_due(self, step: Any) -> Any:
         """Tell whether masks follow after this step."""
         step = ops.cast(step, "int64")
         regular = _is_multiple(step, self.begin_step, self.update_every)
@@ -206,26 +198,28 @@ class UpdateSchedule(_Schedule):
     """
 
     def __init__(
-        self, drop_fraction=0.3, update_every=100, begin_step=0, end_step=None
-    ):
-        self.drop_fraction = _check_range(
-            "drop_fraction", drop_fraction, 0.0, 1.0, "[0, 1)"
-        )
+        self,
+        drop_fraction: float = 0.3,
+        update_every: int = 100,
+        begin_step: int = 0,
+        end_step: int | None = None,
+    ) -> None:
+        self.drop_fraction = decay("drop_fraction", drop_fraction)
         self.update_every = _check_step("update_every", update_every, 1)
         self.begin_step = _check_step("begin_step", begin_step)
         if end_step is not None:
-            _check_step("end_step", end_step, 1)
+            end_step = _check_step("end_step", end_step, 1)
             _check_order(begin_step, end_step)
         self.end_step = end_step
 
-    def is_due(self, step):
+    def is_due(self, step: Any) -> Any:
         """Tell whether masks move after this step, boolean scalar."""
         due = _is_multiple(step, self.begin_step, self.update_every)
         if self.end_step is None:
             return due
         return ops.logical_and(due, ops.cast(step, "int64") < self.end_step)
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         """Return the share of the active units to replace, float64 scalar."""
         raise NotImplementedError
 
@@ -251,7 +245,7 @@ class ConstantUpdates(UpdateSchedule):
         adaptive sparse connectivity inspired by network science, arXiv 1707.04780.
     """
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         """Return alpha."""
         return ops.convert_to_tensor(self.drop_fraction, dtype="float64")
 
@@ -277,17 +271,23 @@ class CosineUpdates(UpdateSchedule):
         Evci et al. 2020, Rigging the lottery, arXiv 1911.11134, section 3.
     """
 
-    def __init__(self, end_step, drop_fraction=0.3, update_every=100, begin_step=0):
+    def __init__(
+        self,
+        end_step: int,
+        drop_fraction: float = 0.3,
+        update_every: int = 100,
+        begin_step: int = 0,
+    ) -> None:
         _check_step("end_step", end_step, 1)
         super().__init__(drop_fraction, update_every, begin_step, end_step)
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> Any:
         """Return alpha/2 (1 + cos(pi t / T_end))."""
         share = ops.minimum(ops.cast(step, "float64") / self.end_step, 1.0)
         return self.drop_fraction / 2.0 * (1.0 + ops.cos(math.pi * share))
 
 
-def get(name, value, base):
+def get(name: str, value: Any, base: type[_Schedule]) -> Any:
     """Return a schedule of a kind, from itself or its config.
 
     Args:

@@ -108,3 +108,30 @@ def test_constant_updates_have_no_end_by_themselves():
 def test_what_is_refused(make, text):
     with pytest.raises(ValueError, match=text):
         make()
+
+
+@pytest.mark.parametrize("odd", [True, np.nan, np.inf, "3", None, 2.5, [3], -1])
+def test_odd_numbers_are_refused(odd):
+    calls = [
+        lambda: OneShot(odd),
+        lambda: OneShot(9, initial_sparsity=odd),
+        lambda: PolynomialSparsity(9, power=odd if odd != 2.5 else np.inf),
+        lambda: PolynomialSparsity(9, update_every=odd),
+        lambda: ConstantUpdates(drop_fraction=odd),
+        lambda: CosineUpdates(odd),
+        lambda: CosineUpdates(9, begin_step=odd),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="must be .*Received: "):
+            call()
+
+
+def test_scalars_of_numpy_are_numbers():
+    schedule = PolynomialSparsity(
+        np.int64(9), np.int32(1), np.float32(0.5), np.float16(2), np.uint8(3)
+    )
+    plain = PolynomialSparsity(9, 1, 0.5, 2.0, 3)
+    assert schedule.get_config() == plain.get_config()
+    assert {type(v) for v in schedule.get_config().values()} == {int, float}
+    updates = ConstantUpdates(0.5, 2, 0, np.int64(8))
+    assert type(updates.end_step) is int

@@ -206,12 +206,61 @@ def test_magnitude_scores_are_the_first_ones_after_load(tmp_path):
         np.testing.assert_array_equal(a.mask_scores.numpy(), b.mask_scores.numpy())
 
 
-def test_sparsify_twice_keeps_the_first_masks():
+def test_excluded_layers_keep_the_masks_that_they_have():
     once = keras_es.sparsify(named(), 0.75, exclude=["out"])
-    twice = keras_es.sparsify(once, 0.5)
+    twice = keras_es.sparsify(once, 0.5, exclude=["one", "two"])
     assert sparsities(twice) == {"one": 0.75, "two": 0.75, "out": 0.5}
-    for a, b in zip(keras_es.masked_weights(once), keras_es.masked_weights(twice)):
-        np.testing.assert_array_equal(a.kernel_mask.numpy(), b.kernel_mask.numpy())
+    again = keras_es.sparsify(twice, allocation={"out": 0.5})
+    for model in (twice, again):
+        for a, b in zip(keras_es.masked_weights(once), keras_es.masked_weights(model)):
+            np.testing.assert_array_equal(a.kernel_mask, b.kernel_mask)
+            np.testing.assert_array_equal(a.mask_scores, b.mask_scores)
+
+
+@pytest.mark.parametrize("pattern", [Unstructured(), Block(2, 2)])
+def test_masked_layers_take_another_sparsity_with_nested_masks(pattern):
+    first = keras_es.sparsify(fill(named()), 0.5, pattern=pattern)
+    for sparsity in (0.75, 0.25):
+        second = keras_es.sparsify(first, np.float32(sparsity), seed=9)
+        assert set(sparsities(second).values()) == {sparsity}
+        pairs = zip(keras_es.masked_weights(first), keras_es.masked_weights(second))
+        for old, new in pairs:
+            assert new.pattern == pattern and new.sparsity == sparsity
+            assert new.deployed_nnz() == new.nnz
+            both = np.logical_and(old.kernel_mask, new.kernel_mask)
+            assert both.sum() == min(old.nnz, new.nnz)
+            np.testing.assert_array_equal(old.kernel, new.kernel)  # at rest, too
+
+
+def test_masked_layers_take_another_pattern_as_stripped_ones():
+    first = fill(keras_es.sparsify(named(), 0.5))
+    x = inputs(first)
+    for pattern in (NByM(1, 4), Block(2, 2)):
+        second = keras_es.sparsify(
+            first, 0.75, pattern=pattern, initial_mask="magnitude"
+        )
+        plain = keras_es.sparsify(
+            keras_es.strip_masks(first), 0.75, pattern=pattern, initial_mask="magnitude"
+        )
+        assert {m.pattern for m in keras_es.masked_weights(second)} == {pattern}
+        assert_equal(outputs(second, x), outputs(plain, x))
+
+
+def test_larger_weights_stay_when_masks_get_sparser():
+    first = fill(keras_es.sparsify(named(), 0.5))
+    second = keras_es.sparsify(first, 0.75, initial_mask="magnitude")
+    pairs = zip(keras_es.masked_weights(first), keras_es.masked_weights(second))
+    for old, new in pairs:
+        size, mask = np.abs(old.effective_value()), new.kernel_mask.numpy()
+        assert size[mask].min() >= size[~mask].max()
+
+
+def test_one_kernel_of_a_masked_recurrent_layer_may_be_changed():
+    model = keras.Sequential([keras.Input((5, 8)), keras.layers.GRU(4, name="gru")])
+    first = keras_es.sparsify(model, 0.5)
+    second = keras_es.sparsify(first, 0.75, exclude=["gru/recurrent_kernel"])
+    found = {m.attribute: m.nnz / m.size for m in keras_es.masked_weights(second)}
+    assert found == {"kernel": 0.25, "recurrent_kernel": 0.5}
 
 
 def test_frozen_layers_stay_frozen():
@@ -266,6 +315,32 @@ class NotMixed(keras.Model):
         (lambda: keras_es.sparsify(named(), 1.0), r"\[0, 1\).*sparsity=1.0"),
         (lambda: keras_es.sparsify(named(), -1), r"\[0, 1\).*sparsity=-1"),
         (lambda: keras_es.sparsify(named(), 0.5, exclude="out"), "list.*'out'"),
+        (lambda: keras_es.sparsify(named(), 0.5, exclude=None), "list.*exclude=None"),
+        (lambda: keras_es.sparsify(named(), 0.5, exclude=[1]), r"list.*exclude=\[1\]"),
+        (lambda: keras_es.sparsify(named(), 0.5, seed=None), "integer.*seed=None"),
+        (lambda: keras_es.sparsify(named(), 0.5, seed=2**70), "2\\*\\*62.*seed=1180"),
+        (lambda: keras_es.sparsify(named(), float("nan")), "sparsity=nan"),
+        (lambda: keras_es.sparsify(named(), np.nan), "sparsity=nan"),
+        (lambda: keras_es.sparsify(named(), True), "sparsity=True"),
+        (lambda: keras_es.sparsify(named(), "0.5"), "sparsity='0.5'"),
+        (
+            lambda: keras_es.sparsify(named(), 0.5, allocation=["erk"]),
+            r"`allocation` must be one of.*\['erk'\]",
+        ),
+        (
+            lambda: keras_es.sparsify(named(), 0.5, allocation={3: 0.5}),
+            "rule of `allocation` must be a string.*Received: 3",
+        ),
+        (
+            lambda: keras_es.sparsify(named(), 0.5, initial_mask=["random"]),
+            "`initial_mask` must be one of",
+        ),
+        (lambda: keras_es.sparsify(None, 0.5), "keras.Model.*model=None"),
+        (lambda: keras_es.es_model("x"), "keras.Model.*model='x'"),
+        (lambda: keras_es.strip_masks(None), "keras.Model.*model=None"),
+        (lambda: keras_es.sparsity_report(None), "Keras model.*model=None"),
+        (lambda: keras_es.sparsity_report(keras.Sequential()), "call `build`"),
+        (lambda: keras_es.masked_weights("x"), "Keras model or layer.*model='x'"),
         (
             lambda: keras_es.sparsify(named(), 0.5, exclude=["output"]),
             r"`exclude` names no layer.*\['one', 'out', 'two'\].*Received: 'output'",

@@ -1,13 +1,17 @@
 """How a wanted sparsity is divided among weights."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
-from keras_es.layers.masked import check_sparsity
+from keras_es.layers.sparse_layer import check_sparsity
 
 
-def matches(rule, *names):
+def matches(rule: Any, *names: str) -> bool:
     """Tell whether a path or regular expression names one of `names` wholly."""
     for name in names:
+        if not isinstance(rule, str):
+            return False
         if rule == name:
             return True
         try:
@@ -18,7 +22,7 @@ def matches(rule, *names):
     return False
 
 
-def uniform(shapes, sparsity):
+def uniform(shapes: dict[str, tuple], sparsity: float) -> dict[str, float]:
     """Give every weight the same sparsity.
 
     Args:
@@ -31,7 +35,7 @@ def uniform(shapes, sparsity):
     return dict.fromkeys(shapes, sparsity)
 
 
-def erk(shapes, sparsity):
+def erk(shapes: dict[str, tuple], sparsity: float) -> dict[str, float]:
     """Erdos-Renyi-kernel allocation: larger weights get sparser.
 
     The density of a weight is proportional to
@@ -54,14 +58,15 @@ def erk(shapes, sparsity):
     >>> out["b"], round(out["a"], 3)
     (0.0, 0.505)
     """
-    sizes, raw = {}, {}
+    sizes: dict[str, int] = {}
+    raw: dict[str, float] = {}
     for path, shape in shapes.items():
         size = 1
         for axis in shape:
             size *= axis
         sizes[path], raw[path] = size, sum(shape) / size
     wanted = (1.0 - sparsity) * sum(sizes.values())
-    full = set()
+    full: set[str] = set()
     while True:
         free = [p for p in shapes if p not in full]
         rest = wanted - sum(sizes[p] for p in full)
@@ -94,14 +99,14 @@ def allocate(allocation, shapes, sparsity, layers):
     Raises:
         ValueError: If the allocation is unknown, or a rule names nothing.
     """
-    if isinstance(allocation, dict):
+    if isinstance(allocation, Mapping):
         result = dict.fromkeys(shapes, sparsity)
         for rule, value in allocation.items():
             hit = [p for p in shapes if matches(rule, p, layers[p])]
-            _check_rule("allocation", rule, hit, layers)
+            check_rules("allocation", rule, hit, layers)
             result.update(dict.fromkeys(hit, check_sparsity(value, f"{rule!r}")))
         return result
-    if allocation not in ALLOCATIONS:
+    if not isinstance(allocation, str) or allocation not in ALLOCATIONS:
         raise ValueError(
             f"`allocation` must be one of {sorted(ALLOCATIONS)} or a dict from layer "
             f"path to sparsity. Received: allocation={allocation!r}"
@@ -109,19 +114,30 @@ def allocate(allocation, shapes, sparsity, layers):
     return ALLOCATIONS[allocation](shapes, sparsity)
 
 
+def is_rules(value: Any) -> bool:
+    """Tell whether a value is a dict of rules, and not a serialized object."""
+    return isinstance(value, Mapping) and "class_name" not in value
+
+
 def choose(what, rules, paths, default, layers):
     """Return {path: value} for a value or a dict of rules; the last match wins."""
-    if not isinstance(rules, dict):
+    if not is_rules(rules):
         return dict.fromkeys(paths, default if rules is None else rules)
     result = dict.fromkeys(paths, default)
     for rule, value in rules.items():
         hit = [p for p in paths if matches(rule, p, layers[p])]
-        _check_rule(what, rule, hit, layers)
+        check_rules(what, rule, hit, layers)
         result.update(dict.fromkeys(hit, value))
     return result
 
 
-def _check_rule(what, rule, hit, layers):
+def check_rules(what, rule, hit, layers):
+    """Refuse a rule of an argument `what` that is none, or that hits nothing."""
+    if not isinstance(rule, str):
+        raise ValueError(
+            f"A rule of `{what}` must be a string, the path of a layer or weight or a "
+            f"regular expression. Received: {rule!r}"
+        )
     if not hit:
         raise ValueError(
             f"A rule of `{what}` names no layer that can be masked. The layers are "

@@ -1,6 +1,9 @@
 """Which weights are masked, how, and how many are non-zero."""
 
 import dataclasses
+from typing import Any
+
+import keras
 
 from keras_es import _compat
 from keras_es.layers import tree
@@ -21,23 +24,23 @@ class SparsityReport:
         nonzero_masked: Number of those that the deployed masks keep.
     """
 
-    rows: list
-    dense: list
+    rows: list[dict[str, Any]]
+    dense: list[dict[str, Any]]
     parameters: int
     masked: int
     nonzero_masked: int
 
     @property
-    def sparsity(self):
+    def sparsity(self) -> float:
         """Share of zeros among the masked weights."""
         return 1.0 - self.nonzero_masked / self.masked if self.masked else 0.0
 
     @property
-    def nonzero(self):
+    def nonzero(self) -> int:
         """Number of weights of the whole model that masks keep or do not touch."""
         return self.parameters - self.masked + self.nonzero_masked
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return everything as plain Python values."""
         return {
             **dataclasses.asdict(self),
@@ -73,14 +76,17 @@ class SparsityReport:
         return "\n".join(lines)
 
 
-def sparsity_report(model):
+def sparsity_report(model: keras.Model) -> SparsityReport:
     """Count what the deployed masks keep.
 
     Args:
-        model: A Keras model, built.
+        model: A Keras model (or layer), built.
 
     Returns:
         `SparsityReport`: `print` it for a table, `as_dict()` for the numbers.
+
+    Raises:
+        ValueError: If it is no model, or not built.
 
     Example:
 
@@ -90,6 +96,11 @@ def sparsity_report(model):
     >>> sparsity_report(sparsify(model, sparsity=0.9)).sparsity
     0.9
     """
+    if not isinstance(model, keras.layers.Layer) or not model.built:
+        raise ValueError(
+            "`model` must be a Keras model with weights: give it an Input, call it on "
+            f"data or call `build`. Received: model={model!r}"
+        )
     rows, dense, parameters = [], [], 0
     layers = [("", model), *tree.walk(model)]
     # The weights of a recurrent layer are in its cell; rules name the layer.
@@ -97,7 +108,7 @@ def sparsity_report(model):
     for path, layer in layers:
         path = cells.get(id(layer), path)
         masked = layer.masked_weights if tree.has_masks(layer) else ()
-        hidden = {id(v) for m in masked for v in _choice(m)}
+        hidden = {id(v) for m in masked for v in m.choice}
         own = [v for v in _compat.own_variables(layer) if id(v) not in hidden]
         count = sum(int(v.shape.num_elements()) for v in own)
         count += sum(m.size - int(m.kernel.shape.num_elements()) for m in masked)
@@ -115,15 +126,8 @@ def sparsity_report(model):
     )
 
 
-def _choice(masked):
-    """Return the variables of a masked weight that are no weights."""
-    mask = masked.kernel_mask
-    return (masked.mask_scores, masked.block_index if mask is None else mask)
-
-
 def _row(path, masked):
-    mask = masked.kernel_mask
-    nnz = masked.nnz if mask is None else int(mask.numpy().sum())
+    nnz = masked.deployed_nnz()
     return {
         "layer": path,
         "weight": masked.attribute,

@@ -1,23 +1,26 @@
 """Layers that store and multiply only the active blocks of their weights."""
 
-import inspect
-import random
-
 import keras
 from keras import ops
 
 from keras_es import _compat, patterns
+from keras_es._arguments import is_integer
 from keras_es.layers.block_sparse_weight import (
     BlockConstraint,
     BlockInitializer,
     BlockSparseWeight,
     InitialIndex,
 )
-from keras_es.layers.masked import _per_weight, check_sparsity, register
+from keras_es.layers.sparse_layer import (
+    SparseLayer,
+    check_sparsity,
+    per_weight,
+    register,
+)
 from keras_es.ops.block_sparse import block_matmul
 
 
-class BlockSparseLayer:
+class BlockSparseLayer(SparseLayer):
     """Mixin of layers whose weights are block-sparse (see `BlockSparseWeight`).
 
     Put it before the plain layer, as in `class BlockSparseDense(BlockSparseLayer,
@@ -33,6 +36,8 @@ class BlockSparseLayer:
         **kwargs: Arguments of the plain layer.
     """
 
+    family = "Block-sparse"
+    mask_arguments = {"sparsity": None, "block_size": (32, 32), "mask_seed": None}
     block_sparse_attributes: tuple[str, ...] = ("kernel",)
 
     def __init__(
@@ -41,25 +46,10 @@ class BlockSparseLayer:
         super().__init__(*args, **kwargs)
         self._configure_blocks(sparsity, block_size, mask_seed)
 
-    def __init_subclass__(cls, **kwargs):
-        """Give layers the plain signature with the arguments of the blocks."""
-        super().__init_subclass__(**kwargs)
-        cls.__signature__ = _signature(cls.plain_class())
-
-    @classmethod
-    def plain_class(cls):
-        """Return the Keras class that this one is the block-sparse form of."""
-        return next(
-            base
-            for base in cls.__mro__
-            if not issubclass(base, BlockSparseLayer)
-            and issubclass(base, keras.layers.Layer)
-        )
-
     def _configure_blocks(self, sparsity, block_size, mask_seed):
         names, where = self.block_sparse_attributes, f"layer {self.name!r}"
-        shares = _per_weight(sparsity, names, "sparsity", self.name)
-        sizes = _per_weight(block_size, names, "block_size", self.name)
+        shares = per_weight(sparsity, names, "sparsity", self.name)
+        sizes = per_weight(block_size, names, "block_size", self.name)
         # Straight into __dict__: neither Keras nor TensorFlow shall wrap and track it.
         self.__dict__["block_sparsities"] = {
             name: check_sparsity(share, where) for name, share in shares.items()
@@ -67,15 +57,7 @@ class BlockSparseLayer:
         self.__dict__["block_sizes"] = {
             name: check_block_size(size, where) for name, size in sizes.items()
         }
-        if mask_seed is None:
-            # As Keras's own default seeds; `keras.utils.set_random_seed` fixes it.
-            mask_seed = random.randint(1, 10**9)
-        self.mask_seed = int(mask_seed)
-
-    @property
-    def masked_weights(self):
-        """Tuple of `BlockSparseWeight`, empty before `build`."""
-        return self.__dict__.get("_masked_weights", ())
+        self._set_mask_seed(mask_seed)
 
     def add_blocks(self, name, inputs, outputs, initializer, regularizer, constraint):
         """Create a block-sparse weight and return its kernel variable.
@@ -202,41 +184,6 @@ class BlockSparseLayer:
         """Return the plain layer's config and the arguments of the blocks."""
         return {**super().get_config(), **self.block_config()}
 
-    def save_own_variables(self, store):
-        """Save blocks, index and scores by name."""
-        for variable in _compat.own_variables(self):
-            store[variable.name] = variable.numpy()
-
-    def load_own_variables(self, store):
-        """Load what `save_own_variables` saved.
-
-        Raises:
-            ValueError: If the names differ, as with a file of the plain layer.
-        """
-        variables = {v.name: v for v in _compat.own_variables(self)}
-        if set(store.keys()) != set(variables):
-            raise ValueError(
-                f"Block-sparse layer {self.path or self.name!r} expected the weights "
-                f"{sorted(variables)}; a file of the plain layer does not fit. "
-                f"Received: weights={sorted(store.keys())}"
-            )
-        for name, variable in variables.items():
-            variable.assign(store[name])
-
-    def enable_lora(self, *args, **kwargs):
-        """Refuse: an adapter would be dense."""
-        self._refuse("LoRA")
-
-    def quantize(self, *args, **kwargs):
-        """Refuse: Keras quantizes dense kernels."""
-        self._refuse("Quantization")
-
-    def _refuse(self, what):
-        raise NotImplementedError(
-            f"{what} needs a dense kernel. Call `keras_es.strip_masks(model)` first. "
-            f"Received: layer={self.name!r}"
-        )
-
 
 def check_block_size(block_size, where):
     """Return (rows, cols).
@@ -244,29 +191,14 @@ def check_block_size(block_size, where):
     Raises:
         ValueError: If it is neither a positive integer nor a pair of them.
     """
-    pair = block_size
-    if isinstance(block_size, int):
-        pair = (block_size, block_size)
+    pair = (block_size, block_size) if is_integer(block_size) else block_size
     fine = isinstance(pair, (tuple, list)) and len(pair) == 2
-    if not fine or any(not isinstance(n, int) or n is True or n < 1 for n in pair):
+    if not fine or not all(is_integer(n) and n >= 1 for n in pair):
         raise ValueError(
             f"`block_size` of {where} must be a positive integer or a pair (rows, "
             f"cols) of them. Received: block_size={block_size!r}"
         )
-    return tuple(pair)
-
-
-def _signature(plain):
-    """Return the plain layer's signature with the arguments of the blocks."""
-    parameters = list(inspect.signature(plain.__init__).parameters.values())[1:]
-    defaults = {"sparsity": None, "block_size": (32, 32), "mask_seed": None}
-    extra = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in defaults.items()
-    ]
-    tail = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
-    head = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    return inspect.Signature(head + extra + tail)
+    return int(pair[0]), int(pair[1])
 
 
 @register

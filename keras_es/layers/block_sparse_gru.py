@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_es import _compat
 from keras_es.layers.block_sparse import BlockSparseLayer
-from keras_es.layers.masked import register
+from keras_es.layers.sparse_layer import register, twin_signature
 
 
 @register
@@ -132,6 +132,7 @@ class BlockSparseGRU(BlockSparseLayer, keras.layers.GRU):
     """
 
     block_sparse_attributes: tuple[str, ...] = ()
+    __signature__ = twin_signature(keras.layers.GRU, BlockSparseLayer.mask_arguments)
 
     def __init__(
         self, *args, sparsity=None, block_size=(32, 32), mask_seed=None, **kwargs

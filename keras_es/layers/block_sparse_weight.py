@@ -2,17 +2,19 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_es import patterns
+from keras_es.layers.sparse_weight import SparseWeight
 from keras_es.ops import block_index as index_ops
 from keras_es.ops import block_sparse
 
 
 @dataclasses.dataclass(eq=False)
-class BlockSparseWeight:
+class BlockSparseWeight(SparseWeight):
     """A weight of which only the active blocks are stored.
 
     The matrix (inputs, outputs) has R x C blocks of rows x cols; each of the C columns
@@ -31,7 +33,6 @@ class BlockSparseWeight:
         pattern: `Block(rows, cols)`.
         sparsity: Wanted share of zeros, in [0, 1).
         matrix_shape: The dense shape (inputs, outputs).
-        kernel_mask: None: there is no dense mask.
     """
 
     layer: keras.layers.Layer
@@ -41,28 +42,26 @@ class BlockSparseWeight:
     mask_scores: keras.Variable
     pattern: patterns.Block
     sparsity: float
-    matrix_shape: tuple
-    kernel_mask: None = None
+    matrix_shape: tuple[int, int]
+    stores_inactive = False
 
     @property
-    def name(self):
-        """Path of the weight, such as "dense/kernel"."""
-        return f"{self.layer.path or self.layer.name}/{self.attribute}"
-
-    @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """The dense shape (inputs, outputs)."""
         return tuple(self.matrix_shape)
 
     @property
-    def size(self):
-        """Number of weights of the dense matrix."""
-        return math.prod(self.matrix_shape)
+    def choice(self) -> tuple[keras.Variable, keras.Variable]:
+        """The index of the stored blocks and the scores of all."""
+        return self.block_index, self.mask_scores
 
-    @property
-    def units(self):
-        """Number of blocks R * C, the dimension of the search."""
-        return math.prod(self.mask_scores.shape)
+    def deployed_nnz(self) -> int:
+        """Return the number of stored weights, which never changes."""
+        return self.nnz
+
+    def deployed_mask(self) -> Any:
+        """Return the deployed unit mask, boolean [R, C]."""
+        return self.stored_units()
 
     @property
     def unit_count(self):
@@ -167,8 +166,29 @@ class BlockSparseWeight:
         value = tf.convert_to_tensor(self.kernel.value)
         return block_sparse.to_dense(value, self._index(), self.rows)
 
+    def check_loaded(self, store: Any) -> None:
+        """Refuse a file with another number of blocks, or blocks of another size.
+
+        Raises:
+            ValueError: If it is one.
+        """
+        shape = tuple(store[self.kernel.name].shape)
+        if shape != tuple(self.kernel.shape):
+            raise ValueError(
+                f"The weights of {self.name!r} have {_blocks(shape)}; this layer has "
+                f"{_blocks(tuple(self.kernel.shape))}, a sparsity of "
+                f"{self.sparsity:.4g}. Load them into a layer of the same `sparsity` "
+                f"and `block_size`. Received: shape={shape}, expected "
+                f"{tuple(self.kernel.shape)}"
+            )
+
     def _index(self):
         return tf.convert_to_tensor(self.block_index.value)
+
+
+def _blocks(shape):
+    columns, count, rows, cols = shape
+    return f"{count} blocks of {rows} x {cols} in each of {columns} columns"
 
 
 class InitialIndex:

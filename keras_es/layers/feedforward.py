@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_es.layers.masked import MaskedLayer, register
+from keras_es.layers.masked import MaskedLayer
+from keras_es.layers.sparse_layer import register
 from keras_es.patterns import Unstructured
 
 

@@ -1,8 +1,7 @@
 """What all masked layers share: the mask enters through one property."""
 
-import inspect
 import math
-import random
+from typing import Any
 
 import keras
 
@@ -13,38 +12,10 @@ from keras_es.layers.masked_weight import (
     MaskedWeight,
     apply_mask,
 )
+from keras_es.layers.sparse_layer import SparseLayer, check_sparsity, per_weight
 
 
-def _per_weight(value, attributes, what, layer):
-    """Return {attribute: value}; a dict is checked, anything else is for all."""
-    is_dict = isinstance(value, dict) and "class_name" not in value
-    if not is_dict:
-        return dict.fromkeys(attributes, value)
-    unknown = sorted(set(value) - set(attributes))
-    if unknown:
-        raise ValueError(
-            f"`{what}` of layer {layer!r} must have keys among {list(attributes)}. "
-            f"Received: {what}={value}"
-        )
-    return {name: value.get(name) for name in attributes}
-
-
-def check_sparsity(sparsity, where="the layer"):
-    """Return a float in [0, 1).
-
-    Raises:
-        ValueError: If it is not.
-    """
-    number = isinstance(sparsity, (int, float)) and not isinstance(sparsity, bool)
-    if not number or not 0.0 <= sparsity < 1.0:
-        raise ValueError(
-            f"`sparsity` of {where} must be a number in [0, 1), the share of zeros. "
-            f"Received: sparsity={sparsity!r}"
-        )
-    return float(sparsity)
-
-
-class MaskedLayer:
+class MaskedLayer(SparseLayer):
     """Mixin that multiplies the weights of a plain layer by masks.
 
     Put it before the plain layer: `class MaskedDense(MaskedLayer, Dense)` and say in
@@ -63,35 +34,24 @@ class MaskedLayer:
         **kwargs: Arguments of the plain layer.
     """
 
+    family = "Masked"
+    mask_arguments = {"sparsity": None, "pattern": None, "mask_seed": None}
     masked_attributes: tuple[str, ...] = ("kernel",)
 
     def __init__(self, *args, sparsity=None, pattern=None, mask_seed=None, **kwargs):
         super().__init__(*args, **kwargs)
         self._configure_masks(sparsity, pattern, mask_seed)
 
-    def __init_subclass__(cls, **kwargs):
-        """Give twins a property for each masked weight and the plain signature."""
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Give twins a property for each masked weight."""
         super().__init_subclass__(**kwargs)
         for name in cls.masked_attributes:
             setattr(cls, name, _masked_property(name))
-        plain = cls.plain_class()
-        if plain is not None and "__init__" not in vars(cls):
-            cls.__signature__ = _twin_signature(plain)
-
-    @classmethod
-    def plain_class(cls):
-        """Return the Keras class that this one is the masked twin of."""
-        for base in cls.__mro__[1:]:
-            if not issubclass(base, MaskedLayer) and issubclass(
-                base, keras.layers.Layer
-            ):
-                return base
-        return None
 
     def _configure_masks(self, sparsity, pattern, mask_seed):
         names = self.masked_attributes
-        sparsities = _per_weight(sparsity, names, "sparsity", self.name)
-        chosen = _per_weight(pattern, names, "pattern", self.name)
+        sparsities = per_weight(sparsity, names, "sparsity", self.name)
+        chosen = per_weight(pattern, names, "pattern", self.name)
         # Straight into __dict__: neither Keras nor TensorFlow shall wrap and track it.
         self.__dict__["mask_patterns"] = {n: patterns.get(p) for n, p in chosen.items()}
         self.__dict__["mask_sparsities"] = {}
@@ -100,10 +60,7 @@ class MaskedLayer:
                 value = getattr(self.mask_patterns[name], "sparsity", 0.0)
             where = f"layer {self.name!r}"
             self.mask_sparsities[name] = check_sparsity(value, where)
-        if mask_seed is None:
-            # As Keras's own default seeds; `keras.utils.set_random_seed` fixes it.
-            mask_seed = random.randint(1, 10**9)
-        self.mask_seed = int(mask_seed)
+        self._set_mask_seed(mask_seed)
 
     def input_axes(self, name):
         """Return how many leading axes of the weight are inputs (default: all but 1).
@@ -117,11 +74,6 @@ class MaskedLayer:
         """Return the latent variable of a masked weight, None before `build`."""
         found = self.__dict__.get(name)
         return self.__dict__.get("_" + name) if found is None else found
-
-    @property
-    def masked_weights(self):
-        """Tuple of `MaskedWeight`, empty before `build`."""
-        return self.__dict__.get("_masked_weights", ())
 
     def build(self, input_shape):
         """Build the plain layer, then create masks and scores."""
@@ -215,43 +167,6 @@ class MaskedLayer:
         """Return the plain layer's config and the arguments of the masks."""
         return {**super().get_config(), **self.mask_config()}
 
-    def save_own_variables(self, store):
-        """Save latent weights, masks and scores by name."""
-        for variable in _compat.own_variables(self):
-            store[variable.name] = variable.numpy()
-
-    def load_own_variables(self, store):
-        """Load what `save_own_variables` saved.
-
-        Raises:
-            ValueError: If the names differ, as with a file of the plain layer.
-        """
-        variables = {v.name: v for v in _compat.own_variables(self)}
-        if set(store.keys()) != set(variables):
-            raise ValueError(
-                f"Masked layer {self.path or self.name!r} expected the weights "
-                f"{sorted(variables)}. A file of the plain layer is loaded into the "
-                "plain model, which `keras_es.sparsify` then turns into this one. "
-                f"Received: weights={sorted(store.keys())}"
-            )
-        for name, variable in variables.items():
-            variable.assign(store[name])
-
-    def enable_lora(self, *args, **kwargs):
-        """Refuse: an adapter would fill the zeros again."""
-        raise NotImplementedError(
-            "LoRA on a masked layer would fill its zeros. Call "
-            "`keras_es.strip_masks(model)` first. "
-            f"Received: layer={self.name!r}"
-        )
-
-    def quantize(self, *args, **kwargs):
-        """Refuse: quantized kernels replace the latent kernel."""
-        raise NotImplementedError(
-            "A masked layer cannot be quantized. Call `keras_es.strip_masks(model)` "
-            f"and quantize the plain model. Received: layer={self.name!r}"
-        )
-
 
 def _masked_property(name):
     """Make the property through which the mask enters the layer."""
@@ -272,21 +187,3 @@ def _masked_property(name):
         self.__dict__[name] = value
 
     return property(get, set, doc=f"The effective {name}: latent times mask.")
-
-
-def _twin_signature(plain):
-    """Return the plain layer's signature with the arguments of the masks."""
-    parameters = list(inspect.signature(plain.__init__).parameters.values())[1:]
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    extra = [
-        inspect.Parameter(name, keyword, default=None)
-        for name in ("sparsity", "pattern", "mask_seed")
-    ]
-    tail = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
-    head = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    return inspect.Signature(head + extra + tail)
-
-
-def register(cls):
-    """Register a masked layer with Keras under the package's name."""
-    return keras.saving.register_keras_serializable(package="keras_es")(cls)

@@ -2,11 +2,14 @@
 
 import contextlib
 import dataclasses
+from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_es import _compat, patterns
+from keras_es.layers.sparse_weight import SparseWeight
 
 
 @contextlib.contextmanager
@@ -45,7 +48,7 @@ class EffectiveRegularizer:
 
 
 @dataclasses.dataclass(eq=False)
-class MaskedWeight:
+class MaskedWeight(SparseWeight):
     """One masked weight of one layer: the latent kernel, its mask and its scores.
 
     Attributes:
@@ -67,33 +70,36 @@ class MaskedWeight:
     mask_scores: keras.Variable
     pattern: patterns.Pattern
     sparsity: float
-    matrix_shape: tuple
+    matrix_shape: tuple[int, int]
     unit_count: int
+    stores_inactive = True
 
     @property
-    def name(self):
-        """Path of the weight, such as "dense/kernel"."""
-        return f"{self.layer.path or self.layer.name}/{self.attribute}"
-
-    @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """Shape of the kernel."""
         return tuple(self.kernel.shape)
 
     @property
-    def size(self):
-        """Number of weights."""
-        return self.matrix_shape[0] * self.matrix_shape[1]
+    def choice(self) -> tuple[keras.Variable, keras.Variable]:
+        """The deployed mask and the scores."""
+        return self.kernel_mask, self.mask_scores
 
     @property
-    def units(self):
-        """Number of units, the dimension of the search."""
-        return int(self.mask_scores.shape.num_elements())
+    def nnz(self) -> int:
+        """Exact number of non-zero weights that `sparsity` asks for.
 
-    @property
-    def nnz(self):
-        """Exact number of non-zero weights under the deployed mask."""
+        The deployed mask has as many, but for the time in which a schedule that
+        begins dense has not ended (see `deployed_nnz`).
+        """
         return self.size // self.units * self.unit_count
+
+    def deployed_nnz(self) -> int:
+        """Return the number of weights that the deployed mask keeps, as it is now."""
+        return int(self.kernel_mask.numpy().sum())
+
+    def deployed_mask(self) -> Any:
+        """Return the deployed mask, boolean of the kernel's shape."""
+        return ops.convert_to_tensor(self.kernel_mask.value)
 
     def decode(self, scores, count=None):
         """Turn scores into a boolean unit mask with exactly `unit_count` true.
@@ -136,9 +142,7 @@ class MaskedWeight:
         Args:
             units: Boolean unit mask, or None for the deployed one.
         """
-        if units is None:
-            return ops.convert_to_tensor(self.kernel_mask.value)
-        return self.expand(units)
+        return self.deployed_mask() if units is None else self.expand(units)
 
     def unit_gradient(self, gradient, value, units):
         """Return dL/dm of each unit: g * w summed over it, active or not.
@@ -182,6 +186,39 @@ class MaskedWeight:
     def effective_value(self):
         """Return the effective kernel: latent kernel times deployed mask."""
         return apply_mask(self.kernel, self.kernel_mask)
+
+    def check_loaded(self, store: Any) -> None:
+        """Refuse a file whose mask is of another sparsity or breaks the pattern.
+
+        During a schedule that begins dense a mask has more units than in the end, and
+        a file of that time is fine: what the file says of the end is compared.
+
+        Raises:
+            ValueError: If it is.
+        """
+        mask = np.asarray(store[self.kernel_mask.name], "bool")
+        if mask.shape != self.shape:
+            return  # Keras says so when the variable is assigned.
+        units = self.reduce(ops.convert_to_tensor(mask.astype("float32"))) > 0.0
+        count = int(ops.sum(ops.cast(units, "int64")))
+        asked = count if count < self.unit_count else self.unit_count
+        if self.count_name in store.keys():
+            asked = int(np.asarray(store[self.count_name]))
+        if asked != self.unit_count:
+            raise ValueError(
+                f"The weights of {self.name!r} have {asked} of {self.units} units, a "
+                f"sparsity of {1 - asked / self.units:.4g}; this layer has "
+                f"{self.unit_count}, a sparsity of {self.sparsity:.4g}. Load them into "
+                "a model that `sparsify` made with the same sparsity. "
+                f"Received: {asked} units, expected {self.unit_count}"
+            )
+        fitting = self.decode(ops.cast(units, "float32"), count)
+        if not np.array_equal(self.expand(fitting), mask):
+            raise ValueError(
+                f"The weights of {self.name!r} have a mask that is none of "
+                f"{self.pattern}. Load them into a model with the pattern that they "
+                f"were saved with. Received: a mask with {int(mask.sum())} non-zeros"
+            )
 
 
 class InitialMask:

@@ -5,7 +5,8 @@ import contextlib
 import keras
 
 from keras_es import _compat
-from keras_es.layers.masked import MaskedLayer, register
+from keras_es.layers.masked import MaskedLayer
+from keras_es.layers.sparse_layer import register
 
 
 class MaskedCell(MaskedLayer):

@@ -1,7 +1,11 @@
 """Swapping layers for their masked twins and back, at any depth of a model."""
 
+import keras
+
 from keras_es import _compat, patterns
-from keras_es.layers import BLOCK_SPARSE, CELLS, TWINS, BlockSparseLayer, MaskedLayer
+from keras_es.layers import BLOCK_SPARSE, CELLS, TWINS
+from keras_es.layers.sparse_layer import SparseLayer
+from keras_es.layers.sparse_weight import SparseWeight
 
 
 def walk(layer, path="", seen=None):
@@ -19,7 +23,7 @@ def walk(layer, path="", seen=None):
         yield from walk(child, child_path, seen)
 
 
-def masked_weights(model):
+def masked_weights(model: keras.layers.Layer) -> list[SparseWeight]:
     """Return the `MaskedWeight` of every masked weight of a model or layer.
 
     Args:
@@ -27,7 +31,14 @@ def masked_weights(model):
 
     Returns:
         List of `MaskedWeight` and `BlockSparseWeight`, in the order of the layers.
+
+    Raises:
+        ValueError: If it is neither.
     """
+    if not isinstance(model, keras.layers.Layer):
+        raise ValueError(
+            f"`model` must be a Keras model or layer. Received: model={model!r}"
+        )
     layers = [layer for _, layer in walk(model)]
     return [
         m
@@ -39,7 +50,7 @@ def masked_weights(model):
 
 def has_masks(layer):
     """Tell whether a layer's weights are masked or block-sparse."""
-    return isinstance(layer, (MaskedLayer, BlockSparseLayer))
+    return isinstance(layer, SparseLayer)
 
 
 def seed_states(model):

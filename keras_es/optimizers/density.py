@@ -97,7 +97,7 @@ def refuse_block_sparse(optimizer, why):
         why: What of it the method cannot do with, for the message.
     """
     for masked in optimizer.masked_weights:
-        if masked.kernel_mask is None:
+        if not masked.stores_inactive:
             raise ValueError(
                 f"{type(optimizer).__name__} {why}. Use SET, or a masked layer with "
                 f"pattern={masked.pattern}. Received: {masked.name!r} of "

@@ -22,8 +22,7 @@ def deploy(optimizer, scores, units):
         deployed, changed = masked.deploy(values, chosen, slots)
         assignments += deployed
         flipped += changed
-        # Block-sparse layers store nothing that could come back.
-        if optimizer.resets_slots and masked.kernel_mask is not None:
+        if optimizer.resets_slots and masked.stores_inactive:
             assignments += _fresh(optimizer, masked, chosen, slots)
     return assignments, flipped
 

@@ -79,7 +79,7 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
         steps=steps,
         dense=begin_dense
         and issubclass(cls, EvolutionStrategy)
-        and all(m.kernel_mask is not None for m in masked),
+        and all(m.stores_inactive for m in masked),
         few=sampling_is_cheap(masked),
         given=kwargs,
     )

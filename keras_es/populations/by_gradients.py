@@ -163,7 +163,7 @@ class Population:
         return frozen_values(self.model, self.values, self.masked)
 
     def _touched_variables(self):
-        state = [v for m in self.masked for v in (m.kernel_mask, m.mask_scores)]
+        state = [v for m in self.masked for v in m.choice]
         return touched_variables(self.model, self.batch[0], state)
 
 

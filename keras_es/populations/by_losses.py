@@ -39,7 +39,7 @@ class EvolvedPopulation:
         self.metrics = list(model.metrics_variables)
         masked = self.optimizer.masked_weights
         self.fixed = frozen_values(model, {id(v) for v in self.variables}, masked)
-        state = [v for m in masked for v in (m.kernel_mask, m.mask_scores)]
+        state = [v for m in masked for v in m.choice]
         self.touched = touched_variables(model, x, state)
 
     def evaluate(self):

@@ -90,9 +90,7 @@ def deployed_mask(weight: Any) -> np.ndarray:
 
     It is one of blocks where only the active ones are stored.
     """
-    mask = weight.kernel_mask
-    mask = weight.stored_units() if mask is None else mask
-    return keras.ops.convert_to_numpy(mask)
+    return keras.ops.convert_to_numpy(weight.deployed_mask())
 
 
 def weight_name(model: keras.Model, weight: Any) -> str:

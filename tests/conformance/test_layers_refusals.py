@@ -8,13 +8,13 @@ from tests.conformance.masked_layers import built, every_layer, inputs, make
 
 @every_layer
 def test_lora_is_refused(cls):
-    with pytest.raises(NotImplementedError, match="strip_masks.*layer='masked'"):
+    with pytest.raises(ValueError, match="strip_masks.*layer='masked'"):
         built(cls).enable_lora(2)
 
 
 @every_layer
 def test_quantization_is_refused(cls):
-    with pytest.raises(NotImplementedError, match="strip_masks.*layer='masked'"):
+    with pytest.raises(ValueError, match="strip_masks.*layer='masked'"):
         built(cls).quantize("int8")
 
 

@@ -314,9 +314,7 @@ def test_errors(make, message):
     "call", [lambda x: x.enable_lora(2), lambda x: x.quantize("int8")]
 )
 def test_what_needs_a_dense_kernel_is_refused(call):
-    with pytest.raises(
-        NotImplementedError, match="strip_masks.*Received: layer='mine'"
-    ):
+    with pytest.raises(ValueError, match="strip_masks.*Received: layer='mine'"):
         call(built(dense(name="mine")))
 
 

@@ -1,0 +1,81 @@
+"""Which weights `sparsify` masks, by which pattern and how far."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from keras_es import patterns
+from keras_es.conversion.allocation import (
+    allocate,
+    check_rules,
+    choose,
+    is_rules,
+    matches,
+)
+from keras_es.layers import tree
+from keras_es.layers.sparse_layer import check_sparsity
+
+Plan = dict[str, tuple[dict[str, float], dict[str, patterns.Pattern]]]
+"""Path of a layer -> sparsity and pattern of each of its weights to be masked."""
+
+
+def make_plan(model, sparsity, pattern, allocation, exclude) -> Plan:
+    """Return the layers to mask, or to mask anew; see `sparsify` for the arguments."""
+    weights, layers, current = _find_weights(model)
+    _check_excluded(exclude, layers)
+    weights = {
+        w: shape
+        for w, shape in weights.items()
+        if not any(matches(rule, w, layers[w]) for rule in exclude)
+    }
+    chosen = {
+        w: current.get(w, patterns.Unstructured()) if p is None else patterns.get(p)
+        for w, p in choose("pattern", pattern, weights, None, layers).items()
+    }
+    fixed = {w: p.sparsity for w, p in chosen.items() if hasattr(p, "sparsity")}
+    if sparsity is not None:
+        sparsity = check_sparsity(sparsity, "the model")
+        if fixed and not is_rules(pattern):
+            # One pattern for all and a sparsity: the pattern refuses another one.
+            fixed = dict.fromkeys(fixed, sparsity)
+    elif not isinstance(allocation, Mapping) and set(fixed) != set(weights):
+        raise ValueError(
+            "`sparsity` must be a number in [0, 1): the share of zeros of the masked "
+            "weights. Received: sparsity=None"
+        )
+    by_rule = isinstance(allocation, Mapping)
+    free = {w: s for w, s in weights.items() if w not in fixed or by_rule}
+    shares = allocate(allocation, free, sparsity, layers)
+    shares = {**fixed, **{w: s for w, s in shares.items() if s is not None}}
+    plan: Plan = {}
+    for weight, share in shares.items():
+        attribute = weight.rsplit("/", 1)[1]
+        sparsities, patterns_of = plan.setdefault(layers[weight], ({}, {}))
+        sparsities[attribute], patterns_of[attribute] = share, chosen[weight]
+    return plan
+
+
+def _find_weights(model) -> tuple[dict[str, tuple], dict[str, str], dict[str, Any]]:
+    """Return {weight: shape}, {weight: layer}, {weight: pattern that it has}, by path.
+
+    Layers that are masked already may be masked anew.
+    """
+    weights, layers, current = {}, {}, {}
+    for path, layer in tree.walk(model):
+        twin = type(layer) if tree.is_twin(layer) else tree.twin_of(layer)
+        if twin is None or not layer.built:
+            continue
+        holder = getattr(layer, "cell", layer)
+        for name in getattr(twin, "cell_class", twin).masked_attributes:
+            latent = vars(holder).get(name)
+            latent = vars(holder).get("_" + name) if latent is None else latent
+            weight = f"{path}/{name}"
+            weights[weight], layers[weight] = tuple(latent.shape), path
+        for masked in tree.masked_weights(layer) if tree.is_twin(layer) else ():
+            current[f"{path}/{masked.attribute}"] = masked.pattern
+    return weights, layers, current
+
+
+def _check_excluded(exclude, layers):
+    for rule in exclude:
+        hit = [w for w in layers if matches(rule, w, layers[w])]
+        check_rules("exclude", rule, hit, layers)
