@@ -224,7 +224,10 @@ def is_number(value):
     """Tell whether a value is a finite real number, of Python or NumPy."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         return False
-    return math.isfinite(value)
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond any float
+        return False
 
 
 def number(accepts, wanted):

@@ -135,3 +135,8 @@ def test_scalars_of_numpy_are_numbers():
     assert {type(v) for v in schedule.get_config().values()} == {int, float}
     updates = ConstantUpdates(0.5, 2, 0, np.int64(8))
     assert type(updates.end_step) is int
+
+
+def test_numbers_beyond_any_float_are_refused():
+    with pytest.raises(ValueError, match="`power` must be a number"):
+        PolynomialSparsity(9, power=10**400)
