@@ -35,6 +35,9 @@ class MaskedLayer(SparseLayer):
     """
 
     family = "Masked"
+    instead_of_plain = (
+        ", but into the plain model, which `keras_es.sparsify` then turns into this one"
+    )
     mask_arguments = {"sparsity": None, "pattern": None, "mask_seed": None}
     masked_attributes: tuple[str, ...] = ("kernel",)
 

@@ -21,6 +21,7 @@ class SparseLayer:
 
     family: str
     mask_arguments: dict[str, Any]
+    instead_of_plain = ""
     name: str  # as of every layer
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -72,8 +73,8 @@ class SparseLayer:
         if set(store.keys()) - counts != set(variables):
             raise ValueError(
                 f"{self.family} layer {_name(self)!r} expected the weights "
-                f"{sorted(variables)}. A file of the plain layer is loaded into the "
-                "plain model, which `keras_es.sparsify` can then mask. "
+                f"{sorted(variables)}; a file of the plain layer does not fit"
+                f"{self.instead_of_plain}. "
                 f"Received: weights={sorted(store.keys())}"
             )
         for weight in self.masked_weights:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_es.conversion.sparsify import strip_masks
+from keras_es.conversion.strip import strip_masks
 from keras_es.layers import tree
 from keras_es.runs import files, task, tensorboard
 from keras_es.runs.checkpoints import Progress
