@@ -1,4 +1,4 @@
-"""Private names of layers, trainers and optimizers, each with what it is for."""
+"""Private names of layers and trainers, each with what it is for."""
 
 import contextlib
 import threading
@@ -23,7 +23,6 @@ except ImportError:  # Keras without filters
 
 __all__ = [
     "BaseConv",
-    "MultiOptimizer",
     "TrainerHooks",
     "add_weights_to_built_layer",
     "batch_spec",
@@ -33,7 +32,6 @@ __all__ = [
     "discard_weights",
     "forward",
     "in_xla",
-    "innermost_optimizer",
     "inputs_of",
     "is_functional",
     "is_plain_functional",
@@ -44,8 +42,6 @@ __all__ = [
     "model_supports_jit",
     "own_variables",
     "rebind_methods",
-    "record_slots",
-    "recomputed_slots",
     "seed_states",
     "should_quantize_layer",
     "track_in_checkpoints",
@@ -186,100 +182,6 @@ def loss_tracker(model):
 
 BaseConv = base_conv.BaseConv
 """What all plain convolutions are derived from."""
-
-MultiOptimizer = getattr(keras.optimizers, "MultiOptimizer", ())
-"""The class, or what no optimizer is an instance of in a Keras without it."""
-
-
-def innermost_optimizer(optimizer):
-    """Unwrap loss scaling."""
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
-
-
-def record_slots(optimizer, variables):
-    """Build an optimizer and return which of its variables belong to which weight.
-
-    Keras names slots after their weight but keeps no map; the one place where all
-    optimizers create them is `add_variable_from_reference`.
-
-    Args:
-        optimizer: Unbuilt Keras optimizer.
-        variables: Weights to build it with.
-
-    Returns:
-        (slots, starts): dict from id of the weight to the list of its slots, and dict
-        from id of a slot to the initializer that it started from.
-
-    Raises:
-        ValueError: If the optimizer is built: its slots can no longer be told apart.
-    """
-    slots, starts = {}, {}
-    inner = innermost_optimizer(optimizer)
-    if inner.built:
-        raise ValueError(
-            f"The optimizer {inner.name!r} already holds the state of other weights, "
-            "from another `compile`. Give a new one: "
-            f"{type(inner).__name__}.from_config(optimizer.get_config()). "
-            f"Received: a built optimizer of {len(inner.variables)} variables"
-        )
-    original = inner.add_variable_from_reference
-
-    def recording(reference_variable, *args, **kwargs):
-        if kwargs.get("name") == "average":
-            # Keras starts moving averages (EMA) from 0 and sets them in the first
-            # step, in which the average of a masked-out weight may not move.
-            kwargs["initializer"] = lambda shape, dtype: keras.ops.cast(
-                reference_variable, dtype
-            )
-        slot = original(reference_variable, *args, **kwargs)
-        slots.setdefault(id(reference_variable), []).append(slot)
-        start = keras.initializers.get(kwargs.get("initializer", "zeros"))
-        starts[id(slot)] = start
-        return slot
-
-    # Not `inner.add_... = ...`: Keras would track the attribute as state.
-    object.__setattr__(inner, "add_variable_from_reference", recording)
-    try:
-        optimizer.build(variables)
-    finally:
-        object.__delattr__(inner, "add_variable_from_reference")
-    _keep_divisors_positive(inner)
-    return slots, starts
-
-
-def recomputed_slots(optimizer):
-    """Return the ids of the slots that hold nothing from one step to the next.
-
-    `Adafactor` writes the product of its row and column means there and divides by
-    what it then reads: it has to find what it wrote, at masked-out weights too.
-    """
-    if not isinstance(optimizer, keras.optimizers.Adafactor):
-        return set()
-    return {id(v) for v in optimizer._v if v is not None}
-
-
-def _keep_divisors_positive(optimizer):
-    """Let `Adafactor` divide 0 by a small number where a row and a column are all 0.
-
-    The product of their means, 1e-30 each, is no float32 number above 0, and one NaN
-    reaches every weight through the root mean square of the step. Rows and columns of
-    zeros are what masks are made of.
-    """
-    velocities = recomputed_slots(optimizer)
-    if not velocities:
-        return
-    plain = optimizer.assign
-
-    def assign(variable, value):
-        if id(variable) in velocities:
-            least = 6e-8 if variable.dtype == "float16" else 1e-37
-            value = keras.ops.maximum(value, keras.ops.cast(least, value.dtype))
-        plain(variable, value)
-
-    # Not `optimizer.assign = ...`: Keras would track the attribute as state.
-    object.__setattr__(optimizer, "assign", assign)
 
 
 class TrainerHooks:

@@ -12,8 +12,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_es._compat.vectorizing import depending_on
 from keras_es.layers import tree
-from keras_es.populations.vectorizing import depending_on
 
 _layers = keras.layers
 

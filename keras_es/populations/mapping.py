@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_es.populations.vectorizing import can_be_vectorized, depending_on
+from keras_es._compat.vectorizing import can_be_vectorized, depending_on
 
 
 def map_members(function, elements, vectorize):

@@ -13,13 +13,13 @@ import math
 import keras
 import tensorflow as tf
 
+from keras_es._compat.vectorizing import can_be_vectorized
 from keras_es.layers import tree
 from keras_es.layers.masked_weight import effective_weights
 from keras_es.noise import layer_calls, layerwise
 from keras_es.noise.outputs import perturbed_outputs
 from keras_es.noise.weights import largest_divisor
 from keras_es.populations.mapping import join, map_in_turn, map_members
-from keras_es.populations.vectorizing import can_be_vectorized
 
 CHUNK_WEIGHTS = 2**18
 """Weights of a chunk's draws by default: what a core's cache holds."""
