@@ -80,7 +80,17 @@ def parse(argv):
         absl.flags.Error: If a flag is unknown, or its value cannot be read.
     """
     f = define_flags()
-    rest = f(argv)[1:]
+    if any(a.lstrip("-").startswith("undefok=") for a in argv[1:]):
+        raise flags.Error(
+            "Unknown command line flag 'undefok'"
+        )  # absl's: lets typos by
+    try:
+        rest = f(argv)[1:]
+    except flags.IllegalFlagValueError as error:
+        given = str(error).removeprefix("flag ").partition(": ")[0]
+        kind = f[given.removeprefix("--").partition("=")[0]].flag_type()
+        expected = {"int": "an integer", "float": "a number"}.get(kind, "true or false")
+        raise flags.Error(f"expected {expected}; received {given}") from error
     if rest:
         raise flags.Error(f"expected flags only, received {rest[0]!r}")
     return f

@@ -9,6 +9,8 @@ logits of shape [batch, num_classes] come out. Nothing in here knows of masks;
 import dataclasses
 from collections.abc import Callable
 
+import keras
+
 from models import (
     cifar_convnet,
     cifar_small,
@@ -27,7 +29,7 @@ class Architecture:
     loses all of its inputs is lost for good.
     """
 
-    build: Callable
+    build: Callable[[tuple[int, ...], int], keras.Model]
     dense_layers: tuple[str, ...] = ("logits",)
 
 

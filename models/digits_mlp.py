@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 
-def build(input_shape, num_classes):
+def build(input_shape: tuple[int, ...], num_classes: int) -> keras.Sequential:
     """Flatten, 256, 128, classes; sizes that blocks of up to 16 x 16 divide."""
     return keras.Sequential(
         [

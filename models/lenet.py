@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 
-def build(input_shape, num_classes):
+def build(input_shape: tuple[int, ...], num_classes: int) -> keras.Sequential:
     """Flatten, 300, 100, classes: 266,610 parameters on MNIST.
 
     LeCun, Bottou, Bengio, Haffner 1998, "Gradient-based learning applied to document

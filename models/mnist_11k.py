@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 
-def build(input_shape, num_classes):
+def build(input_shape: tuple[int, ...], num_classes: int) -> keras.Sequential:
     """Two 5 x 5 convolutions of 8 and 16, each pooled, classes: 11,274 parameters."""
     return keras.Sequential(
         [

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 
-def build(input_shape, num_classes):
+def build(input_shape: tuple[int, ...], num_classes: int) -> keras.Sequential:
     """Two 5 x 5 convolutions, each pooled, a layer norm, classes: 28,938 parameters.
 
     Lenc, Elsen, Schaul, Simonyan 2019, "Non-differentiable supervised learning with

@@ -262,8 +262,10 @@ def test_signal_stops_at_the_next_step_with_a_checkpoint(folder, signum):
 
 
 def test_second_signal_does_not_wait(folder):
-    checkpoint = callbacks.AtomicCheckpoint(folder)
-    with pytest.raises(callbacks.TrainingStopped):
+    progress = checkpoints.Progress(step=3)
+    checkpoint = callbacks.AtomicCheckpoint(folder, progress=progress)
+    progress.step = 5  # not saved, so it is not from there that a run goes on
+    with pytest.raises(callbacks.TrainingStopped, match="after step 3"):
         with callbacks.StopOnSignal(checkpoint):
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 import keras_es
-from keras_es.optimizers import PURE, SNES, SepCMAES
+from keras_es.noise import Layerwise, Outputs
+from keras_es.optimizers import PURE, SNES, Chunks, Sampled, SepCMAES
 
 
 def sphere(x):
@@ -88,6 +89,11 @@ def test_progress_bar_and_callback(capsys):
         ({"strategy": "static"}, "move masks only. Received: strategy='static'"),
         ({"strategy": "cma"}, "must be one of .*Received: 'cma'"),
         ({"strategy": SNES("adam")}, "with inner_optimizer=None, or its name"),
+        ({"strategy": SNES(None, fitness="mse")}, "no `fitness`: `fn` is the fitness"),
+        ({"strategy": SNES(None, examples=Sampled(3))}, "no `examples`: .*Sampled"),
+        ({"strategy": SNES(None, turns=Chunks(2))}, "no `turns`: members.*Chunks"),
+        ({"strategy": SNES(None, noise=Outputs(0.3))}, "noise on its variables.*Out"),
+        ({"strategy": SNES(None, noise=Layerwise())}, "noise on its variables.*Layer"),
         ({"fn": lambda x: x["a"]}, r"a scalar. Received: a value of shape \(2, 2\)"),
         ({"fn": lambda x: None}, "a scalar. Received: None"),
         ({"fn": lambda x: "low"}, "a scalar. Received: a value of shape"),

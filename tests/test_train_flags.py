@@ -46,7 +46,10 @@ def fail(capsys, tmp_path, monkeypatch, keep_signals):
     ("flags", "parts"),
     [
         (["--sparsty=0.5"], ["sparsty", "sparsity"]),
-        (["--sparsity=lots"], ["--sparsity=lots"]),
+        (["--sparsity=lots"], ["expected a number; received --sparsity=lots"]),
+        (["--undefok=sparsty", "--sparsty=1"], ["Unknown command line flag 'undefok'"]),
+        (["--epochs=1.5"], ["expected an integer; received --epochs=1.5"]),
+        (["--augment=so"], ["expected true or false; received --augment=so"]),
         (["digits"], ["'digits'"]),
         (["--sparsity=1"], ["[0, 1)", "--sparsity=1.0"]),
         (["--sparsity=-0.1"], ["[0, 1)", "--sparsity=-0.1"]),

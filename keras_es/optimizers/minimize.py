@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_es import optimizers
 from keras_es._arguments import boolean, integer
+from keras_es.noise.options import Layerwise, Outputs
 from keras_es.optimizers.search.weights import EvolvesWeights
 
 
@@ -66,6 +67,8 @@ def minimize(
         strategy: Strategy with `inner_optimizer=None` that no model uses, such as
             `keras_es.optimizers.SepCMAES(population_size=32, sigma=0.5)`, or its name,
             which stands for 4 + 3 ln d members (d numbers in `x0`) and sigma 0.5.
+            Options that only a model has a use for (`fitness`, `examples`, `Chunks`,
+            noise on layers) are refused.
         generations: Number of generations, at least 1.
         target: Stop when the best loss is at or below it; None for never.
         compiled: True for a function of TensorFlow or `keras.ops` operations: it is
@@ -301,6 +304,29 @@ def _check(fn, size, target, compiled, callback, verbose):
         raise ValueError(f"`verbose` must be 0, 1 or 2. Received: verbose={verbose!r}")
 
 
+_WITHOUT_MODEL = {
+    "fitness": "`fn` is the fitness",
+    "examples": "`fn` is called without examples",
+    "turns": "members are evaluated one by one, or compiled all at once",
+}
+"""Options of strategies that only a model has a use for, and why."""
+
+
+def _refuse_options(strategy):
+    """Raise for options of a strategy that would be ignored."""
+    for name, why in _WITHOUT_MODEL.items():
+        if getattr(strategy, name, None) not in (None, "full"):
+            raise ValueError(
+                f"`strategy` must have no `{name}`: {why}. "
+                f"Received: {name}={getattr(strategy, name)!r}"
+            )
+    if isinstance(getattr(strategy, "noise", None), Layerwise | Outputs):
+        raise ValueError(
+            "`strategy` must have noise on its variables, for there are no layers. "
+            f"Received: noise={strategy.noise!r}"
+        )
+
+
 def _strategy(strategy, size):
     if isinstance(strategy, str):
         cls = optimizers.get(strategy)
@@ -323,4 +349,5 @@ def _strategy(strategy, size):
             f"{type(strategy).__name__}.from_config(strategy.get_config()). "
             f"Received: strategy={strategy.name!r}, built"
         )
+    _refuse_options(strategy)
     return strategy

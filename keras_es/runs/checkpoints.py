@@ -80,6 +80,9 @@ class AtomicCheckpoint(keras.callbacks.Callback):
             hyperparameters. It is kept in the notes, and `restore` refuses what
             belongs to another run.
 
+    Attributes:
+        saved_step: Step of the newest checkpoint, from which a run would go on.
+
     Raises:
         ValueError: If `folder` is no path, or `keep` no such integer.
 
@@ -115,6 +118,7 @@ class AtomicCheckpoint(keras.callbacks.Callback):
                 f"Received: progress={progress!r}"
             )
         self.progress = progress or Progress()
+        self.saved_step = self.progress.step
         self.run = run
 
     @staticmethod
@@ -142,6 +146,7 @@ class AtomicCheckpoint(keras.callbacks.Callback):
     def save(self) -> Path | None:
         """Save the model as it is now, at the end of a step, if this is the chief."""
         self._stop_clock()
+        self.saved_step = self.progress.step
         if not workers.is_chief(self.model.distribute_strategy):
             return None
         return save(self.model, self.folder, self.progress, self.keep, self.run)

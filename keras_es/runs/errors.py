@@ -37,7 +37,7 @@ def different_flags(config: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     missing = object()
     return ", ".join(
         f"{'' if name == 'replicas' else '--'}{name}={_text(value)} "
-        f"(it has {_text(other.get(name))})"
+        f"(it has {_text(other.get(name, 'nothing'))})"
         for name, value in config.items()
         if other.get(name, missing) != value
     )

@@ -111,4 +111,4 @@ class StopOnSignal(keras.callbacks.Callback):
 
     def _stop(self):
         signum = self._received or signal.SIGTERM  # another worker's
-        raise TrainingStopped(signum, self.checkpoint.progress.step)
+        raise TrainingStopped(signum, self.checkpoint.saved_step)
