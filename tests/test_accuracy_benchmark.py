@@ -11,6 +11,7 @@ from benchmarks.accuracy import methods, report, training
 from benchmarks.accuracy.results import Results
 from benchmarks.accuracy.suites import SUITES
 from keras_es.optimizers import OPTIMIZERS
+from tests.marks import slow_unless
 
 
 def row(method="static", seed=0, value=0.9, sparsity=0.9, pattern="weights", **more):
@@ -166,7 +167,7 @@ THRESHOLDS = {
 }
 
 
-@pytest.mark.parametrize("method", THRESHOLDS)
+@pytest.mark.parametrize("method", slow_unless(["rigl"], THRESHOLDS))
 def test_digits(method):
     found = training.run("digits", 0, method, methods.configuration(method), 0)
     assert found["accuracy"] > THRESHOLDS[method]

@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.distribution.devices import COUNTS, run_on_devices
-
-pytestmark = pytest.mark.slow
+from tests.distribution.devices import run_on_devices
+from tests.marks import slow_unless
 
 COMMON = """
 def train(strategy, build, optimizer, dataset, sparsity=0.5, epochs=2, **kwargs):
@@ -173,8 +172,11 @@ np.testing.assert_allclose(served.serve(tf.constant(x)), predicted, 1e-4, 1e-5)
 }
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-@pytest.mark.parametrize("count", COUNTS)
+KEPT = [(2, "equals one replica")]
+ALL = [(count, script) for count in (2, 4) for script in SCRIPTS]
+
+
+@pytest.mark.parametrize("count, script", slow_unless(KEPT, ALL))
 def test_replicas(count, script):
     run_on_devices(count, COMMON + SCRIPTS[script])
 
@@ -194,6 +196,7 @@ for jit_compile in (False, True):
 """
 
 
+@pytest.mark.slow
 def test_a_strategy_of_one_device():
     run_on_devices(1, COMMON + ALONE)
 
@@ -227,5 +230,6 @@ assert after.stored_units().numpy().sum() == before.stored_units().numpy().sum()
 """
 
 
+@pytest.mark.slow
 def test_block_sparse_layers():
     run_on_devices(2, COMMON + BLOCK_SPARSE)

@@ -134,6 +134,7 @@ def weights(**kwargs):
     return trained(**kwargs).get_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"noise": Layerwise(Outputs(0.1))}], ids=str)
 @pytest.mark.parametrize(
     "settings", [{"jit_compile": True}, {"turns": Chunks(2)}], ids=str
@@ -163,6 +164,7 @@ def test_layers_with_noise_on_outputs_are_in_all_groups():
     assert names == [{"first"}, {"batch_normalization"}, {"second"}]
 
 
+@pytest.mark.slow
 def test_it_goes_on_to_the_bit_after_a_file(tmp_path):
     whole, half = trained(epochs=4), trained(epochs=2)
     half.save(tmp_path / "model.keras")

@@ -9,6 +9,7 @@ import keras_es
 from keras_es.optimizers import SNES, OpenES, Static, Turns
 from keras_es.populations.by_gradients import Population
 from keras_es.populations.member import all_finite
+from tests.marks import slow
 from tests.training.common import compiled, cross_entropy, data, mlp, sgd, sparse_mlp
 
 POPULATION_LOGS = {
@@ -311,8 +312,9 @@ def test_a_step_without_valid_members_changes_nothing():
     assert np.isfinite(model.train_on_batch(x, y, return_dict=True)["population_loss"])
 
 
-@pytest.mark.parametrize("held", [1, 4])
-@pytest.mark.parametrize("members", [2, 4, 8])
+@pytest.mark.parametrize(
+    "members, held", [(2, 4), (8, 1), slow(2, 1), slow(4, 1), slow(4, 4), slow(8, 4)]
+)
 def test_while_sigma_is_zero_a_step_is_that_of_a_static_mask(members, held):
     """Members are equal then, and each is trained on examples of its own."""
     over = keras.optimizers.schedules.PiecewiseConstantDecay([-1], [1.0, 0.0])

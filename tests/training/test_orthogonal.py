@@ -45,6 +45,7 @@ def test_lengths_are_those_without(cls):
     assert np.abs(plain[2:] - orthogonal[2:]).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["open_es", "sep_cma_es"])
 def test_xla_and_chunks_change_nothing(name):
     weights = []
@@ -56,6 +57,7 @@ def test_xla_and_chunks_change_nothing(name):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_goes_on_to_the_bit_after_a_file(tmp_path):
     model = pure.compiled("snes", noise=Orthogonal())
     problems.fit(model, epochs=2)

@@ -182,11 +182,12 @@ def test_layers_with_few_positions_and_no_regularizer_are_chosen():
         assert (before != after).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
-        slow({"jit_compile": True}),
-        slow({"turns": Chunks(2)}),
+        {"jit_compile": True},
+        {"turns": Chunks(2)},
         {"turns": Chunks(4), "jit_compile": True},
     ],
     ids=str,
@@ -256,6 +257,7 @@ def test_snes_trains_a_network_with_both_kinds_of_noise():
     assert SNES.from_config(config).noise == Outputs(0.3)
 
 
+@pytest.mark.slow
 def test_training_goes_on_to_the_bit_after_a_file(tmp_path):
     whole = trained(epochs=4)
     half = trained(epochs=2)

@@ -8,7 +8,7 @@ import tensorflow as tf
 import keras_es
 from keras_es.noise import LowRank
 from keras_es.optimizers import SNES, Alopex, Chunks, OpenES, SepCMAES, Turns
-from tests.marks import slow
+from tests.marks import slow, slow_unless
 from tests.reference import problems, pure
 
 NAMES = pytest.mark.parametrize("name", pure.NAMES)
@@ -53,6 +53,7 @@ def test_no_gradient_is_taken_and_the_loss_falls_in_one_trace(name):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_under_xla_it_is_the_same():
     weights = []
     for jit_compile in (False, True):
@@ -63,6 +64,7 @@ def test_under_xla_it_is_the_same():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["open_es", "genetic_algorithm"])
 def test_chunks_of_any_size_give_the_same(name):
     weights = []
@@ -75,7 +77,8 @@ def test_chunks_of_any_size_give_the_same(name):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@NAMES
+# With dropout and masks; without them it is tests/conformance that holds it for all.
+@pytest.mark.parametrize("name", slow_unless(["open_es"], pure.NAMES))
 def test_training_goes_on_to_the_bit_after_a_file(name, tmp_path):
     model = pure.compiled(name, make_with_dropout())
     problems.fit(model, epochs=2)
@@ -314,7 +317,7 @@ def test_config_round_trip(name):
     assert second.get_config() == first.get_config()
 
 
-@pytest.mark.parametrize("name", ["open_es", "genetic_algorithm"])
+@pytest.mark.parametrize("name", ["open_es", slow("genetic_algorithm")])
 def test_several_generations_in_one_execution_are_the_same(name):
     weights = []
     for steps in (1, 2):
@@ -329,10 +332,10 @@ def test_several_generations_in_one_execution_are_the_same(name):
 @pytest.mark.parametrize(
     "name, recurrent, jit_compile",
     [
-        ("open_es", False, False),
+        slow("open_es", False, False),
         slow("open_es", False, True),
         ("open_es", True, True),
-        ("genetic_algorithm", False, False),
+        slow("genetic_algorithm", False, False),
     ],
 )
 def test_the_last_batch_may_be_smaller(name, recurrent, jit_compile):

@@ -59,9 +59,8 @@ def assert_close(got, want):
 
 def make(method, jit_compile=False):
     keras.utils.set_random_seed(0)
-    optimizer = OPTIMIZERS[method](
-        keras.optimizers.Adam(0.01), **SCHEDULES.get(method, {})
-    )
+    inner = keras.optimizers.AdamW(0.01, weight_decay=0.1, clipnorm=1.0, use_ema=True)
+    optimizer = OPTIMIZERS[method](inner, seed=3, **SCHEDULES.get(method, {}))
     model = compiled(stateful_mlp(), optimizer, jit_compile, metrics=["accuracy"])
     return model
 
@@ -78,6 +77,8 @@ def test_save_and_load_in_the_middle(method, jit_compile, tmp_path):
     train(whole, 1)
     whole.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded.optimizer) is type(whole.optimizer)
+    assert loaded.optimizer.get_config() == whole.optimizer.get_config()
     assert_equal_to_the_bit(loaded, whole)
     train(whole, 2, initial_epoch=1)
     train(loaded, 2, initial_epoch=1)

@@ -11,6 +11,7 @@ from keras import layers
 import keras_es
 from keras_es.noise import Outputs
 from keras_es.optimizers import SNES, Chunks, OpenES, Sampled
+from tests.marks import slow
 from tests.reference import problems, pure
 from tests.reference.estimates import assert_unbiased
 from tests.training.common import cross_entropy, data
@@ -97,6 +98,7 @@ def test_metrics_are_those_of_the_mean_on_the_whole_batch():
     assert logs["accuracy"] == pytest.approx(want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"jit_compile": True}, {"turns": Chunks(2)}], ids=str
 )
@@ -124,7 +126,7 @@ def test_a_batch_that_is_no_larger_is_seen_whole():
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_the_last_batch_may_be_smaller_than_what_is_drawn(jit_compile):
     model = trained(batch_size=15, jit_compile=jit_compile)
     assert all(np.isfinite(w).all() for w in model.get_weights())
@@ -142,6 +144,7 @@ def test_all_strategies_can(name):
     assert type(model.optimizer).from_config(config).examples == Sampled(5)
 
 
+@pytest.mark.slow
 def test_it_goes_on_to_the_bit_after_a_file(tmp_path):
     whole, half = trained(epochs=4), trained(epochs=2)
     half.save(tmp_path / "model.keras")

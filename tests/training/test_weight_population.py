@@ -10,6 +10,7 @@ from keras_es.noise.weights import WeightNoise
 from keras_es.ops import search
 from keras_es.populations import perturbed
 from keras_es.populations.perturbed import WeightPopulation
+from tests.marks import slow
 
 MEMBERS, SIGMA = 8, 0.1
 
@@ -132,7 +133,9 @@ def test_losses_are_those_of_each_perturbed_model(build, settings):
     assert "call" not in vars(model.layers[-1])
 
 
-@pytest.mark.parametrize("settings", [{}, {"rank": 2}, {"pairs_per_draw": 2}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [slow({}), {"rank": 2}, slow({"pairs_per_draw": 2})], ids=str
+)
 def test_chunks_of_any_size_give_the_same_under_xla(settings):
     model, x, y = make(dense)
     function = loss_of(model, x, y)
@@ -160,8 +163,14 @@ def test_a_standard_deviation_for_each_weight():
     )
 
 
-@pytest.mark.parametrize("draws_per_chunk", [1, 4])
-@pytest.mark.parametrize("settings", [{}, {"rank": 2}, {"pairs_per_draw": 2}], ids=str)
+@pytest.mark.parametrize(
+    "settings, draws_per_chunk",
+    [
+        ({}, 1), ({"rank": 2}, 4), ({"pairs_per_draw": 2}, 1),
+        slow({}, 4), slow({"rank": 2}, 1), slow({"pairs_per_draw": 2}, 4),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_sums_are_those_of_the_members_noise(settings, draws_per_chunk):
     model, _, _ = make(dense)
     noise = WeightNoise(model.trainable_variables, seed=1, **settings)

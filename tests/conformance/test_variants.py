@@ -1,0 +1,111 @@
+"""Every strategy of pure evolution with every option: one short run has to hold it all.
+
+It goes on to the bit from a file, whose config is the one that it was made with; XLA
+and chunks of the population change nothing; the last batch is smaller; members fail.
+"""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_es
+from keras_es.noise import Full, Layerwise, LowRank, Orthogonal, Outputs
+from keras_es.optimizers import PURE, Chunks, Sampled
+from tests.marks import slow_unless
+from tests.reference import problems, pure
+from tests.training.common import data
+
+MEMBERS = 16
+
+OPTIONS = {
+    "plain": {},
+    "rank": {"noise": LowRank(1)},
+    "shared draws": {"noise": Full(pairs_per_draw=2)},
+    "orthogonal": {"noise": Orthogonal()},
+    "outputs": {"noise": Outputs(0.1)},
+    "layerwise": {"noise": Layerwise()},
+    "layerwise, outputs": {"noise": Layerwise(Outputs(0.1))},
+    "sampled": {"examples": Sampled(5)},
+    "sampled, outputs": {"examples": Sampled(5), "noise": Outputs(0.1)},
+}
+SHAPED = ("rank", "shared draws", "orthogonal")
+
+TAKES = {
+    "snes": [*OPTIONS],
+    "open_es": [*OPTIONS],
+    "pgpe": ["plain", *SHAPED, "sampled"],
+    "sep_cma_es": ["plain", "orthogonal", "sampled"],
+    "genetic_algorithm": ["plain", "sampled"],
+    "alopex": ["plain", "sampled"],
+}
+"""Which options a strategy has. What it has not it refuses."""
+
+ALL = [(name, option) for name, options in TAKES.items() for option in options]
+KEPT = [(name, "plain") for name in TAKES] + [
+    ("open_es", "rank"),
+    ("pgpe", "shared draws"),
+    ("snes", "orthogonal"),
+    ("open_es", "outputs"),
+    ("snes", "layerwise"),
+    ("open_es", "sampled, outputs"),
+]
+"""Each strategy and each option once in the fast tests."""
+
+
+@keras.saving.register_keras_serializable(package="test_variants")
+class FailsIfPositive(keras.layers.Layer):
+    """Not a number for members whose bias rose."""
+
+    def build(self, shape):
+        self.bias = self.add_weight(shape=(), initializer="zeros", name="bias")
+
+    def call(self, x):
+        return keras.ops.where(self.bias > 0.0, float("nan"), x)
+
+
+def make(name, option, jit_compile=False, **kwargs):
+    """Return a compiled model of some dozen weights."""
+    keras.utils.set_random_seed(1)
+    layers = [keras.Input((6,)), keras.layers.Dense(4, "tanh", name="hidden")]
+    layers += [FailsIfPositive(), keras.layers.Dense(3, "softmax", name="out")]
+    model = keras_es.es_model(keras.Sequential(layers))
+    if name != "alopex":
+        kwargs["sigma"] = 0.1
+    optimizer = pure.make(name, MEMBERS, seed=3, **OPTIONS[option], **kwargs)
+    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=jit_compile)
+    return model
+
+
+def fit(model, epochs=1):
+    """Train on 32 examples in batches of 12, 12 and 8."""
+    return model.fit(
+        *data(), batch_size=12, epochs=epochs, shuffle=False, verbose=0
+    ).history
+
+
+def test_each_strategy_is_here():
+    assert sorted(TAKES) == sorted(PURE)
+
+
+@pytest.mark.parametrize("name, option", slow_unless(KEPT, ALL))
+def test_run(name, option, tmp_path):
+    model = make(name, option)
+    start = model.get_weights()
+    assert sum(fit(model)["nonfinite_members"]) > 0 or name == "alopex"
+    for before, after in zip(start, model.get_weights()):
+        assert np.isfinite(after).all()
+        assert (before != after).any() or not before.shape
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.optimizer) is PURE[name]
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    for each in (model, loaded):
+        fit(each)
+    problems.assert_same(problems.weights_of(model), problems.weights_of(loaded))
+
+    chunks = {} if name == "alopex" else {"turns": Chunks(4)}
+    by_xla = make(name, option, jit_compile=True, **chunks)
+    fit(by_xla, epochs=2)
+    for a, b in zip(model.get_weights(), by_xla.get_weights()):
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4)
