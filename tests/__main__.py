@@ -30,7 +30,7 @@ DURATIONS = TESTS / "durations.json"
 KINDS = {"not slow": "fast", "slow": "slow"}
 """What the file of durations calls the tests of a mark."""
 
-SECONDS_OF_A_PROCESS = 60.0
+SECONDS_OF_A_PROCESS = 90.0
 UNKNOWN_FILE = 10.0
 NOTHING_COLLECTED = 5
 

@@ -119,6 +119,7 @@ def test_runs_are_not_repeated_and_the_test_set_is_for_the_end(
     assert pure.main(command) == 0
 
 
+@pytest.mark.slow
 def test_tuning_tries_what_a_suite_lists_on_held_out_data(tmp_path, digits, capsys):
     command = ["--suite=digits", "--tune", "--seeds=1", f"--output={tmp_path}"]
     assert pure.main(command) == 0

@@ -8,6 +8,7 @@ import pytest
 
 import keras_es
 from keras_es import optimizers
+from tests.marks import slow_unless
 from tests.reference import problems
 
 
@@ -29,7 +30,9 @@ def test_same_seed_same_weights_and_masks(name):
     problems.assert_same(first, second)
 
 
-@pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
+@pytest.mark.parametrize(
+    "name", slow_unless(["rigl", "set", "snes"], sorted(optimizers.OPTIMIZERS))
+)
 def test_another_seed_searches_elsewhere(name):
     _, scores, kernel = trained(name, seed=1, run=0)
     _, other_scores, other_kernel = trained(name, seed=2)

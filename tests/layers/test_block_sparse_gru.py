@@ -20,6 +20,7 @@ from tests.layers.block_sparse_layers import (
     with_and_without_xla,
 )
 from tests.layers.test_block_sparse_dense import moved, serve_elsewhere
+from tests.marks import slow
 
 
 def plain_of(layer):
@@ -163,8 +164,15 @@ def test_config_round_trip():
     np.testing.assert_array_equal(again(inputs(layer)), layer(inputs(layer)))
 
 
-@with_and_without_xla
-@pytest.mark.parametrize("wrap", [lambda x: x, keras.layers.Bidirectional])
+@pytest.mark.parametrize(
+    "wrap, jit",
+    [
+        (lambda x: x, True),
+        (keras.layers.Bidirectional, False),
+        slow(lambda x: x, False),
+        slow(keras.layers.Bidirectional, True),
+    ],
+)
 def test_trains_saves_and_loads(wrap, jit, tmp_path):
     x = np.random.default_rng(0).normal(size=(5, 7, 24)).astype("float32")
     head = keras.layers.Dense(2)

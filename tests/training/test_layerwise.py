@@ -11,6 +11,7 @@ import keras_es
 from keras_es.noise import Full, Layerwise, LowRank, Outputs, layerwise
 from keras_es.noise.weights import WeightNoise
 from keras_es.optimizers import SNES, Chunks, OpenES, Sampled
+from tests.marks import slow
 from tests.reference import problems, pure
 from tests.reference.estimates import assert_unbiased
 from tests.training.common import images
@@ -66,7 +67,7 @@ def gradient():
     return np.concatenate([np.ravel(g) for g in found])
 
 
-@pytest.mark.parametrize("noise", [Full(), LowRank(1), Full(2)], ids=str)
+@pytest.mark.parametrize("noise", [Full(), slow(LowRank(1)), slow(Full(2))], ids=str)
 def test_the_estimate_is_unbiased(noise):
     assert_unbiased(steps(strategy(noise=Layerwise(noise)), 300), -gradient())
 
@@ -77,7 +78,7 @@ def test_snes_takes_the_steps_of_its_whole_population_on_average():
     assert_unbiased(found, -gradient())
 
 
-@pytest.mark.parametrize("cls", [OpenES, SNES])
+@pytest.mark.parametrize("cls", [OpenES, slow(SNES)])
 def test_a_pair_has_noise_on_one_layer(cls):
     """The losses of the members are those of weights with noise in one layer."""
     model, (x, y) = linear(), data()
@@ -145,6 +146,7 @@ def test_xla_and_chunks_change_nothing(settings, more):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_every_weight_moves_and_statistics_follow():
     norm = layers.BatchNormalization
     first = convolutions(norm()).get_weights()

@@ -7,6 +7,7 @@ import pytest
 import keras_es
 from keras_es import schedules
 from keras_es.optimizers import OPTIMIZERS, SNES
+from tests.marks import slow, slow_unless
 from tests.reference.problems import SCHEDULES
 from tests.training.common import compiled, data, mlp, sgd, sparse_mlp
 
@@ -18,7 +19,9 @@ def float16():
     keras.config.set_dtype_policy("mixed_float16")
 
 
-@pytest.mark.parametrize("method", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "method", slow_unless(["guided_es", "rigl", "static"], OPTIMIZERS)
+)
 def test_scale_goes_around_the_inner_optimizer(method, float16):
     optimizer = OPTIMIZERS[method](sgd(), **SCHEDULES.get(method, {}))
     model = compiled(sparse_mlp(), optimizer, metrics=["accuracy"])
@@ -62,7 +65,14 @@ def test_scale_outside_is_refused(float16):
 
 @pytest.mark.parametrize(
     "method",
-    ["snes", "guided_es", "static", "straight_through", "rigl", "gradual_magnitude"],
+    [
+        "guided_es",
+        "rigl",
+        "static",
+        slow("snes"),
+        slow("straight_through"),
+        slow("gradual_magnitude"),
+    ],
 )
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_scale_drops_on_overflow_and_the_search_stays_finite(method, float16):

@@ -86,7 +86,7 @@ def test_minimize_by_name_has_it_and_needs_fewer_evaluations():
 
     def evaluations(noise):
         counts = []
-        for seed in range(5):
+        for seed in range(3):
             strategy = PGPE(population_size=20, sigma=0.3, seed=seed, noise=noise)
             found = keras_es.minimize(
                 distance, np.zeros(10), strategy, generations=100, target=0.1, verbose=0

@@ -32,7 +32,9 @@ def test_a_step_evaluates_the_members_of_ask_and_tells_their_losses(name):
             np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-5)
 
 
-@NAMES
+@pytest.mark.parametrize(
+    "name", slow_unless(["alopex", "genetic_algorithm", "open_es", "snes"], pure.NAMES)
+)
 def test_no_gradient_is_taken_and_the_loss_falls_in_one_trace(name):
     settings = {"alopex": {"step_size": 0.02}, "genetic_algorithm": {"sigma": 0.1}}
     members = {"snes": 32, "sep_cma_es": 32}.get(name, 16)

@@ -10,6 +10,7 @@ import pytest
 
 import keras_es
 from keras_es.optimizers import SNES, BernoulliNES
+from tests.marks import slow_unless
 from tests.training.common import compiled, cross_entropy, data, sgd, sparse_mlp
 
 
@@ -89,7 +90,7 @@ def inputs_of(model):
     return (x[0] if len(x) == 1 else x), rng.integers(0, 3, 8)
 
 
-@pytest.mark.parametrize("build", MODELS)
+@pytest.mark.parametrize("build", slow_unless([attention, nested, shared], MODELS))
 def test_every_kind_of_model_goes_on_to_the_bit(build, tmp_path):
     model = compiled(keras_es.sparsify(build(), 0.5, seed=0), SNES("adam", 2))
     x, y = inputs_of(model)
