@@ -92,9 +92,6 @@ def test_run(name, option, tmp_path):
     model = make(name, option)
     start = model.get_weights()
     assert sum(fit(model)["nonfinite_members"]) > 0 or name == "alopex"
-    for before, after in zip(start, model.get_weights()):
-        assert np.isfinite(after).all()
-        assert (before != after).any() or not before.shape
 
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -104,8 +101,16 @@ def test_run(name, option, tmp_path):
         fit(each)
     problems.assert_same(problems.weights_of(model), problems.weights_of(loaded))
 
+    moved = [(a != b).any() for a, b in zip(start, model.get_weights())]
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    # A genetic algorithm's weights are those of its best, which may be the first.
+    assert all(moved) or name == "genetic_algorithm"
+
     chunks = {} if name == "alopex" else {"turns": Chunks(4)}
     by_xla = make(name, option, jit_compile=True, **chunks)
     fit(by_xla, epochs=2)
+    # Alopex asks in which direction the loss went, however little: where it hardly did,
+    # rounding decides.
+    tolerance = 0.02 if name == "alopex" else 1e-4
     for a, b in zip(model.get_weights(), by_xla.get_weights()):
-        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=tolerance)
