@@ -269,6 +269,8 @@ class MaskOptimizer(MaskHooks, OptimizerWrapper):
             "`ESModel`; plain gradients are not enough. Make the model with "
             "`keras_es.sparsify(model, ...)`, or `keras_es.es_model(model)` without "
             "masks, or derive its class from `keras_es.ESMixin` before `keras.Model`. "
+            "A copy by `keras.models.clone_model` is a plain model again, whatever it "
+            "was copied from: `keras_es.es_model(copy)`, or save and load instead. "
             f"Received: optimizer={self.name!r} used outside such a model"
         )
 

@@ -6,7 +6,7 @@ import keras
 
 from keras_es import _compat
 from keras_es.layers import tree
-from keras_es.training.model import ESMixin
+from keras_es.training.model import NEEDS, ESMixin
 
 _NAME = "ESDerived"
 
@@ -24,7 +24,7 @@ class ESDerived(ESMixin):
     def get_config(self):
         """Return the config of the model with its class."""
         base = _compat.class_config(self.base_class)
-        return {"base": base, "model": super().get_config()}
+        return {"needs": NEEDS, "base": base, "model": super().get_config()}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):

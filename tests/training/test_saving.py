@@ -229,3 +229,30 @@ def test_patterns_survive(tmp_path):
     assert [m.pattern for m in got] == [m.pattern for m in want]
     assert [m.sparsity for m in got] == [m.sparsity for m in want]
     assert len({type(m.pattern) for m in got}) == 2
+
+
+@pytest.mark.parametrize(
+    "build", [sparse_mlp, lambda: keras_es.sparsify(nested(), 0.5)]
+)
+def test_where_the_package_is_not_imported_the_error_names_it(
+    build, tmp_path, monkeypatch
+):
+    model = build()
+    model.save(tmp_path / "model.keras")
+    known = keras.saving.get_custom_objects()
+    for name in [n for n in known if n.startswith("keras_es>")]:
+        monkeypatch.delitem(known, name)
+    with pytest.raises(TypeError) as error:
+        keras.saving.load_model(tmp_path / "model.keras")
+    start = "{'module': 'keras_es', 'class_name': '" + type(model).__name__
+    assert f"{start}', 'config': {{'needs': '`import keras_es` before" in str(
+        error.value
+    )
+
+
+def test_a_copy_by_clone_model_is_named_where_it_fails():
+    copy = keras.models.clone_model(sparse_mlp())
+    compiled(copy)
+    with pytest.raises(RuntimeError, match="clone_model.*plain model.*es_model"):
+        copy.train_on_batch(*data())
+    compiled(keras_es.es_model(copy)).train_on_batch(*data())
