@@ -64,6 +64,10 @@ class MaskHooks:
             return magnitudes.standardized(self.masked_weights)
         return [tf.convert_to_tensor(m.mask_scores.value) for m in self.masked_weights]
 
+    def pruning_scores(self):
+        """Return the scores by which masks are pruned if a schedule left them dense."""
+        return [tf.convert_to_tensor(m.mask_scores.value) for m in self.masked_weights]
+
     def member_masks(self, pair):
         """Return the masks of the members of one pair.
 

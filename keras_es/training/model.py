@@ -1,5 +1,8 @@
 """The train step of models whose masks move: `ESMixin`, `ESModel`, `ESSequential`."""
 
+import functools
+import warnings
+
 import keras
 import tensorflow as tf
 
@@ -8,6 +11,7 @@ from keras_es.distribution.collectives import is_chosen
 from keras_es.distribution.trainer import Replicated
 from keras_es.layers import tree
 from keras_es.optimizers.base import MaskOptimizer
+from keras_es.optimizers.settling import settle
 from keras_es.training.compilation import unknown_to_xla, xla_wins
 from keras_es.training.logs import nan_of_nothing
 from keras_es.training.step import Step
@@ -42,7 +46,7 @@ class ESMixin(Replicated):
     ```
     """
 
-    _xla_is_unsure = False
+    _fits = _xla_is_unsure = False
     check_gradients = True
     """Whether a member whose gradient is not finite counts as failed (`compile`)."""
 
@@ -180,6 +184,39 @@ class ESMixin(Replicated):
         self.compile(**config)
         if self.optimizer is not None and self.built:
             self.optimizer.build(self.trainable_variables)
+
+    @functools.wraps(keras.Model.fit)
+    def fit(self, *args, **kwargs):
+        """Train as `keras.Model.fit`; see there.
+
+        At its end, masks whose sparsity schedule has ended have exactly the number of
+        non-zeros that was asked for, whatever a callback restored.
+        """
+        self._fits = True
+        try:
+            history = super().fit(*args, **kwargs)
+        finally:
+            self._fits = False
+        self._settle_masks()
+        return history
+
+    def set_weights(self, weights):
+        """Set the weights, as `keras.Model.set_weights`; see `fit` for the masks."""
+        super().set_weights(weights)
+        self._settle_masks()
+
+    def load_weights(self, *args, **kwargs):
+        """Load weights, as `keras.Model.load_weights`; see `fit` for the masks."""
+        super().load_weights(*args, **kwargs)
+        self._settle_masks()
+
+    def _settle_masks(self):
+        # Callbacks may yet restore other weights while `fit` runs.
+        if self._fits or not (self.has_members() and self.optimizer.built):
+            return
+        warning = settle(self.optimizer)
+        if warning is not None:
+            warnings.warn(warning, stacklevel=3)
 
     def train_step(self, data):
         """Run one step: ask, evaluate members, tell (see `MaskOptimizer`)."""

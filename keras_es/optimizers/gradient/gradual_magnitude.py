@@ -64,6 +64,10 @@ class GradualMagnitude(ScheduledMasks):
         """Return the sums of |w|."""
         return magnitudes.sums(self.masked_weights)
 
+    def pruning_scores(self):
+        """Return the sums of |w|."""
+        return magnitudes.sums(self.masked_weights)
+
     def move_is_due(self):
         """Ask the schedule; at its end, also if a step that was void missed it."""
         step, schedule = self.steps_done(), self.sparsity_schedule
