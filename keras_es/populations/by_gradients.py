@@ -27,11 +27,14 @@ class Population:
         sample_weight: Weights, or None.
 
     Raises:
-        ValueError: If a layer was frozen after `compile`.
+        ValueError: If a layer was frozen after `compile`, or if members would see
+            fewer examples than the model can be called with.
     """
 
     def __init__(self, model, x, y, sample_weight):
         self.model, self.optimizer = model, model.optimizer
+        if self.optimizer.splits_batch:
+            refuse_fixed_batch(model, 'members share a batch: give batch_mode="full"')
         self.batch = (x, y, sample_weight)
         first = next(i for i in keras.tree.flatten(x) if i is not None)
         self.batch_size = tf.shape(first)[0]
@@ -192,6 +195,30 @@ def touched_variables(model, x, but=()):
 
     tf.function(probe, autograph=False).get_concrete_function()
     return updated
+
+
+def refuse_fixed_batch(model, why):
+    """Raise if a model can be called with one number of examples only.
+
+    Args:
+        model: Keras model.
+        why: Why members see fewer, and what to do, for the message.
+
+    Raises:
+        ValueError: If its inputs have a fixed batch size, or a layer is stateful.
+    """
+    inputs = keras.tree.flatten(_compat.inputs_of(model))
+    sizes = {i.shape[0] for i in inputs if i is not None}
+    fixed = sorted(sizes - {None})
+    stateful = [
+        layer.name for _, layer in tree.walk(model) if getattr(layer, "stateful", False)
+    ]
+    if fixed or stateful:
+        what = f"stateful layers {stateful}" if stateful else f"batch_size={fixed}"
+        raise ValueError(
+            "The model is made for one number of examples (a fixed batch size, or a "
+            f"state for each example), but {why}. Received: a model with {what}"
+        )
 
 
 def frozen_values(model, trained, moving):

@@ -4,7 +4,11 @@ import keras
 import tensorflow as tf
 
 from keras_es import _compat
-from keras_es.populations.by_gradients import frozen_values, touched_variables
+from keras_es.populations.by_gradients import (
+    frozen_values,
+    refuse_fixed_batch,
+    touched_variables,
+)
 from keras_es.populations.evaluation import Evaluation
 from keras_es.populations.examples import (
     batch_size,
@@ -35,6 +39,10 @@ class EvolvedPopulation:
         self.batch, self.examples = (x, y, sample_weight), batch_size(x)
         self.by_example = self.optimizer.output_noise() is not None
         self.sampled = self.optimizer.sampled_examples is not None
+        if self.sampled:
+            refuse_fixed_batch(
+                model, "members see some examples of a batch: leave `examples` out"
+            )
         self.variables = list(model.trainable_variables)
         self.metrics = list(model.metrics_variables)
         masked = self.optimizer.masked_weights

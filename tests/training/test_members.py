@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_es
-from keras_es.optimizers import SNES, OpenES, Static, Turns
+from keras_es.optimizers import SNES, OpenES, Sampled, Static, Turns
 from keras_es.populations.by_gradients import Population
 from keras_es.populations.member import all_finite
 from tests.marks import slow
@@ -289,6 +289,30 @@ def test_all_finite(shape, dtype):
         flat = tf.reshape(largest, [-1])
         spoilt = tf.concat([flat[1:], tf.constant([wrong], dtype)], axis=0)
         assert not all_finite([largest, tf.reshape(spoilt, shape)])
+
+
+def fixed_batch():
+    return keras.Sequential([keras.Input(batch_shape=(8, 6)), keras.layers.Dense(3)])
+
+
+def stateful():
+    gru = keras.layers.GRU(3, stateful=True)
+    return keras.Sequential([keras.Input(batch_shape=(8, 2, 3)), gru])
+
+
+@pytest.mark.parametrize("build", [fixed_batch, stateful])
+def test_models_of_one_batch_size_want_whole_batches(build):
+    model = keras_es.sparsify(build(), 0.5)
+    x, y = np.ones(model.inputs[0].shape, "float32"), np.zeros(8, "int32")
+    asked = {
+        'batch_mode="full".*Received: a model with': OpenES("sgd", 2),
+        "leave `examples` out.*Received": OpenES(None, 2, examples=Sampled(4)),
+    }
+    for text, optimizer in asked.items():
+        with pytest.raises(ValueError, match=text):
+            compiled(model, optimizer).train_on_batch(x, y)
+    compiled(model, OpenES("sgd", 2, "full"))
+    assert np.isfinite(model.train_on_batch(x, y)).all()
 
 
 def test_all_finite_of_nothing_and_of_slices():
