@@ -6,8 +6,8 @@
 
 The first trains on handwritten digits in about a minute; the last is the dense model to
 compare with. A run that was stopped goes on when the same command is given again. Exit
-codes: 0 finished, 1 a disk, a network or a data set is missing, 2 a flag is wrong, 130
-stopped by Ctrl-C, 143 by SIGTERM.
+codes: 0 finished, 1 a disk, a network or a data set is missing, 2 a flag or an
+environment variable is wrong, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 import contextlib
@@ -41,8 +41,7 @@ def define_flags():
     text(
         "model",
         None,
-        "mlp, lenet, mnist_11k, mnist_30k, cifar_small, cifar_convnet; default by data "
-        "set",
+        "{models}; default by data set",
     )
     real("sparsity", None, "share of zeros in masked weights, in [0, 1); default 0.9")
     text("block_shape", "", "size of blocks, ROWSxCOLUMNS, like 16x1; empty for none")
@@ -50,8 +49,7 @@ def define_flags():
     text(
         "mask_optimizer",
         "guided_es",
-        "guided_es, snes, open_es, bernoulli_nes, straight_through, rigl, set, "
-        "gradual_magnitude, static, or none for a dense model",
+        "{mask_optimizers}, or none for a dense model",
     )
     whole("population_size", None, "members in a step; default by mask_optimizer")
     text("optimizer", "adam", "Keras optimizer of the weights")
@@ -80,10 +78,9 @@ def parse(argv):
         absl.flags.Error: If a flag is unknown, or its value cannot be read.
     """
     f = define_flags()
+    # A flag of absl's own that lets typos of others pass.
     if any(a.lstrip("-").startswith("undefok=") for a in argv[1:]):
-        raise flags.Error(
-            "Unknown command line flag 'undefok'"
-        )  # absl's: lets typos by
+        raise flags.Error("Unknown command line flag 'undefok'")
     try:
         rest = f(argv)[1:]
     except flags.IllegalFlagValueError as error:
@@ -98,12 +95,20 @@ def parse(argv):
 
 def help_text():
     """Return the help: one line for each flag."""
+    with quiet_start():
+        import models
+        from keras_es import optimizers
+
+    known = {
+        "models": ", ".join(models.ARCHITECTURES),
+        "mask_optimizers": ", ".join(optimizers.OPTIMIZERS),
+    }
     f = define_flags()
     lines = []
     for name in f:
         default = f[name].default
         shown = f" (default {default})" if default not in (None, "", False) else ""
-        lines.append(f"  --{name:<16} {f[name].help}{shown}")
+        lines.append(f"  --{name:<16} {f[name].help.format(**known)}{shown}")
     return f"{__doc__}\nFlags:\n" + "\n".join(lines)
 
 

@@ -170,6 +170,8 @@ def test_help_has_one_line_for_each_of_at_most_20_flags(capsys):
     assert train.main(["train.py", "--help"]) == 0
     lines = capsys.readouterr().out.split("Flags:\n")[1].splitlines()
     assert len(lines) <= 20 and all(line.startswith("  --") for line in lines)
+    for name in (*model.MASK_OPTIMIZERS, *models.ARCHITECTURES):
+        assert any(name in line for line in lines), name
 
 
 def resolved(*flags, shape=(8, 8, 1), name="digits"):

@@ -33,6 +33,12 @@ class StrategyError(RuntimeError):
     exit_code = 1
 
 
+class SettingError(StrategyError):
+    """An environment variable is wrong."""
+
+    exit_code = 2
+
+
 def make(
     name: str, *, virtual_devices: int | None = None, tpu: str | None = None
 ) -> tf.distribute.Strategy:
@@ -65,7 +71,7 @@ def timeout_seconds() -> float:
     """Return how long to wait for workers or a TPU.
 
     Raises:
-        StrategyError: If KERAS_ES_TIMEOUT is no number of seconds.
+        SettingError: If KERAS_ES_TIMEOUT is no number of seconds.
     """
     text = os.environ.get(TIMEOUT_VARIABLE) or str(TIMEOUT)
     try:
@@ -73,7 +79,7 @@ def timeout_seconds() -> float:
     except ValueError:
         seconds = math.nan
     if not 0.0 < seconds < threading.TIMEOUT_MAX:
-        raise StrategyError(
+        raise SettingError(
             f"the environment variable {TIMEOUT_VARIABLE} must be a number of seconds "
             f"above 0. Received: {TIMEOUT_VARIABLE}={text!r}"
         )

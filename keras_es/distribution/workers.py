@@ -36,7 +36,7 @@ def cluster() -> tuple[list[str], int]:
     """Return (addresses, own index) of the workers that TF_CONFIG names.
 
     Raises:
-        WorkersError: If there is no TF_CONFIG, or it cannot be understood.
+        ClusterConfigError: If there is no TF_CONFIG, or it cannot be understood.
     """
     text = os.environ.get("TF_CONFIG", "")
     try:
@@ -53,11 +53,17 @@ def cluster() -> tuple[list[str], int]:
             raise _ClusterError(f"index {index} is not one of {len(own)} workers")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
         problem = f" ({e})" if isinstance(e, _ClusterError) else ""
-        raise WorkersError(
+        raise ClusterConfigError(
             "each worker needs the environment variable TF_CONFIG, such as "
             f"{EXAMPLE}{problem}. Received: TF_CONFIG={text!r}"
         ) from e
     return addresses, addresses.index(own[index])
+
+
+class ClusterConfigError(WorkersError):
+    """TF_CONFIG is missing or wrong."""
+
+    exit_code = 2
 
 
 class _ClusterError(ValueError):
