@@ -224,7 +224,7 @@ def caught_by(mutant, marks):
             capture_output=True,
             text=True,
         )
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     if done.returncode == 1 and found:
         return found.group(1)
     if done.returncode in (0, NOTHING_COLLECTED):

@@ -173,7 +173,9 @@ np.testing.assert_allclose(served.serve(tf.constant(x)), predicted, 1e-4, 1e-5)
 
 
 KEPT = [(2, "equals one replica")]
-ALL = [(count, script) for count in (2, 4) for script in SCRIPTS]
+# On four devices what depends on how a batch is shared out, or who fails.
+ALL = [(2, script) for script in SCRIPTS]
+ALL += [(4, "equals one replica"), (4, "methods and failures")]
 
 
 @pytest.mark.parametrize("count, script", slow_unless(KEPT, ALL))

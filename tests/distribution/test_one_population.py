@@ -56,12 +56,14 @@ compare(GuidedES, turns=Turns(2, 2), rate=3.0)
 """
 
 
+METHODS, VARIANTS = GLOBAL, GLOBAL.partition("compare(SNES)")[0] + MORE
+
+
 @pytest.mark.parametrize(
-    "script",
-    [GLOBAL, GLOBAL.partition("compare(SNES)")[0] + MORE],
-    ids=["methods", "variants"],
+    "count, script",
+    [(2, METHODS), (2, VARIANTS), (4, METHODS)],
+    ids=["2-methods", "2-variants", "4-methods"],
 )
-@pytest.mark.parametrize("count", COUNTS)
 def test_replicas_ranked_together_are_one_population(count, script):
     run_on_devices(count, script)
 
