@@ -169,7 +169,7 @@ MUTANTS = [
         "populations/by_losses.py",
         "mean = tf.reduce_sum(values, axis=0) / ",
         "mean = values[0] + 0.0 * ",
-        "tests/training/test_pure_es.py",
+        "tests/training/test_pure_es.py::TestBatchNormalization",
     ),
     Mutant(
         "turns begin one step late",

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_es
+from tests.marks import slow_unless
 from tests.training.common import (
     MASK_OPTIMIZERS,
     cross_entropy,
@@ -14,7 +15,7 @@ from tests.training.common import (
     trains_as_keras,
 )
 
-both = pytest.mark.parametrize("optimizer", MASK_OPTIMIZERS)
+both = pytest.mark.parametrize("optimizer", slow_unless(["snes"], MASK_OPTIMIZERS))
 quiet = {"verbose": 0, "epochs": 2, "shuffle": False}
 
 
