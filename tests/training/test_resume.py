@@ -57,9 +57,9 @@ def assert_close(got, want):
         np.testing.assert_allclose(b, a, 1e-4, 1e-5, err_msg=key)
 
 
-def make(method, jit_compile=False):
+def make(method, jit_compile=False, **more):
     keras.utils.set_random_seed(0)
-    inner = keras.optimizers.AdamW(0.01, weight_decay=0.1, clipnorm=1.0, use_ema=True)
+    inner = keras.optimizers.AdamW(0.01, weight_decay=0.1, clipnorm=1.0, **more)
     optimizer = OPTIMIZERS[method](inner, seed=3, **SCHEDULES.get(method, {}))
     model = compiled(stateful_mlp(), optimizer, jit_compile, metrics=["accuracy"])
     return model
@@ -73,7 +73,8 @@ BOTH = itertools.product(OPTIMIZERS, [False, True])
 
 @pytest.mark.parametrize("method, jit_compile", slow_unless(KEPT, BOTH))
 def test_save_and_load_in_the_middle(method, jit_compile, tmp_path):
-    whole = make(method, jit_compile)
+    # With averages, which also take the weights' places where a `fit` ends.
+    whole = make(method, jit_compile, use_ema=True)
     train(whole, 1)
     whole.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
