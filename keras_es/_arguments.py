@@ -32,10 +32,9 @@ class Argument:
 
     def parameter(self, name):
         """Return what stands in the signature."""
-        where = inspect.Parameter.KEYWORD_ONLY
-        if not self.keyword:
-            where = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Parameter(name, where, default=self.default)
+        kinds = inspect.Parameter
+        where = kinds.KEYWORD_ONLY if self.keyword else kinds.POSITIONAL_OR_KEYWORD
+        return kinds(name, where, default=self.default)
 
 
 class Refused:
@@ -135,6 +134,8 @@ class Option:
 
     A subclass declares its `Argument`s, and is registered with Keras.
     """
+
+    __signature__: inspect.Signature
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

@@ -3,6 +3,7 @@
 Matplotlib loads on first use.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -190,7 +191,7 @@ def _mask_panels(masks, input_shape, most=8):
     if input_shape is not None and first.shape[0] == math.prod(input_shape):
         panels.append(lambda axes: _plot_pixels(axes, first, input_shape))
     for name in names[:most]:
-        panels.append(lambda axes, name=name: plot_mask(axes, masks[name], name))
+        panels.append(functools.partial(plot_mask, mask=masks[name], title=name))
     return panels
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 import types
+from typing import Any
 
 import keras
 from keras.src.backend.common import global_state
@@ -50,13 +51,13 @@ def copying(layers):
     compiled = [layer for layer in layers if getattr(layer, "compiled", False)]
     for model in compiled:
         model.compiled = False
-    copies = {}
+    copies: dict[int, Any] = {}
     try:
         with (
             serialization_lib.ObjectSharingScope(),
             keras.saving.custom_object_scope(_classes_and_functions(layers)),
         ):
-            marks = {id(layer): {} for layer in layers}
+            marks: dict[int, dict] = {id(layer): {} for layer in layers}
             global_state.set_global_attribute("shared_objects/id_to_config_map", marks)
             global_state.set_global_attribute("shared_objects/id_to_obj_map", copies)
             yield copies
@@ -68,7 +69,7 @@ def copying(layers):
 def _classes_and_functions(layers):
     """Return what configs of layers name that may not be registered with Keras."""
     used = [value for layer in layers for value in vars(layer).values()]
-    named = [value for value in used if isinstance(value, types.FunctionType)]
+    named: list[Any] = [v for v in used if isinstance(v, types.FunctionType)]
     named += [type(value) for value in used if hasattr(value, "get_config")]
     named += [type(layer) for layer in layers]
     return {n.__name__: n for n in named if not n.__module__.startswith("keras.")}

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import types
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -23,6 +24,7 @@ except ImportError:  # Keras without filters
 
 __all__ = [
     "BaseConv",
+    "Mixin",
     "TrainerHooks",
     "add_weights_to_built_layer",
     "batch_spec",
@@ -184,7 +186,11 @@ BaseConv = base_conv.BaseConv
 """What all plain convolutions are derived from."""
 
 
-class TrainerHooks:
+Mixin: Any = object
+"""Base of mixins: the class that they are put before has what they call."""
+
+
+class TrainerHooks(Mixin):
     """Overrides of private hooks of Keras's trainer, to be put before `keras.Model`."""
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):

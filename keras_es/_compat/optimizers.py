@@ -1,5 +1,7 @@
 """Private names of optimizers: which of their variables belong to which weight."""
 
+from typing import Any
+
 import keras
 
 __all__ = [
@@ -37,7 +39,8 @@ def record_slots(optimizer, variables):
     Raises:
         ValueError: If the optimizer is built: its slots can no longer be told apart.
     """
-    slots, starts = {}, {}
+    slots: dict[int, list] = {}
+    starts: dict[int, Any] = {}
     inner = innermost_optimizer(optimizer)
     if inner.built:
         raise ValueError(

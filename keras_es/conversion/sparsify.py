@@ -1,6 +1,7 @@
 """From a Keras model to a masked one."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -139,6 +140,7 @@ def _score_by_magnitude(layer, before):
         layer: A masked layer.
         before: Dict from attribute to the effective weight, if it was masked before.
     """
+    masked: Any
     for masked in tree.masked_weights(layer):
         value = before.get(masked.attribute, masked.kernel.value)
         size = masked.reduce(tf.abs(value)).numpy().astype("float64")

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -155,7 +155,7 @@ def within(timeout: float, function: Callable[[], Value], what: str) -> Value:
     Raises:
         StrategyError: If it raised, or did not return in time.
     """
-    outcome = {}
+    outcome: dict[str, Any] = {}
 
     def run():
         try:

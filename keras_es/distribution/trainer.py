@@ -26,6 +26,8 @@ class Replicated(_compat.TrainerHooks):
 
     jit_compile: bool  # Keras's
     _jit_compile_members = False
+    train_function: Any
+    test_function: Any
 
     def train_step(self, data):
         """Train the weights by plain gradients, on every replica alike."""

@@ -1,5 +1,7 @@
 """Layers that store and multiply only the active blocks of their weights."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -145,7 +147,7 @@ class BlockSparseLayer(SparseLayer):
             last: Where they end.
             training: Whether the layer is trained (see `block_matmul`).
         """
-        weight = next(w for w in self.masked_weights if w.attribute == name)
+        weight: Any = next(w for w in self.masked_weights if w.attribute == name)
         blocks = ops.convert_to_tensor(weight.kernel)
         index = ops.convert_to_tensor(weight.block_index)
         if (first, last) != (0.0, 1.0):
@@ -162,7 +164,8 @@ class BlockSparseLayer(SparseLayer):
         _compat.discard_weights(self, _compat.own_variables(self))
         for name in ("block_sparsities", "block_sizes", "mask_seed", "_masked_weights"):
             self.__dict__.pop(name, None)
-        self.__class__ = plain = self.plain_class()
+        plain: Any = self.plain_class()
+        self.__class__ = plain
         _compat.rebind_methods(self)
         with _compat.add_weights_to_built_layer(self):
             # Not `self.build`, which would give the layer a new path.

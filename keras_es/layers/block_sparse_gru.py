@@ -1,6 +1,7 @@
 """A GRU that stores and multiplies only the active blocks of its two kernels."""
 
 import inspect
+from typing import Any
 
 import keras
 from keras import ops
@@ -148,7 +149,7 @@ class BlockSparseGRU(BlockSparseLayer, keras.layers.GRU):
         )
         keras.layers.RNN.__init__(self, cell, **arguments)
         self.input_spec = keras.layers.InputSpec(ndim=3)
-        self.use_cudnn = False
+        self.use_cudnn: bool | str = False
 
     def block_config(self):
         """Return the arguments that make the blocks of the cell."""
@@ -157,7 +158,8 @@ class BlockSparseGRU(BlockSparseLayer, keras.layers.GRU):
     def become_plain(self):
         """Turn into the plain layer, in place, with zeros baked in."""
         self.cell.become_plain()
-        self.__class__ = self.plain_class()
+        plain: Any = self.plain_class()
+        self.__class__ = plain
         _compat.rebind_methods(self)
         self.use_cudnn = "auto"
 

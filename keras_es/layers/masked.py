@@ -145,7 +145,7 @@ class MaskedLayer(SparseLayer):
             if isinstance(masked.kernel.regularizer, EffectiveRegularizer):
                 masked.kernel.regularizer = masked.kernel.regularizer.regularizer
             del masked.kernel.masked_weight
-        drop = [v for m in self.masked_weights for v in (m.kernel_mask, m.mask_scores)]
+        drop = [v for m in self.masked_weights for v in m.choice]
         _compat.discard_weights(self, drop)
         for name in (
             "mask_patterns",

@@ -52,7 +52,7 @@ class MaskedRNN(MaskedLayer):
     cell_class: type[MaskedCell]
 
     def _configure_masks(self, sparsity, pattern, mask_seed):
-        self.use_cudnn = False
+        self.use_cudnn: bool | str = False
         self.cell.__class__ = self.cell_class
         _compat.rebind_methods(self.cell)
         self.cell._configure_masks(sparsity, pattern, mask_seed)

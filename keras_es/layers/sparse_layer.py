@@ -12,7 +12,7 @@ from keras_es._arguments import is_number, seed
 from keras_es.layers.sparse_weight import SparseWeight
 
 
-class SparseLayer:
+class SparseLayer(_compat.Mixin):
     """Mixin of layers with weights whose masks are decoded from scores.
 
     A family of layers (masked, block-sparse) derives from it and says in `family` what
@@ -22,16 +22,13 @@ class SparseLayer:
     family: str
     mask_arguments: dict[str, Any]
     instead_of_plain = ""
-    name: str  # as of every layer
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Give twins the plain signature with the arguments of the masks."""
         super().__init_subclass__(**kwargs)
         plain = cls.plain_class()
         if plain is not None and not {"__init__", "__signature__"} & set(vars(cls)):
-            cls.__signature__ = twin_signature(  # type: ignore[attr-defined]
-                plain, cls.mask_arguments
-            )
+            cls.__signature__ = twin_signature(plain, cls.mask_arguments)
 
     @classmethod
     def plain_class(cls) -> type | None:

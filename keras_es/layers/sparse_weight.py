@@ -34,7 +34,7 @@ class SparseWeight(abc.ABC):
     sparsity: float
     matrix_shape: tuple[int, int]
     stores_inactive: bool
-    unit_count: int
+    unit_count: Any
 
     @property
     def name(self) -> str:
@@ -50,6 +50,11 @@ class SparseWeight(abc.ABC):
     def units(self) -> int:
         """Number of units, the dimension of the search."""
         return math.prod(self.mask_scores.shape)
+
+    @property
+    @abc.abstractmethod
+    def nnz(self) -> int:
+        """Exact number of non-zero weights that `sparsity` asks for."""
 
     @property
     @abc.abstractmethod
@@ -72,6 +77,34 @@ class SparseWeight(abc.ABC):
         Of units where only active ones are stored, for nothing of the dense size is
         made there.
         """
+
+    @abc.abstractmethod
+    def stored_units(self) -> Any:
+        """Return the deployed unit mask, boolean of the shape of the scores."""
+
+    @abc.abstractmethod
+    def decode(self, scores: Any, count: Any = None) -> Any:
+        """Turn scores into a boolean unit mask with exactly `unit_count` true."""
+
+    @abc.abstractmethod
+    def member_values(self, value: Any, units: Any) -> tuple[Any, list]:
+        """Return what a member reads with a unit mask, None for the deployed one."""
+
+    @abc.abstractmethod
+    def active(self, units: Any) -> Any:
+        """Return where a member's gradient reaches the weight."""
+
+    @abc.abstractmethod
+    def unit_gradient(self, gradient: Any, value: Any, units: Any) -> Any:
+        """Return dL/dm of each unit: g * w summed over it, where it is known."""
+
+    @abc.abstractmethod
+    def unit_magnitude(self, value: Any) -> Any:
+        """Return the sum of |value| over each unit, for a tensor like the kernel."""
+
+    @abc.abstractmethod
+    def deploy(self, scores: Any, units: Any, slots: Any) -> tuple[list, Any]:
+        """Return what sets new scores and their mask, and how many weights change."""
 
     @abc.abstractmethod
     def effective_value(self) -> Any:

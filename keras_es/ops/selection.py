@@ -101,8 +101,8 @@ def _kth_largest(keys, k):
         )
 
     # No key is as high: -NaN is the lowest integer, and NaN the highest.
-    start = (0, tf.int32.min, size, tf.int32.max, 0)
-    start = [tf.constant(number, tf.int32) for number in start]
+    numbers = (0, tf.int32.min, size, tf.int32.max, 0)
+    start = [tf.constant(number, tf.int32) for number in numbers]
     _, low, count, _, above = tf.while_loop(searching, body, start)
     return low, count, above
 

@@ -185,7 +185,7 @@ def touched_variables(model, x, but=()):
     if not candidates or tf.executing_eagerly():
         state = {id(v) for v in but}
         return [v for v in candidates if id(v) not in state]
-    updated = []
+    updated: list = []
 
     def probe():
         scope = keras.StatelessScope(collect_losses=True)

@@ -98,7 +98,7 @@ class EvolvedPopulation:
             if value.dtype.is_floating:
                 value = tf.where(valid, value, tf.zeros_like(value))
             states.append(value)
-        results = fitness, loss, valid, states
+        results: tuple = fitness, loss, valid, states
         if not self.sampled:
             results = *results, y_pred
         if not self.by_example:

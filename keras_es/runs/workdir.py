@@ -2,7 +2,7 @@
 
 import json
 import os
-from typing import IO, Any
+from typing import Any
 
 from keras_es.runs import files
 from keras_es.runs.errors import RunError, different_flags
@@ -30,7 +30,7 @@ class Workdir:
         self.path = files.expanded("path", path)
         self.config = config
         self.chief = chief
-        self._lock: IO[str] | None = None
+        self._lock: Any = None  # the open file that holds the lock
 
     def __enter__(self) -> "Workdir":
         if not self.chief:

@@ -48,9 +48,9 @@ def unknown_to_xla(model, batch, trains=True):
     known = [s for s in keras.tree.flatten(specs) if s is not None]
 
     def step(*values):
-        values = iter(values)
+        following = iter(values)
         batch = keras.tree.map_structure(
-            lambda s: None if s is None else next(values), specs
+            lambda s: None if s is None else next(following), specs
         )
         if trains:
             _train(model, *keras.utils.unpack_x_y_sample_weight(batch))

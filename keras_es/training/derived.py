@@ -1,7 +1,5 @@
 """Models of a class of their own, such as KerasHub's tasks, that train masks."""
 
-import functools
-
 import keras
 
 from keras_es import _compat
@@ -9,6 +7,9 @@ from keras_es.layers import tree
 from keras_es.training.model import NEEDS, ESMixin
 
 _NAME = "ESDerived"
+
+_DERIVED: dict[type, type] = {}
+"""What `es_class` has made, so that a model that is loaded is of the same class."""
 
 
 class ESDerived(ESMixin):
@@ -38,29 +39,34 @@ class ESDerived(ESMixin):
         return model
 
 
-@functools.cache
-def es_class(base):
+def es_class(base: type) -> type:
     """Return the class that does all that `base` does and trains masks.
 
     Raises:
         ValueError: If `base` has a train step of its own, which knows no masks.
     """
-    if base.train_step is not keras.Model.train_step:
+    if getattr(base, "train_step", None) is not keras.Model.train_step:
         raise ValueError(
             f"{base.__name__} has a `train_step` of its own, which would not train "
             f"masks. Derive it from keras_es.ESMixin: class {base.__name__}(keras_es."
             "ESMixin, ...), and let its step call `super().train_step(data)`. "
             f"Received: model of class {base.__name__}"
         )
+    if base in _DERIVED:
+        return _DERIVED[base]
+    init = base.__init__  # type: ignore[misc]
     fields = {
         "__doc__": f"`{base.__name__}` whose masks can be trained.",
         "__module__": "keras_es",
         # Not that of the mixin, which takes anything: Keras looks at signatures.
-        "__init__": base.__init__,
+        "__init__": init,
         "base_class": base,
     }
     derived = type(f"ES{base.__name__}", (ESDerived, base), fields)
-    return keras.saving.register_keras_serializable("keras_es", _NAME)(derived)
+    _DERIVED[base] = keras.saving.register_keras_serializable("keras_es", _NAME)(
+        derived
+    )
+    return _DERIVED[base]
 
 
 def become_es(model):
