@@ -17,7 +17,8 @@ from keras_es.conversion.sparsify import sparsify
 from keras_es.conversion.strip import strip_masks
 from keras_es.layers.tree import masked_weights
 from keras_es.optimizers.minimize import minimize
-from keras_es.training.model import ESMixin, ESModel, ESSequential
+from keras_es.training.model import ESMixin
+from keras_es.training.models import ESModel, ESSequential
 
 __version__ = "0.1.0"
 

@@ -4,7 +4,7 @@ import keras
 
 from keras_es import _compat
 from keras_es.layers import tree
-from keras_es.training.model import ESSequential
+from keras_es.training.models import ESSequential
 
 
 def clone(model):

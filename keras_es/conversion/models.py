@@ -4,7 +4,8 @@ import keras
 
 from keras_es import _compat
 from keras_es.training.derived import ESDerived, become_es, become_plain, es_class
-from keras_es.training.model import ESMixin, ESModel, ESSequential
+from keras_es.training.model import ESMixin
+from keras_es.training.models import ESModel, ESSequential
 
 
 def es_model(model: keras.Model) -> keras.Model:

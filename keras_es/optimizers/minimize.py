@@ -11,9 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_es import optimizers
-from keras_es._arguments import boolean, integer
-from keras_es.noise.options import Layerwise, Outputs
+from keras_es._arguments import integer
+from keras_es.optimizers.minimize_arguments import check_arguments, strategy_for
 from keras_es.optimizers.search.weights import EvolvesWeights
 
 
@@ -100,9 +99,9 @@ def minimize(
     structure = keras.tree.traverse(_arrays, x0)
     arrays = keras.tree.flatten(structure)
     size = sum(a.size for a in arrays)
-    _check(fn, size, target, compiled, callback, verbose)
+    check_arguments(fn, size, target, compiled, callback, verbose)
     generations = integer(1)("generations", generations)
-    search = _Search(fn, structure, _strategy(strategy, size), arrays, compiled)
+    search = _Search(fn, structure, strategy_for(strategy, size), arrays, compiled)
     bar = keras.utils.Progbar(
         generations, verbose=verbose, stateful_metrics=["best", "mean"],
         unit_name="generation",
@@ -281,73 +280,3 @@ def _not_a_loss(received):
         "`fn` must return the loss of one x, a scalar. "
         f"Received: {'None' if received is None else f'a value of {received}'}"
     )
-
-
-def _check(fn, size, target, compiled, callback, verbose):
-    if not callable(fn):
-        raise ValueError(f"`fn` must be a function of one x. Received: fn={fn!r}")
-    if not size:
-        raise ValueError("`x0` must hold at least one number. Received: none")
-    number = isinstance(target, numbers.Real) and not isinstance(target, bool)
-    if target is not None and (not number or math.isnan(target)):
-        raise ValueError(
-            "`target` must be None or the loss at which to stop, a number. "
-            f"Received: target={target!r}"
-        )
-    boolean("compiled", compiled)
-    if callback is not None and not callable(callback):
-        raise ValueError(
-            "`callback` must be None or a function of (generation, Minimum). "
-            f"Received: callback={callback!r}"
-        )
-    if not isinstance(verbose, numbers.Integral) or verbose not in (0, 1, 2):
-        raise ValueError(f"`verbose` must be 0, 1 or 2. Received: verbose={verbose!r}")
-
-
-_WITHOUT_MODEL = {
-    "fitness": "`fn` is the fitness",
-    "examples": "`fn` is called without examples",
-    "turns": "members are evaluated one by one, or compiled all at once",
-}
-"""Options of strategies that only a model has a use for, and why."""
-
-
-def _refuse_options(strategy):
-    """Raise for options of a strategy that would be ignored."""
-    for name, why in _WITHOUT_MODEL.items():
-        if getattr(strategy, name, None) not in (None, "full"):
-            raise ValueError(
-                f"`strategy` must have no `{name}`: {why}. "
-                f"Received: {name}={getattr(strategy, name)!r}"
-            )
-    if isinstance(getattr(strategy, "noise", None), Layerwise | Outputs):
-        raise ValueError(
-            "`strategy` must have noise on its variables, for there are no layers. "
-            f"Received: noise={strategy.noise!r}"
-        )
-
-
-def _strategy(strategy, size):
-    if isinstance(strategy, str):
-        cls = optimizers.get(strategy)
-        if strategy not in optimizers.PURE:
-            raise ValueError(
-                f"`strategy` must be one of {sorted(optimizers.PURE)}: the others move "
-                f"masks only. Received: strategy={strategy!r}"
-            )
-        members = 2 * math.ceil((4.0 + 3.0 * math.log(size)) / 2.0)
-        return cls(None, **cls.small_search(members, 0.5))
-    if not isinstance(strategy, EvolvesWeights) or not strategy.pure:
-        raise ValueError(
-            "`strategy` must be a strategy of keras_es.optimizers with "
-            "inner_optimizer=None, or its name. "
-            f"Received: strategy={strategy!r}"
-        )
-    if strategy.built:
-        raise ValueError(
-            "`strategy` holds the state of another search. Give a new one: "
-            f"{type(strategy).__name__}.from_config(strategy.get_config()). "
-            f"Received: strategy={strategy.name!r}, built"
-        )
-    _refuse_options(strategy)
-    return strategy

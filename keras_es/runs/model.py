@@ -10,7 +10,8 @@ from keras_es import optimizers, patterns
 from keras_es.conversion.sparsify import sparsify
 from keras_es.runs import task
 from keras_es.runs.errors import RunError
-from keras_es.training.model import ESModel, xla_wins
+from keras_es.training.model import xla_wins
+from keras_es.training.models import ESModel
 
 MASK_OPTIMIZERS = (*optimizers.OPTIMIZERS, "none")
 """What --mask_optimizer names."""

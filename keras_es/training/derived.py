@@ -4,7 +4,8 @@ import keras
 
 from keras_es import _compat
 from keras_es.layers import tree
-from keras_es.training.model import NEEDS, ESMixin
+from keras_es.training.model import ESMixin
+from keras_es.training.models import NEEDS
 
 _NAME = "ESDerived"
 

@@ -1,4 +1,4 @@
-"""The train step of models whose masks move: `ESMixin`, `ESModel`, `ESSequential`."""
+"""`ESMixin`: models whose masks move in their train step."""
 
 import functools
 import warnings
@@ -17,9 +17,6 @@ from keras_es.training.logs import nan_of_nothing
 from keras_es.training.step import Step
 
 _SEED = "random_state_"
-
-NEEDS = "`import keras_es` before this model is loaded"
-"""Stands in the config of a model, for processes that have not imported the package."""
 
 
 class ESMixin(Replicated):
@@ -325,45 +322,3 @@ class ESMixin(Replicated):
             if value is not None:
                 state.assign(value)
         super().load_own_variables(saved)
-
-
-class _Made(ESMixin):
-    """What the package's own classes have besides: their files say what they need.
-
-    Where it is not imported, Keras cannot find the class and prints the config, which
-    begins with the module and this.
-    """
-
-    def get_config(self):
-        """Return the config, with what has to be imported."""
-        return {"needs": NEEDS, **super().get_config()}
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Make the model from its config."""
-        config = {k: v for k, v in config.items() if k != "needs"}
-        return super().from_config(config, custom_objects=custom_objects)
-
-
-@keras.saving.register_keras_serializable(package="keras_es")
-class ESModel(_Made, keras.Model):
-    """A functional model whose masks can be trained; what `sparsify` returns.
-
-    Args:
-        *args: As `keras.Model`: inputs and outputs.
-        **kwargs: As `keras.Model`.
-    """
-
-    __module__ = "keras_es"
-
-
-@keras.saving.register_keras_serializable(package="keras_es")
-class ESSequential(_Made, keras.Sequential):
-    """A sequential model whose masks can be trained; what `sparsify` returns.
-
-    Args:
-        *args: As `keras.Sequential`: layers.
-        **kwargs: As `keras.Sequential`.
-    """
-
-    __module__ = "keras_es"
