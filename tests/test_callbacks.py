@@ -204,6 +204,11 @@ def test_keep_must_be_a_positive_integer(folder, keep):
     [
         (lambda: callbacks.AtomicCheckpoint(None), "`folder` must be a path.*None"),
         (lambda: callbacks.AtomicCheckpoint("x", progress=3), "`progress` must be"),
+        (
+            lambda: callbacks.AtomicCheckpoint("x", run=3),
+            "`run` must be None or a dict",
+        ),
+        (lambda: callbacks.AtomicCheckpoint("x", run={"a": {1}}), "what JSON can hold"),
         (lambda: callbacks.StopOnSignal(None), "`checkpoint` must be.*checkpoint=None"),
         (lambda: callbacks.MaskTensorBoard(None), "`log_dir` must be a path"),
         (lambda: callbacks.MaskTensorBoard("x", 0), "`picture_size` must be.*size=0"),

@@ -125,6 +125,7 @@ def test_numpy_integers_will_do():
     ("arguments", "message"),
     [
         ((None,), "`name` must be the name of a data set.*name=None"),
+        (("digits", 3), "`data_dir` must be a path or None. Received: data_dir=3"),
         (("mnist", 3), "`data_dir` must be a path or None. Received: data_dir=3"),
     ],
 )

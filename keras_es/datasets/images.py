@@ -245,6 +245,10 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> ImageDataset:
             "`name` must be the name of a data set, such as 'digits' or 'mnist'. "
             f"Received: name={name!r}"
         )
+    if not isinstance(data_dir, str | os.PathLike | None):
+        raise ValueError(
+            f"`data_dir` must be a path or None. Received: data_dir={data_dir!r}"
+        )
     if name == "digits":
         return _load_digits()
     arrays, num_classes = tfds.load(name, _resolve_data_dir(data_dir))
@@ -269,10 +273,6 @@ def _resolve_data_dir(data_dir):
     data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE) or None
     if data_dir is None:
         return None
-    if not isinstance(data_dir, str | os.PathLike):
-        raise ValueError(
-            f"`data_dir` must be a path or None. Received: data_dir={data_dir!r}"
-        )
     folder = Path(os.path.expanduser(data_dir))
     nested = folder / "tensorflow_datasets"
     return str(nested if nested.is_dir() else folder)

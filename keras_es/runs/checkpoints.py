@@ -84,7 +84,8 @@ class AtomicCheckpoint(keras.callbacks.Callback):
         saved_step: Step of the newest checkpoint, from which a run would go on.
 
     Raises:
-        ValueError: If `folder` is no path, or `keep` no such integer.
+        ValueError: If `folder` is no path, `keep` no such integer, or JSON cannot
+            hold `run`.
 
     Example:
 
@@ -119,7 +120,7 @@ class AtomicCheckpoint(keras.callbacks.Callback):
             )
         self.progress = progress or Progress()
         self.saved_step = self.progress.step
-        self.run = run
+        self.run = _for_json(run)
 
     @staticmethod
     def restore(
@@ -178,6 +179,19 @@ class AtomicCheckpoint(keras.callbacks.Callback):
         now = time.monotonic()
         self.progress.seconds += now - self._begun
         self._begun = now
+
+
+def _for_json(run):
+    """Return a run's dict as JSON gives it back, or None."""
+    try:
+        if isinstance(run, dict | None):
+            return json.loads(json.dumps(run))
+    except (TypeError, ValueError, RecursionError):
+        pass
+    raise ValueError(
+        "`run` must be None or a dict of what JSON can hold: numbers, strings, lists "
+        f"and dicts of them. Received: run={run!r}"
+    )
 
 
 def save(
@@ -255,7 +269,8 @@ class _DamagedError(ValueError):
 
 
 def _refuse_other(path, run, owner):
-    if owner == json.loads(json.dumps(run)):
+    run = _for_json(run)
+    if owner == run:
         return
     whose = "its note does not say of which"
     if isinstance(owner, dict):
