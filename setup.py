@@ -53,6 +53,7 @@ setup(
         # only, and it has no wheels for Python 3.13.
         "audio": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
         "bench": ["evosax", "jax", "pygad"],
+        "rl": ["gymnasium[mujoco]"],
         "docs": ["mkdocs"],
     },
     keywords="keras tensorflow sparsity pruning evolution-strategies",

@@ -10,6 +10,7 @@ from keras_es import (
     patterns,
     plots,
     schedules,
+    unrolled,
 )
 from keras_es.conversion.models import es_model
 from keras_es.conversion.report import SparsityReport, sparsity_report
@@ -42,4 +43,5 @@ __all__ = [
     "sparsify",
     "sparsity_report",
     "strip_masks",
+    "unrolled",
 ]

@@ -1,0 +1,1 @@
+"""Online evolution strategies on unrolled tasks: `python -m benchmarks.unrolled`."""

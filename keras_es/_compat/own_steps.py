@@ -1,0 +1,15 @@
+"""What models need that are never called on a batch: their steps do something else."""
+
+__all__ = ["OwnSteps", "compile_metrics"]
+
+
+class OwnSteps:
+    """Put before a `TrainerHooks` that is built before `fit` takes a batch."""
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        pass
+
+
+def compile_metrics(model):
+    """Return what builds and updates the metrics given to `compile`, or None."""
+    return model._compile_metrics

@@ -1,0 +1,120 @@
+"""A task's functions for all members at once, each with weights of its own."""
+
+import keras
+import tensorflow as tf
+
+
+class Members:
+    """Evaluates a `Task` over a leading axis of members.
+
+    Args:
+        task: The built task.
+        variables: Its trainable weights, in the order of `weights` below.
+    """
+
+    def __init__(self, task, variables):
+        self.task, self.variables = task, list(variables)
+        self.output_spec, self.returns_done = None, False
+
+    def initial_state(self, weights, seeds, data):
+        """Return the states at t = 0.
+
+        Args:
+            weights: List of tensors [m, *shape], one for each variable.
+            seeds: int32 [m, 2].
+            data: None or a structure of tensors [m, rows, ...].
+        """
+
+        def one(elements):
+            with self._weights(elements["weights"]):
+                state = self.task.initial_state(elements["seed"], elements.get("data"))
+            return tf.nest.map_structure(tf.convert_to_tensor, state)
+
+        return tf.vectorized_map(one, _given(weights=weights, seed=seeds, data=data))
+
+    def step(self, weights, state, t, seeds, data):
+        """Return (states, losses [m], done [m] or None, outputs or None).
+
+        Args:
+            weights: List of tensors [m, *shape].
+            state: Structure of tensors [m, ...].
+            t: int32 [m].
+            seeds: int32 [m, 2].
+            data: None or a structure of tensors [m, rows, ...].
+        """
+
+        def one(elements):
+            with self._weights(elements["weights"]):
+                new, loss, done, outputs = self.task.observe(
+                    elements["state"],
+                    elements["t"],
+                    elements["seed"],
+                    elements.get("data"),
+                )
+            return _given(state=new, loss=loss, done=done, outputs=outputs)
+
+        given = _given(weights=weights, state=state, t=t, seed=seeds, data=data)
+        found = tf.vectorized_map(one, given)
+        return found["state"], found["loss"], found.get("done"), found.get("outputs")
+
+    def horizons(self, seeds):
+        """Return the number of steps of each episode, int32 [n].
+
+        Args:
+            seeds: int32 [n, 2], of the episodes' beginnings.
+        """
+        if not self.task.has_own_horizons:
+            return tf.fill([seeds.shape[0]], self.task.horizon)
+        return tf.vectorized_map(
+            lambda seed: tf.cast(self.task.episode_horizon(seed), tf.int32), seeds
+        )
+
+    def probe(self, data_spec):
+        """Trace the task on the side, which tells of its mistakes; nothing runs.
+
+        Sets `output_spec` and `returns_done`.
+
+        Args:
+            data_spec: None or the structure of specs [rows, ...] of a step's data.
+
+        Returns:
+            Structure of `tf.TensorSpec` of one particle's state.
+        """
+
+        def first_step(weights, seeds, data):
+            state = self.initial_state(weights, seeds, data)
+            return state, self.step(weights, state, seeds[:, 0], seeds, data)[1:]
+
+        specs = tf.function(first_step, autograph=False).get_concrete_function(
+            [_two(v.shape, v.dtype) for v in self.variables],
+            _two((2,), tf.int32),
+            None if data_spec is None else tf.nest.map_structure(_two_like, data_spec),
+        )
+        state, (_, done, self.output_spec) = specs.structured_outputs
+        self.returns_done = done is not None
+        return tf.nest.map_structure(
+            lambda s: tf.TensorSpec(s.shape[1:], s.dtype), state
+        )
+
+    @property
+    def may_end_early(self):
+        """Whether episodes end at steps that windows do not know in advance."""
+        return self.returns_done or self.task.has_own_horizons
+
+    def _weights(self, values):
+        """Let the task's weights read as a member's."""
+        return keras.StatelessScope(state_mapping=list(zip(self.variables, values)))
+
+
+def _given(**elements):
+    """Leave out what is None or empty: not all structures can be mapped over."""
+    return {k: v for k, v in elements.items() if v is not None}
+
+
+def _two_like(spec):
+    return _two(spec.shape, spec.dtype)
+
+
+def _two(shape, dtype):
+    """Return the spec of two members: of one, `tf.vectorized_map` makes a broadcast."""
+    return tf.TensorSpec((2, *shape), dtype)

@@ -1,0 +1,350 @@
+"""`UnrolledModel`: a `Task` in Keras's `compile`, `fit`, `evaluate` and `save`."""
+
+import keras
+import tensorflow as tf
+
+from keras_es import _compat
+from keras_es.distribution.collectives import is_chosen, replica_index
+from keras_es.distribution.trainer import Replicated
+from keras_es.unrolled import batches
+from keras_es.unrolled.estimator import check_estimator
+from keras_es.unrolled.evaluation import Evaluation
+from keras_es.unrolled.particles import Particles
+from keras_es.unrolled.progress import Found, Progress
+from keras_es.unrolled.task import check_task
+from keras_es.unrolled.window import Window
+
+
+@keras.saving.register_keras_serializable(package="keras_es")
+class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
+    """Trains the weights of a `Task` by an online evolution strategy.
+
+    One step of `fit` is one window of every particle and one update of the weights. Its
+    logs are the mean `loss` of a step of the members, `episode_loss`, the mean sum of
+    losses over episodes that ended (0 as long as none did), and how many particles
+    were `non_finite`.
+
+    Where particles stand is held in variables of the model. `save` keeps it, and a
+    loaded model goes on in mid-episode, to the bit. Under a `tf.distribute` strategy
+    replicas share the particles, and send each other the gradient only.
+
+    Args:
+        task: A `Task`.
+        **kwargs: `name` and others of `keras.Model`.
+
+    Raises:
+        ValueError: If the task is none, has no horizon or no weights.
+
+    Example: see `Task`.
+    """
+
+    def __init__(self, task, **kwargs):
+        super().__init__(**kwargs)
+        check_task(task)
+        self.task = task
+        if not task.built:
+            task.build()
+            task.built = True
+        if not task.trainable_variables:
+            raise ValueError(
+                f"`{type(task).__name__}` has no trainable weights. Make them in "
+                "`build` by `self.add_weight(...)`. Received: none"
+            )
+        self.particles = Particles(name="particles")
+        self._non_finite = keras.metrics.Sum(name="non_finite")
+        self._episode_loss = keras.metrics.Mean(name="episode_loss")
+        self._rows, self._streams = None, False
+        self._spec = self._test_spec = None
+        self.built = True
+
+    def call(self, inputs):
+        """Not used: a task is unrolled by `fit` and `evaluate`."""
+        raise NotImplementedError(
+            "An `UnrolledModel` is not called. Use `fit` and `evaluate`; its weights "
+            "are those of `model.task`."
+        )
+
+    def compile(
+        self,
+        optimizer,
+        *,
+        metrics=None,
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile="auto",
+    ):
+        """Choose the estimator. Particles begin anew.
+
+        Args:
+            optimizer: `NRES`, `GPES`, `PES`, `FullES` or `TruncatedES`.
+            metrics: For tasks with outputs (`Recurrent`): Keras metrics, which see the
+                outputs of both members of all pairs in training, and those of the
+                unperturbed weights in `evaluate`.
+            run_eagerly: See Keras.
+            steps_per_execution: See Keras; more than 1 saves time where windows take
+                less than some milliseconds.
+            jit_compile: True, False or "auto": XLA, but for tasks of the host.
+
+        Raises:
+            ValueError: If the optimizer is no estimator, if windows do not divide the
+                horizon, if replicas do not divide the particles, or if XLA
+                is asked for a task of the host.
+        """
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        check_estimator(optimizer, self.task, replicas, jit_compile)
+        if jit_compile == "auto":
+            jit_compile = not run_eagerly and not self.task.on_host
+        replicated = is_chosen(self.distribute_strategy)
+        self._jit_compile_members = bool(jit_compile) and replicated
+        self.particles.discard()
+        super().compile(
+            optimizer=optimizer,
+            metrics=metrics,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=bool(jit_compile) and not replicated,
+            auto_scale_loss=False,
+        )
+        with self.distribute_strategy.scope():
+            # Not when training begins: a file must hold what is then loaded.
+            optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config):
+        """Compile from a saved config."""
+        config = keras.saving.deserialize_keras_object(config)
+        names = ("optimizer", "metrics", "run_eagerly", "steps_per_execution")
+        self.compile(
+            **{k: v for k, v in config.items() if k in names or k[:3] == "jit"}
+        )
+
+    def fit(self, x=None, *, epochs=1, steps_per_epoch=None, **kwargs):
+        """Train, one window of every particle a step.
+
+        Args:
+            x: None, or a `tf.data.Dataset` of batches with leaves [particles * rows,
+                unroll_length, ...]: the rows of a particle, one after the other
+                in time from batch to batch.
+            epochs: See Keras.
+            steps_per_epoch: Windows of an epoch; required without data.
+            **kwargs: `verbose`, `callbacks`, `validation_data` (a dataset),
+                `validation_steps`, `validation_freq`, `initial_epoch`.
+
+        Returns:
+            `keras.callbacks.History`.
+
+        Raises:
+            ValueError: If data, task and estimator do not fit each other.
+        """
+        if not self.compiled:
+            raise ValueError("Call `compile` before `fit`. Received: not compiled")
+        if x is None and steps_per_epoch is None:
+            raise ValueError(
+                "Without data `steps_per_epoch` must say how many windows an epoch "
+                "has. Received: steps_per_epoch=None"
+            )
+        self._prepare(x)
+        if x is None:
+            x = batches.nothing(self.optimizer.particles)
+        spec = batches.element_spec(x) if self._streams else None
+        if spec != self._spec:
+            self._spec, self.train_function = spec, None
+        return super().fit(
+            x, epochs=epochs, steps_per_epoch=steps_per_epoch, shuffle=False, **kwargs
+        )
+
+    def evaluate(self, x=None, *, steps=None, **kwargs):
+        """Return the mean loss of a step under the unperturbed weights.
+
+        Args:
+            x: None, or a `tf.data.Dataset` as for `fit`, of any length in time:
+                sequences are unrolled from the initial state on.
+            steps: Without data: how often as many episodes are unrolled as there
+                are particles, 1 by default. The same episodes in each call.
+            **kwargs: `verbose`, `callbacks`, `return_dict`.
+
+        Returns:
+            List or dict, as Keras, of `loss`, `episode_loss` (the mean sum of an
+                episode's losses), `non_finite` and metrics.
+
+        Raises:
+            ValueError: If data and task do not fit each other.
+        """
+        if not self.compiled:
+            raise ValueError("Call `compile` before `evaluate`. Received: not compiled")
+        self._test_streams = x is not None
+        if x is None:
+            steps = steps or 1
+            x = batches.indices(self.optimizer.particles, steps)
+        self._test_rows = self._probe(x if self._test_streams else None)
+        self._test_count = self.optimizer.particles
+        spec = batches.element_spec(x) if self._test_streams else None
+        if spec != self._test_spec:
+            # Keras traces other shapes as unknown ones.
+            self._test_spec, self.test_function = spec, None
+        if self._test_streams:
+            rows = tf.nest.flatten(spec)[0].shape[0]
+            self._test_count = rows // self._test_rows
+            self._build_metrics(spec)
+        return super().evaluate(x, steps=steps, **kwargs)
+
+    def train_step(self, data):
+        """Unroll all particles through one window and move the weights."""
+        window, data = self._window(), batches.unwrapped(data)
+        weights = [tf.convert_to_tensor(v.value) for v in self.trainable_variables]
+        rows = batches.by_step(data, window.n, self._rows) if self._streams else None
+        before = self.particles.read()
+
+        def run():
+            after, found = window.run(weights, before, self._particle(window.n), rows)
+            return after.flat(), vars(found)
+
+        after, found = self._apart(run)
+        self.particles.write(before.packed(after))
+        found = Found(**found)
+        # Keras adds the gradients of all replicas; nothing else of a step travels.
+        share = [
+            tf.cast(g / self.optimizer.particles, w.dtype)
+            for g, w in zip(found.gradients, weights)
+        ]
+        self.optimizer.apply(share, self.trainable_variables)
+        return self._logs(found, data, window.copies)
+
+    def test_step(self, data):
+        """Unroll episodes, or given sequences, under the unperturbed weights."""
+        data, rows, index = batches.unwrapped(data), None, tf.constant(0)
+        count = self._test_count // self.distribute_strategy.num_replicas_in_sync
+        if self._test_streams:
+            rows = batches.by_step(data, count, self._test_rows)
+        else:
+            index = data[0]
+        seed = self.optimizer.seed
+        evaluation = Evaluation(self._members, count, self._has_metrics, seed)
+        weights = [tf.convert_to_tensor(v.value) for v in self.trainable_variables]
+        found = self._apart(
+            lambda: vars(evaluation.run(weights, self._particle(count), index, rows))
+        )
+        return self._logs(Found(**found), data, 1)
+
+    def has_members(self):
+        """Tell that the step is one of a population."""
+        return True
+
+    def _prepare(self, x):
+        """Make the particles for the data, and let them reach their first times."""
+        self._streams = x is not None
+        self._rows = self._probe(x, self.optimizer.window_length(self.task.horizon))
+        if self._streams:
+            self._build_metrics(batches.element_spec(x))
+        window = self._window()
+        shapes = [v.shape for v in self.trainable_variables]
+        spec = Progress.spec(
+            window.n,
+            window.copies,
+            shapes if self.optimizer.accumulates else [],
+            self._state_spec,
+        )
+        self.particles.hold(spec, self.distribute_strategy)
+        if not self.particles.begun:
+            if window.burn_in and not self.optimizer.locked:
+                self._burn(window)
+            self.particles.begin()
+
+    def _probe(self, x, length=None):
+        """Trace the task for its mistakes and specs; return the rows of a particle."""
+        self._members = self.task.members(self.trainable_variables)
+        rows, spec = None, None
+        if x is not None:
+            spec = batches.element_spec(x)
+            rows = self.task.rows
+            if rows is None or length is not None:
+                rows = batches.rows_of(spec, self.optimizer.particles, length, rows)
+            spec = batches.step_spec(spec, rows)
+        self._state_spec = self._members.probe(spec)
+        return rows
+
+    def _window(self):
+        estimator = self.optimizer
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        burn_in = estimator.burn_in
+        if burn_in and self._streams:
+            raise ValueError(
+                "There is no burn-in with data, whose windows it would use up. Leave "
+                f"`burn_in` out. Received: burn_in={burn_in!r}"
+            )
+        if burn_in is None:
+            burn_in = not self._streams
+        return Window(
+            self._members,
+            estimator,
+            estimator.particles // replicas,
+            burn_in,
+            outputs=self._streams and self._has_metrics,
+        )
+
+    @property
+    def _has_metrics(self):
+        wanted = _compat.compile_metrics(self) is not None
+        return wanted and self._members.output_spec is not None
+
+    def _particle(self, count):
+        """Return the numbers of this replica's particles, int32 [count]."""
+        return replica_index() * count + tf.range(count)
+
+    def _burn(self, window):
+        def run():
+            weights = [tf.convert_to_tensor(v.value) for v in self.trainable_variables]
+            before, particle = self.particles.read(), self._particle(window.n)
+            flat = _called(
+                lambda: window.burn(weights, before, particle).flat(),
+                self.compiled_by_xla,
+            )
+            self.particles.write(before.packed(flat))
+
+        # Under a strategy replicas run within a function, eagerly they are slow.
+        tf.function(lambda: self.distribute_strategy.run(run), autograph=False)()
+
+    def _apart(self, function):
+        """Call a function, compiled where Keras does not compile the whole step."""
+        return _called(function, self._jit_compile_members)
+
+    def _build_metrics(self, spec):
+        if self._has_metrics and isinstance(spec, tuple) and len(spec) > 1:
+            metrics = _compat.compile_metrics(self)
+            if not metrics.built:  # Before the step is traced.
+                known = batches.metric_specs(spec, self._members.output_spec)
+                with self.distribute_strategy.scope():
+                    metrics.build(*known)
+
+    def _logs(self, found, data, copies):
+        """Tell the metrics; each replica of its own particles."""
+        loss = tf.math.divide_no_nan(found.loss, found.steps)
+        _compat.loss_tracker(self).update_state(loss, sample_weight=found.steps)
+        self._non_finite.update_state(found.non_finite)
+        mean = tf.math.divide_no_nan(found.episode_loss, found.episodes)
+        self._episode_loss.update_state(mean, sample_weight=found.episodes)
+        if found.outputs is not None:
+            x, y, *_ = data
+            y = tf.tile(y, (copies,) + (1,) * (y.shape.rank - 1))
+            self.compute_metrics(x, y, found.outputs)
+        return self.get_metrics_result()
+
+    def get_config(self):
+        """Return the task's config."""
+        task = keras.saving.serialize_keras_object(self.task)
+        return {"task": task, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Make the model from `get_config()`."""
+        config = dict(config)
+        config["task"] = keras.saving.deserialize_keras_object(
+            config["task"], custom_objects=custom_objects
+        )
+        return cls(**config)
+
+
+def _called(function, jit_compile):
+    """Call a function without arguments, compiled by XLA if that is wanted."""
+    if not jit_compile:
+        return function()
+    return tf.function(function, autograph=False, jit_compile=True)()

@@ -1,0 +1,124 @@
+"""`Recurrent`: a recurrent Keras model as a task over a stream of (x, y)."""
+
+import keras
+import tensorflow as tf
+
+from keras_es.layers import tree
+from keras_es.unrolled.task import Task, same_state
+
+
+@keras.saving.register_keras_serializable(package="keras_es")
+class Recurrent(Task):
+    """Trains a recurrent Keras model by losses alone, window by window of a stream.
+
+    The state of a particle is the states of the model's recurrent layers; L_t is the
+    loss of the output at time t. Cells may be gated by steps, quantized, or do anything
+    else: no gradient is taken, and no window has to be remembered.
+
+    The data of `fit` is a `tf.data.Dataset` of (x, y) with leaves [particles * rows,
+    unroll_length, ...], rows of which go on from batch to batch, as for stateful models
+    in Keras. After `horizon` steps a particle's states begin at zero again. By default
+    particles do so at times of their own, which suits a text without end; where
+    sequences begin, with data made for it, take `locked=True`.
+
+    The model is called with `training=False` on one time step at once.
+
+    Args:
+        model: A built Keras model with inputs of shape (rows, time or None, ...), whose
+            recurrent layers have `stateful=True`, and `return_sequences=True`.
+        loss: Keras loss, its name, or a function of (y_true, y_pred) of shapes
+            [rows, 1, ...].
+        horizon: T, steps after which states begin anew.
+        **kwargs: `name` and others of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If the model has no stateful recurrent layers.
+
+    Example:
+
+    >>> inputs = keras.Input(batch_shape=(2, None, 3))
+    >>> hidden = keras.layers.GRU(4, stateful=True, return_sequences=True)(inputs)
+    >>> model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
+    >>> task = keras_es.unrolled.Recurrent(model, "mse", horizon=20)
+    >>> learner = keras_es.unrolled.UnrolledModel(task)
+    >>> learner.compile(
+    ...     keras_es.unrolled.NRES("adam", particles=4, unroll_length=5, sigma=0.1)
+    ... )
+    >>> x = tf.random.normal((8, 20, 3))  # 4 particles of 2 rows, 4 windows
+    >>> windows = tf.data.Dataset.from_tensor_slices(
+    ...     [x[:, 5 * i : 5 * i + 5] for i in range(4)]
+    ... )
+    >>> stream = windows.map(lambda x: (x, tf.reduce_sum(x, axis=-1, keepdims=True)))
+    >>> history = learner.fit(stream, epochs=2, verbose=0)
+    """
+
+    def __init__(self, model, loss, *, horizon, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(model, keras.Model) or not model.built:
+            raise ValueError(
+                "`model` must be a built Keras model. "
+                f"Received: model={type(model).__name__}"
+            )
+        layers = list(_stateful_layers(model))
+        if not layers:
+            raise ValueError(
+                "`model` must have recurrent layers with `stateful=True`, built with "
+                "their rows: `keras.Input(batch_shape=(rows, None, features))`. "
+                "Received: a model without"
+            )
+        self.model, self.loss, self.horizon = model, keras.losses.get(loss), horizon
+        self.state_variables = tf.nest.flatten([layer.states for layer in layers])
+        self.rows = self.state_variables[0].shape[0]
+        for layer in layers:
+            # Of one time step; a loop around it could not be vectorized over particles.
+            layer.unroll = True
+
+    def initial_state(self, seed, data=None):
+        return [tf.zeros(v.shape, v.dtype) for v in self.state_variables]
+
+    def observe(self, state, t, seed, data=None):
+        """Return (state, loss, done, outputs) of one time step."""
+        if not isinstance(data, tuple) or len(data) != 2:
+            raise ValueError(
+                "`Recurrent` needs data of (x, y): `fit(dataset)`. "
+                f"Received: {'none' if data is None else type(data).__name__}"
+            )
+        x, y = (tf.nest.map_structure(lambda a: a[:, None], part) for part in data)
+        new, outputs = self._step(state, x)
+        loss = tf.reduce_mean(tf.cast(self.loss(y, outputs), tf.float32))
+        return same_state(self, state, new), loss, None, outputs[:, 0]
+
+    def step(self, state, t, seed, data=None):
+        return self.observe(state, t, seed, data)[:2]
+
+    def _step(self, state, x):
+        """Call the model, whose variables a member's scope may have mapped already."""
+        mapping = list(zip(self.state_variables, state))
+        weights = [(v, tf.convert_to_tensor(v)) for v in self.model.trainable_variables]
+        with keras.StatelessScope(state_mapping=[*weights, *mapping]) as scope:
+            outputs = self.model(x, training=False)
+            new = [scope.get_current_value(v) for v in self.state_variables]
+        return [tf.convert_to_tensor(v) for v in new], outputs
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        config = super().get_config()
+        return {
+            **config,
+            "model": serialize(self.model),
+            "loss": serialize(self.loss),
+            "horizon": self.horizon,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for name in ("model", "loss"):
+            config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(**config)
+
+
+def _stateful_layers(model):
+    for _, layer in tree.walk(model):
+        if isinstance(layer, keras.layers.RNN) and layer.stateful:
+            yield layer

@@ -1,0 +1,158 @@
+"""`compile`, `fit`, `evaluate` and `save` of an `UnrolledModel`."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_es import unrolled
+from tests.unrolled.common import Powers, gradients
+
+COMMON = dict(particles=6, unroll_length=2, sigma=0.1, seed=5)
+
+
+def compiled(estimator, task=None, **kwargs):
+    model = unrolled.UnrolledModel(task or Powers(noisy=True))
+    model.compile(estimator, **kwargs)
+    return model
+
+
+def weights(model):
+    return np.concatenate([np.ravel(v.numpy()) for v in model.trainable_variables])
+
+
+def test_limits_of_the_rules_are_each_other_to_the_bit():
+    def windows(make, **kwargs):
+        estimator = make("sgd", **COMMON | {"locked": True} | kwargs)
+        return gradients(Powers(noisy=True), estimator, 5)
+
+    nres = windows(unrolled.NRES)
+    np.testing.assert_array_equal(nres, windows(unrolled.GPES, period=9))
+    pes = windows(unrolled.PES)
+    np.testing.assert_array_equal(pes, windows(unrolled.GPES, period=1))
+    assert not np.array_equal(nres, pes)
+    assert not np.array_equal(nres, windows(unrolled.NRES, seed=6))
+
+
+def test_one_window_an_episode_is_full_es_to_the_bit():
+    common = dict(particles=6, sigma=0.1, seed=5)
+    full = unrolled.FullES("sgd", **common)
+    whole = unrolled.NRES("sgd", unroll_length=8, locked=True, **common)
+    np.testing.assert_array_equal(
+        *(gradients(Powers(noisy=True), e, 3) for e in (full, whole))
+    )
+
+
+@pytest.mark.parametrize(
+    "make, xla",
+    [(unrolled.PES, False), pytest.param(unrolled.NRES, True, marks=pytest.mark.slow)],
+)
+def test_a_saved_model_goes_on_in_mid_episode_to_the_bit(make, xla, tmp_path):
+    model = compiled(make(keras.optimizers.Adam(0.01), **COMMON), jit_compile=xla)
+    model.fit(steps_per_epoch=3, verbose=0)  # an episode has 4 windows
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    before = [np.asarray(v) for v in loaded.particles.weights]
+    assert not before  # made by `fit`, when shapes are known
+    for each in (model, loaded):
+        each.fit(steps_per_epoch=3, verbose=0)
+    np.testing.assert_array_equal(weights(model), weights(loaded))
+    for a, b in zip(model.particles.weights, loaded.particles.weights):
+        np.testing.assert_array_equal(np.asarray(a.value), np.asarray(b.value))
+    # Saved again without a `fit` between, nothing is lost.
+    again = keras.models.load_model(tmp_path / "model.keras")
+    again.save(tmp_path / "again.keras")
+    first, second = {}, {}
+    again.particles.save_own_variables(first)
+    keras.models.load_model(tmp_path / "again.keras").particles.save_own_variables(
+        second
+    )
+    assert set(first) == set(second) > {"episode", "time", "state_0", "begun"}
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name])
+
+
+def test_particles_of_another_estimator_are_refused(tmp_path):
+    model = compiled(unrolled.PES("sgd", **COMMON), jit_compile=False)
+    model.fit(steps_per_epoch=1, verbose=0)
+    model.save_weights(tmp_path / "a.weights.h5")
+    other = compiled(unrolled.NRES("sgd", **COMMON), jit_compile=False)
+    other.load_weights(tmp_path / "a.weights.h5")
+    with pytest.raises(ValueError, match="particles of another task or estimator"):
+        other.fit(steps_per_epoch=1, verbose=0)
+
+
+class Failing(unrolled.Task):
+    """Its loss is not finite for the particles whose episode's seed is odd."""
+
+    horizon = 4
+
+    def build(self):
+        self.weight = self.add_weight(shape=(), initializer="ones")
+
+    def initial_state(self, seed, data=None):
+        return tf.cast(seed[0] % 2, tf.float32), tf.ones(())
+
+    def step(self, state, t, seed, data=None):
+        bad, x = state
+        loss = tf.where((bad > 0.0) & (t == 1), float("nan"), self.weight * x)
+        return (bad, x), loss
+
+
+def test_particles_that_fail_contribute_nothing_and_begin_again():
+    estimator = unrolled.NRES(
+        keras.optimizers.SGD(0.01), **COMMON | {"particles": 40}, locked=True
+    )
+    model = compiled(estimator, Failing(), jit_compile=False)
+    history = model.fit(steps_per_epoch=1, epochs=2, verbose=0).history
+    first, second = history["non_finite"]
+    assert 5 < first < 35
+    # Those that failed begin anew; of the others all steps are finite.
+    assert 0 < second < first
+    episode = model.particles.weights[0].numpy()
+    assert (episode == 1).sum() == first
+    assert np.all(np.isfinite(weights(model)))
+    assert np.all(np.isfinite(history["loss"]))
+    # L = weight: the gradient is (L+ - L-) / (2 σ²) ε = ε² / σ², on average 1, of
+    # which those that failed have no part.
+    expected = 1.0 - 0.01 * (80 - first - second) / 40
+    np.testing.assert_allclose(weights(model)[0], expected, atol=0.006)
+
+
+def test_logs_are_those_of_the_members_and_evaluate_of_the_mean():
+    task = Powers(power=1, theta=2.0)
+    estimator = unrolled.NRES(
+        keras.optimizers.SGD(0.0), **COMMON | {"sigma": 1e-4}, locked=True
+    )
+    model = compiled(estimator, task, jit_compile=False, steps_per_execution=2)
+    logs = model.fit(steps_per_epoch=4, verbose=0).history
+    np.testing.assert_allclose(logs["loss"], [9.0], rtol=1e-3)  # 2 (1 + ... + 8) / 8
+    np.testing.assert_allclose(logs["episode_loss"], [72.0], rtol=1e-3)
+    found = model.evaluate(steps=2, verbose=0, return_dict=True)
+    assert found == {"loss": 9.0, "episode_loss": 72.0, "non_finite": 0.0}
+
+
+def test_pairs_share_their_randomness_and_steps_do_not():
+    seen = []
+
+    class Seeds(unrolled.HostTask):
+        horizon = 4
+
+        def build(self):
+            self.weight = self.add_weight(shape=(), initializer="zeros")
+
+        def host_initial_state(self, seeds):
+            return np.zeros(len(seeds), "float32")
+
+        def host_step(self, state, inputs, t, seeds):
+            if len(seeds) == 12:
+                seen.append(seeds.copy())
+            return state, np.zeros(len(seeds))
+
+    model = compiled(unrolled.NRES("sgd", **COMMON, locked=True), Seeds())
+    model.fit(steps_per_epoch=4, verbose=0)
+    assert len(seen) == 8  # one call for each step of a window
+    for seeds in seen:
+        np.testing.assert_array_equal(seeds[:6], seeds[6:])
+    distinct = {tuple(row) for seeds in seen for row in seeds}
+    assert len(distinct) == 8 * 6

@@ -1,0 +1,125 @@
+"""Tasks of the host equal the same tasks in TensorFlow; environments go on exactly."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_es import unrolled
+from tests.unrolled.common import Powers
+
+COMMON = dict(particles=4, unroll_length=2, sigma=0.1, seed=5)
+
+
+class HostPowers(unrolled.HostTask):
+    horizon = 8
+
+    def build(self):
+        start = keras.initializers.Constant(0.5)
+        self.weight = self.add_weight(shape=(), initializer=start)
+
+    def host_initial_state(self, seeds):
+        return {"sum": np.zeros(len(seeds), "float32")}
+
+    def host_step(self, state, inputs, t, seeds):
+        total = state["sum"] + inputs[0]
+        return {"sum": total}, total**3
+
+
+def test_a_host_task_is_the_same_task():
+    make = unrolled.TruncatedES
+    found = []
+    for task in (HostPowers(), Powers()):
+        model = unrolled.UnrolledModel(task)
+        model.compile(make(keras.optimizers.SGD(0.001), **COMMON), jit_compile=False)
+        model.fit(steps_per_epoch=5, verbose=0)
+        found.append(float(model.task.weight.numpy()))
+    np.testing.assert_allclose(*found, rtol=1e-6)
+    assert found[0] < 0.5
+
+
+@pytest.mark.parametrize(
+    "step, message",
+    [
+        (lambda s, n: s, r"must return \(state, loss\)"),
+        (lambda s, n: (s, np.zeros(())), r"`loss` of shape \(8,\)"),
+        (lambda s, n: (s, np.zeros(n), np.zeros(1, bool)), r"`done` of shape \(8,\)"),
+        (lambda s, n: ({"sum": s["sum"][:1]}, np.zeros(n)), "shapes and dtypes of"),
+        (lambda s, n: ({"sum": s["sum"].astype(int)}, np.zeros(n)), "of int64"),
+    ],
+)
+def test_hosts_that_return_something_else(step, message):
+    class Odd(HostPowers):
+        def host_step(self, state, inputs, t, seeds):
+            return step(state, len(seeds))
+
+    model = unrolled.UnrolledModel(Odd())
+    model.compile(unrolled.NRES("sgd", **COMMON))
+    with pytest.raises(Exception, match=message):
+        model.fit(steps_per_epoch=1, verbose=0)
+
+
+def test_xla_and_data_are_refused():
+    model = unrolled.UnrolledModel(HostPowers())
+    with pytest.raises(ValueError, match="XLA cannot compile a task of the host"):
+        model.compile(unrolled.NRES("sgd", **COMMON), jit_compile=True)
+
+
+def environment(env_id, observations, outputs, **kwargs):
+    pytest.importorskip("gymnasium")
+    if "v5" in env_id:
+        pytest.importorskip("mujoco")
+    policy = keras.Sequential(
+        [keras.Input((observations,)), keras.layers.Dense(outputs)]
+    )
+    for v in policy.trainable_variables:
+        v.assign(np.zeros(v.shape))
+    return unrolled.GymnasiumTask(env_id, policy, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "env_id, sizes", [("Swimmer-v5", (8, 2)), ("CartPole-v1", (4, 2))]
+)
+def test_environments_go_on_to_the_bit_from_their_states(env_id, sizes):
+    """Steps of one environment, and of others that are put where it was each time."""
+    apart, along = (environment(env_id, *sizes, horizon=20) for _ in range(2))
+    seeds = np.array([[3, 0], [4, 0]], "int32")
+    state = other = along.host_initial_state(seeds)
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        inputs = rng.normal(size=(2, sizes[1])).astype("float32")
+        state, loss, _ = along.host_step(state, inputs, None, seeds)
+        apart._known = [None, None]  # whatever they did before: `set_state`
+        other, again, _ = apart.host_step(other, inputs, None, seeds)
+        np.testing.assert_array_equal(loss, again)
+        for name in state:
+            np.testing.assert_array_equal(state[name], other[name])
+
+
+def test_cart_pole_is_learned_and_resumed():
+    task = environment("CartPole-v1", 4, 2, horizon=40)
+    model = unrolled.UnrolledModel(task)
+    model.compile(
+        unrolled.NRES(
+            keras.optimizers.SGD(1.0), particles=6, unroll_length=10, sigma=0.5
+        )
+    )
+    history = model.fit(steps_per_epoch=4, epochs=2, verbose=0).history
+    assert all(-40 <= loss < 0 for loss in history["episode_loss"])
+    before = model.particles.read().time.numpy()
+    assert len(set(before)) > 1
+
+
+def test_environments_without_a_known_state_are_refused():
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Hidden(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, seed=None, options=None):
+            return np.zeros(1, "float32"), {}
+
+    if "Hidden-v0" not in gymnasium.registry:
+        gymnasium.register("Hidden-v0", Hidden, max_episode_steps=5)
+    with pytest.raises(ValueError, match="Give `get_state` and `set_state`"):
+        environment("Hidden-v0", 1, 2)

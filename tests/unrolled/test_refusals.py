@@ -1,0 +1,140 @@
+"""Each wrong use has one clear message."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_es import unrolled
+from tests.unrolled.common import Powers
+
+COMMON = dict(particles=4, unroll_length=4, sigma=0.1)
+
+
+def nres(**kwargs):
+    return unrolled.NRES("sgd", **{**COMMON, **kwargs})
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(particles=0), "`particles` must be an integer of at least 1"),
+        (dict(unroll_length=2.0), "`unroll_length` must be an integer"),
+        (dict(sigma=0.0), "`sigma` must be a finite number above 0"),
+        (dict(clip=-1.0), "`clip` must be a finite number above 0"),
+        (dict(locked=1), "`locked` must be True or False"),
+        (dict(locked=True, burn_in=True), "`locked` begin at step 0"),
+        (dict(seed=None), "`seed` must be an integer"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        nres(**arguments)
+    assert "Received: " in str(caught.value)
+
+
+def test_arguments_of_the_rules():
+    with pytest.raises(ValueError, match="`period` must be an integer of at least 1"):
+        unrolled.GPES("sgd", period=0, **COMMON)
+    with pytest.raises(ValueError, match='`noise` must be "step" or "window"'):
+        unrolled.PES("sgd", noise="episode", **COMMON)
+    with pytest.raises(TypeError, match="unroll_length"):
+        unrolled.FullES("sgd", **COMMON)
+
+
+@pytest.mark.parametrize("cls", [unrolled.NRES, unrolled.PES, unrolled.TruncatedES])
+def test_configs_give_the_estimator_back(cls):
+    estimator = cls(keras.optimizers.Adam(0.1), clip=2.0, seed=3, **COMMON)
+    config = keras.saving.serialize_keras_object(estimator)
+    again = keras.saving.deserialize_keras_object(config)
+    assert keras.saving.serialize_keras_object(again) == config
+    full = unrolled.FullES("adam", particles=2, sigma=0.2)
+    assert type(full).from_config(full.get_config()).get_config() == full.get_config()
+
+
+class Odd(unrolled.Task):
+    """A task whose `initial_state` and `step` are given."""
+
+    horizon = 8
+
+    def __init__(self, step, initial=lambda: tf.zeros((2,)), **kwargs):
+        super().__init__(**kwargs)
+        self._step, self._initial = step, initial
+
+    def build(self):
+        self.weight = self.add_weight(shape=(), initializer="zeros")
+
+    def initial_state(self, seed, data=None):
+        return self._initial()
+
+    def step(self, state, t, seed, data=None):
+        return self._step(state)
+
+
+@pytest.mark.parametrize(
+    "step, message",
+    [
+        (lambda s: s, r"must return \(state, loss\) or \(state, loss, done\)"),
+        (lambda s: (s, s), r"the loss of one particle, a float scalar.*shape \(2,\)"),
+        (lambda s: (s, 1), "a float scalar.*dtype int32"),
+        (lambda s: (s, 0.0, 1.0), "`done` as a boolean scalar"),
+        (
+            lambda s: (s[:1], 0.0),
+            r"shapes and dtypes.*shape \(1,\).*after shape \(2,\)",
+        ),
+        (lambda s: (tf.cast(s, "int32"), 0.0), "int32 after shape"),
+        (lambda s: ((s, s), 0.0), "structure, shapes and dtypes"),
+    ],
+)
+def test_steps_that_return_something_else(step, message):
+    model = unrolled.UnrolledModel(Odd(step))
+    model.compile(nres(), jit_compile=False)
+    with pytest.raises(ValueError, match=message) as caught:
+        model.fit(steps_per_epoch=1, verbose=0)
+    assert "Received: " in str(caught.value)
+
+
+def test_horizons_and_tasks():
+    model = unrolled.UnrolledModel(Powers(horizon=8))
+    with pytest.raises(ValueError, match="divide.*unroll_length=3, horizon=8"):
+        model.compile(nres(unroll_length=3))
+    with pytest.raises(ValueError, match="must be an estimator of"):
+        model.compile("sgd")
+    for horizon in (0, None, 2.5):
+        with pytest.raises(ValueError, match="horizon` must be an integer"):
+            unrolled.UnrolledModel(Powers(horizon=horizon))
+    with pytest.raises(ValueError, match="an object and not a class"):
+        unrolled.UnrolledModel(Powers)
+
+    class Without(unrolled.Task):
+        horizon = 2
+
+    with pytest.raises(ValueError, match="has no trainable weights"):
+        unrolled.UnrolledModel(Without())
+    with pytest.raises(NotImplementedError, match="must override `step"):
+        Without().step(None, 0, None)
+
+
+def test_fit_without_what_it_needs():
+    model = unrolled.UnrolledModel(Powers())
+    with pytest.raises(ValueError, match="Call `compile` before `fit`"):
+        model.fit(steps_per_epoch=1)
+    model.compile(nres(burn_in=True), jit_compile=False)
+    with pytest.raises(ValueError, match="`steps_per_epoch` must say"):
+        model.fit()
+    with pytest.raises(ValueError, match="must be a `tf.data.Dataset`"):
+        model.fit(np.zeros((4, 4)))
+
+    def data(*shape, **kwargs):
+        return tf.data.Dataset.from_tensors(tf.zeros(shape))
+
+    with pytest.raises(ValueError, match="multiple of `particles`.*6 rows"):
+        model.fit(data(6, 4), verbose=0)
+    with pytest.raises(ValueError, match="5 steps, unroll_length=4"):
+        model.fit(data(8, 5), verbose=0)
+    with pytest.raises(ValueError, match="drop_remainder=True"):
+        model.fit(data(4).batch(4), verbose=0)
+    with pytest.raises(ValueError, match="no burn-in with data"):
+        model.fit(data(8, 4), verbose=0)
+    with pytest.raises(NotImplementedError, match="is not called"):
+        model(np.zeros((2, 2)))
