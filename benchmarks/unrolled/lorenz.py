@@ -152,16 +152,15 @@ def report(rows, path):
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
     figure, (left, right) = tables.make_figure(2)
     for color, (case, mine) in tables.colored(by_case):
-        tables.band(left, [[p[:2] for p in r["curve"]] for r in mine], case, color)
+        tables.band(left, [[p[:2] for p in r["curve"][1:]] for r in mine], case, color)
         for r in mine:
             points = np.array(r["curve"])[:, 2:]
             right.plot(points[:, 0], points[:, 1], color=color, lw=0.8)
     left.axhline(TARGET, color="#999999", lw=0.8)
     left.set(
-        xscale="symlog", yscale="log", xlabel="sequential unroll steps",
+        xscale="log", yscale="log", xlabel="sequential unroll steps",
         ylabel="test loss (mean of (z - z*)²)",
     )  # fmt: skip
-    left.set_xscale("symlog", linthresh=5000)
     left.legend(fontsize=8)
     right.plot(*START, "ko", ms=5)
     right.plot(*TRUTH, "k*", ms=10)
