@@ -115,8 +115,8 @@ class HostMembers(Members):
         inputs = tf.vectorized_map(inputs_of, given)
         specs = tf.nest.flatten(self.state_spec)
 
-        def call(*flat):
-            flat = list(flat)
+        def call(*arrays):
+            flat = list(arrays)
             state = tf.nest.pack_sequence_as(self.state_spec, flat[: len(specs)])
             mine = tf.nest.pack_sequence_as(inputs, flat[len(specs) : -2])
             result = self.task.host_step(state, mine, *flat[-2:])

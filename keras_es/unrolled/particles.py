@@ -1,5 +1,7 @@
 """`Particles`: the variables that hold where particles stand, saved with the model."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -21,7 +23,9 @@ class Particles(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(trainable=False, **kwargs)
-        self._held, self._pending, self._spec, self._strategy = [], {}, None, None
+        self._held, self._pending = [], {}
+        self._spec: Any = None
+        self._strategy: Any = None
 
     def discard(self):
         """Forget all particles."""
