@@ -42,13 +42,14 @@ class Refused:
 
     Args:
         why: What the class has instead; ends the sentence "... has no `argument`:".
+        value: What objects of the class have in its place.
     """
 
-    def __init__(self, why):
-        self.why = why
+    def __init__(self, why, value=None):
+        self.why, self.value = why, value
 
     def __get__(self, instance, owner=None):
-        return self if instance is None else None
+        return self if instance is None else self.value
 
 
 def arguments_of(cls):

@@ -44,7 +44,7 @@ def replica_index() -> tf.Tensor:
 
 
 def mean_over_replicas(tensors: Iterable[tf.Tensor]) -> list[tf.Tensor]:
-    """Return the mean of each tensor of a list over the replicas."""
+    """Return the mean of each tensor of a list over the replicas; None stays."""
     return _all_reduce(tf.distribute.ReduceOp.MEAN, tensors)
 
 
@@ -74,9 +74,11 @@ def gather_replicas(tensor: tf.Tensor) -> tf.Tensor:
 
 def _all_reduce(how, tensors):
     tensors = list(tensors)
-    if replica_count() == 1 or not tensors:
+    known = [t for t in tensors if t is not None]
+    if replica_count() == 1 or not known:
         return tensors
-    return list(tf.distribute.get_replica_context().all_reduce(how, tensors))
+    reduced = iter(tf.distribute.get_replica_context().all_reduce(how, known))
+    return [None if t is None else next(reduced) for t in tensors]
 
 
 def when(condition: tf.Tensor, action: Callable[[], Any]) -> None:

@@ -2,7 +2,73 @@
 
 import tensorflow as tf
 
+from keras_es.distribution.collectives import assign_all
 from keras_es.optimizers.guarded import is_average
+
+
+def deploy_scores(optimizer, new_scores, ok):
+    """Set scores (None: they stay), deploy their masks, and count the generation.
+
+    Args:
+        optimizer: The `MaskOptimizer`.
+        new_scores: List of new scores, or None.
+        ok: Boolean scalar; if False scores and masks stay.
+    """
+    flipped, assignments = 0.0, []
+    if new_scores is not None:
+        new_scores = [
+            tf.where(ok, scores, masked.mask_scores.value)
+            for masked, scores in zip(optimizer.masked_weights, new_scores)
+        ]
+        units = _next_units(optimizer, new_scores, ok)
+        optimizer.masks_decoded(new_scores, units, ok)
+        assignments, flipped = deploy(optimizer, new_scores, units)
+    assignments += [
+        (optimizer.generation, optimizer.generation.value + 1),
+        (optimizer.mask_flip_ratio, share_of_weights(optimizer, flipped)),
+    ]
+    assign_all(assignments)
+
+
+def _next_units(optimizer, scores, ok):
+    """Return the boolean unit masks of the next generation."""
+    counts = optimizer.unit_counts()
+    if optimizer.active_units is not None:
+        turns = optimizer.taking_turns
+        steps = 1 if turns is None else turns.steps
+        next_step = (optimizer.generation.value + 1) * steps
+        counts = optimizer.active_units.follow(next_step, ok)
+    return [
+        m.decode(s, count)
+        for m, s, count in zip(optimizer.masked_weights, scores, counts)
+    ]
+
+
+def share_of_weights(optimizer, number):
+    """Return a number of weights as a share of all masked ones, float32 scalar."""
+    size = sum(m.size for m in optimizer.masked_weights) or 1
+    return tf.cast(tf.cast(number, tf.float64) / size, tf.float32)
+
+
+def logs(optimizer, counters):
+    """Return the logs of a step: some counters, and the sparsity of the masks.
+
+    Args:
+        optimizer: The `MaskOptimizer`.
+        counters: Names of variables of it.
+    """
+    if optimizer.active_units is not None:
+        nonzeros = optimizer.active_units.nonzeros()
+    else:
+        nonzeros = sum(m.nnz for m in optimizer.masked_weights)
+    zeros = sum(m.size for m in optimizer.masked_weights) - nonzeros
+    found = {name: getattr(optimizer, name).value for name in counters}
+    found = {
+        name: tf.cast(tf.convert_to_tensor(value), tf.float32)
+        for name, value in found.items()
+    }
+    found["sparsity"] = share_of_weights(optimizer, zeros)
+    return found
 
 
 def deploy(optimizer, scores, units):
@@ -18,7 +84,7 @@ def deploy(optimizer, scores, units):
     """
     assignments, flipped = [], 0.0
     for masked, values, chosen in zip(optimizer.masked_weights, scores, units):
-        slots = optimizer._slots.get(id(masked.kernel), [])
+        slots = optimizer.inner.slots.get(id(masked.kernel), [])
         deployed, changed = masked.deploy(values, chosen, slots)
         assignments += deployed
         flipped += changed
@@ -39,6 +105,6 @@ def _fresh(optimizer, masked, units, slots):
         if is_average(slot):
             start = tf.cast(kernel, old.dtype)
         else:
-            start = optimizer._slot_starts[id(slot)](old.shape, dtype=slot.dtype)
+            start = optimizer.inner.slot_starts[id(slot)](old.shape, dtype=slot.dtype)
         assignments.append((slot, tf.where(grown, start, old)))
     return assignments

@@ -5,27 +5,14 @@ import functools
 
 import keras
 
-from keras_es import schedules
+from keras_es._arguments import boolean, integer
 from keras_es.layers import tree
-from keras_es.optimizers.evolution.open_es import OpenES
-from keras_es.optimizers.evolution.strategy import EvolutionStrategy
-from keras_es.optimizers.gradient.gradual_magnitude import GradualMagnitude
-from keras_es.optimizers.gradient.scheduled import DropAndGrow
-from keras_es.optimizers.options import Falling
-from keras_es.optimizers.score_optimizer import BernoulliStrategy, ScoreGradient
+from keras_es.optimizers import registry
+from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.search.turns import sampling_is_cheap
 
-REST = 0.75
-"""Share of a run after which scheduled masks rest, as in RigL."""
-
-SEARCHED, FALLING = 0.6, 0.4
-"""Shares of a run in which losses alone move masks, and in which masks get sparse."""
-
-PULL = 0.1
-"""Share of the way to the magnitudes that scores go in each step, begun dense."""
-
-MOVES = 75
-"""Moves of scheduled masks in a run, if that is not more often than every step."""
+SEARCHED = 0.6
+"""Share of a run in which losses alone move masks."""
 
 
 def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
@@ -46,11 +33,11 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
     - others as they are by default.
 
     Args:
-        cls: Class of the method, such as `keras_es.optimizers.RigL`.
+        cls: Class of the method, such as `keras_es.optimizers.RigL`, or its name.
         inner_optimizer: Optimizer of the weights (see `MaskOptimizer`), whose own
             schedule is not touched.
         model: The model that will be trained, with masked layers.
-        steps: Integer, epochs * steps_per_epoch.
+        steps: Integer of at least 1, epochs * steps_per_epoch.
         begin_dense: Whether an `EvolutionStrategy` may begin dense and be as sparse as
             wanted after 40 % of the steps only, so that the weights of every unit are
             trained before the search decides about it, and for 60 % draws its scores
@@ -63,6 +50,9 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
     Returns:
         The optimizer.
 
+    Raises:
+        ValueError: If an argument is of another kind or out of range.
+
     Example:
 
     >>> dense = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
@@ -72,33 +62,52 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
     >>> schedule.end_step, schedule.update_every
     (6000, 80)
     """
+    cls = _method(cls)
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "`model` must be the Keras model that will be trained, with masked "
+            f"layers. Received: model={model!r}"
+        )
+    steps, begin_dense = integer(1)("steps", steps), boolean("begin_dense", begin_dense)
     masked = tree.masked_weights(model)
-    run = _Run(
+    run = Run(
         cls=cls,
         model=model,
         steps=steps,
-        dense=begin_dense
-        and issubclass(cls, EvolutionStrategy)
-        and all(m.stores_inactive for m in masked),
+        dense=begin_dense and all(m.stores_inactive for m in masked),
         few=sampling_is_cheap(masked),
         given=kwargs,
     )
-    arguments = _arguments(run)
-    if run.dense:
-        arguments |= _from_dense(run)
-    arguments = {k: v for k, v in arguments.items() if k not in kwargs}
-    return cls(inner_optimizer, **arguments, **kwargs)
+    settled = {k: v for k, v in cls.settle(run).items() if k not in kwargs}
+    return cls(inner_optimizer, **settled, **kwargs)
+
+
+def _method(cls):
+    """Return the class of a method, from its name too."""
+    if isinstance(cls, str):
+        cls = registry.get(cls)
+    if not (isinstance(cls, type) and issubclass(cls, MaskOptimizer)):
+        raise ValueError(
+            "`cls` must be a class of keras_es.optimizers that moves masks, or its "
+            f"name, such as {sorted(registry.OPTIMIZERS)}. Received: cls={cls!r}"
+        )
+    if not cls.trains_by_gradients:
+        raise ValueError(
+            f"{cls.__name__} evolves the weights: it has no schedule that would have "
+            f"to fit a run. Make it by itself. Received: cls={cls.__name__}"
+        )
+    return cls
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
-    """What is known of a run.
+class Run:
+    """What is known of a run, for the `settle` of a method.
 
     Attributes:
         cls: Class of the method.
         model: The model that will be trained.
         steps: Training steps.
-        dense: Whether the search begins dense.
+        dense: Whether the search begins dense, if it can.
         few: Whether there are few units for the weights.
         given: Arguments of the user.
     """
@@ -129,64 +138,3 @@ class _Run:
     def searched(self):
         """Generations in which losses alone move masks."""
         return max(1, int(SEARCHED * self.generations))
-
-
-def _arguments(run):
-    """Return the arguments that follow from the length of a run, given or not."""
-    if "end_step" in run.given:
-        return {}
-    end_step = max(1, int(REST * run.steps))
-    update_every = min(100, max(1, end_step // MOVES))
-    if issubclass(run.cls, DropAndGrow):
-        schedule = schedules.CosineUpdates(end_step, update_every=update_every)
-        arguments = {"update_schedule": schedule}
-    elif issubclass(run.cls, GradualMagnitude):
-        schedule = schedules.PolynomialSparsity(end_step, update_every=update_every)
-        arguments = {"sparsity_schedule": schedule}
-    elif issubclass(run.cls, OpenES) and (run.dense or run.few):
-        arguments = _search_that_ends(run)
-    elif issubclass(run.cls, ScoreGradient):
-        arguments = _scores_that_settle(run)
-    else:
-        arguments = {}
-    return arguments
-
-
-def _from_dense(run):
-    """Return arguments of a search that begins dense and follows magnitudes."""
-    falling, pull = schedules.PolynomialSparsity(max(1, int(FALLING * run.steps))), None
-    # Of a single weight, the backward pass says more than its magnitude.
-    if run.few or not run.cls.needs_guidance:
-        share = 1.0 - (1.0 - PULL) ** run.generation
-        pull = keras.optimizers.schedules.PolynomialDecay(share, run.searched, 0.0)
-    return {"density": Falling(falling, pull)}
-
-
-def _scores_that_settle(run):
-    """Return arguments of scores whose learning rate falls to 0."""
-    schedule = keras.optimizers.schedules
-    generations = run.generations
-    arguments = {}
-    if run.dense and issubclass(run.cls, BernoulliStrategy):
-        generations = run.searched
-        if "sigma" not in run.given:
-            # Not a slope: at a lower T a step of the scores would flip more units.
-            temperatures = [run.default.sigma, 0.0]
-            arguments["sigma"] = schedule.PiecewiseConstantDecay(
-                [generations - 1], temperatures
-            )
-    # A decay from three times the constant rate moves scores about as far.
-    rate = schedule.CosineDecay(3.0 * run.cls.default_score_learning_rate, generations)
-    return {**arguments, "score_optimizer": keras.optimizers.Adam(rate)}
-
-
-def _search_that_ends(run):
-    """Return arguments of a search that losses alone can finish before the run ends."""
-    sigma = (0.5 if run.few else 1.0) if run.dense else 2.0
-    schedule = keras.optimizers.schedules
-    return {
-        "sigma": schedule.PolynomialDecay(sigma, run.searched, 0.0),
-        "score_optimizer": keras.optimizers.Adam(
-            schedule.CosineDecay(0.05, run.searched)
-        ),
-    }

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_es._arguments import integer
+from keras_es.optimizers.evolution.strategy import EvolutionStrategy
 from keras_es.optimizers.minimize_arguments import check_arguments, strategy_for
-from keras_es.optimizers.search.weights import EvolvesWeights
 
 
 @dataclasses.dataclass
@@ -42,7 +42,7 @@ class Minimum:
 def minimize(
     fn: Callable[[Any], Any],
     x0: Any,
-    strategy: "str | EvolvesWeights" = "snes",
+    strategy: "str | EvolutionStrategy" = "snes",
     *,
     generations: int = 100,
     target: float | None = None,

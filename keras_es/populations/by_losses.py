@@ -36,9 +36,10 @@ class EvolvedPopulation:
 
     def __init__(self, model, x, y, sample_weight):
         self.model, self.optimizer = model, model.optimizer
+        self.search = self.optimizer.search
         self.batch, self.examples = (x, y, sample_weight), batch_size(x)
-        self.by_example = self.optimizer.output_noise() is not None
-        self.sampled = self.optimizer.sampled_examples is not None
+        self.by_example = self.search.output_noise() is not None
+        self.sampled = self.search.sampled is not None
         if self.sampled:
             refuse_fixed_batch(
                 model, "members see some examples of a batch: leave `examples` out"
@@ -55,7 +56,7 @@ class EvolvedPopulation:
         metrics = [tf.convert_to_tensor(v.value) for v in self.metrics]
         if self.sampled:
             metrics = self._sample(metrics)
-        results, metrics, guidance = self.optimizer.evaluate_members(
+        results, metrics, said = self.search.evaluate_members(
             self.model,
             self._member,
             first_input(self.batch[0]).shape[0],
@@ -67,7 +68,7 @@ class EvolvedPopulation:
         metrics = self._track_loss(loss, valid, metrics)
         count = tf.reduce_sum(tf.cast(valid, tf.float32))
         state = [_over_members(v, s, count) for v, s in zip(self.touched, states)]
-        return Evaluation(fitness, valid, [], guidance, [], state, metrics)
+        return Evaluation(fitness, valid, [], said, [], state, metrics)
 
     def _sample(self, metrics):
         """Go on with some examples of the batch; return the mean's metrics on all."""

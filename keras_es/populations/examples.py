@@ -95,7 +95,7 @@ def sample_examples(model, batch, y_pred):
         ValueError: If the fitness is one number for all examples.
     """
     x, y, sample_weight = batch
-    optimizer, count = model.optimizer, model.optimizer.sampled_examples
+    optimizer, count = model.optimizer, model.optimizer.search.sampled
     known = first_input(x).shape[0]
     if known is not None and known <= count:
         return batch

@@ -8,8 +8,6 @@ from keras_es.distribution.collectives import (
     when,
     when_all,
 )
-from keras_es.populations.by_gradients import Population
-from keras_es.populations.by_losses import EvolvedPopulation
 from keras_es.populations.evaluation import Evaluation
 from keras_es.training.compilation import Parts
 from keras_es.training.logs import nan_of_nothing, population_logs
@@ -47,8 +45,7 @@ class Step:
 
     def _learn(self, x, y, sample_weight):
         """Evaluate members and move weights; move masks if no turns are taken."""
-        kind = EvolvedPopulation if self.optimizer.pure else Population
-        population = kind(self.model, x, y, sample_weight)
+        population = self.optimizer.population(self.model, x, y, sample_weight)
         evaluate = population.evaluate
         mine = evaluate() if self.parts.together else self._compiled(evaluate)
         result = mine.over_replicas()
@@ -97,21 +94,5 @@ class Step:
         self._tell(fitness, valid, turns.mean_guidance(), ok)
 
     def _tell(self, fitness, valid, guidance, ok):
-        """Move scores and masks by what a generation found.
-
-        Each replica searches with its own members, and the mean of their estimates
-        moves the masks of all; or all are ranked together, and replicas add their sums.
-        """
-        optimizer = self.optimizer
-
-        def search_gradient():
-            return optimizer.search_gradient(fitness, valid, guidance)
-
-        if optimizer.ranked_together:
-            optimizer.__dict__["compiled"] = self.parts.compiled
-            gradient = search_gradient()
-        elif self.alone:
-            gradient = search_gradient()
-        else:
-            gradient = mean_over_replicas(self.parts.compiled(search_gradient))
-        optimizer.end_generation(gradient, ok)
+        """Move scores and masks by what a generation found."""
+        self.optimizer.learn(fitness, valid, guidance, ok, self.parts.compiled)

@@ -1,21 +1,17 @@
 """Alopex over all weights."""
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from keras_es._arguments import Argument, Refused, decay, optional, schedule
-from keras_es.distribution.collectives import assign_all
+from keras_es._arguments import Argument, Refused, choice, decay, optional, schedule
 from keras_es.ops import alopex, noise
-from keras_es.optimizers import arguments
-from keras_es.optimizers.arguments import value_at
-from keras_es.optimizers.base import register
-from keras_es.optimizers.search.weights import EvolvesWeights, center_of
-from keras_es.populations.given import ValuePopulation
+from keras_es.optimizers.evolution.strategy import EvolutionStrategy
+from keras_es.optimizers.registry import register
+from keras_es.optimizers.search.weights import ValueSearch
 
 
-@register
-class Alopex(EvolvesWeights):
+@register("alopex")
+class Alopex(EvolutionStrategy):
     """Every weight moves by +-delta at each step; what lowered the loss goes on.
 
         P(-delta) = 1/(1 + exp(-dw dE/T)),    T = running mean of |dw dE|,
@@ -43,16 +39,17 @@ class Alopex(EvolvesWeights):
         for feedforward and recurrent neural networks.
     """
 
-    needs_none = True
-    population_size = 2
+    mask_search, weight_search = None, ValueSearch
 
-    inner_optimizer = Argument(arguments.no_optimizer, None)
     step_size = Argument(schedule, 0.002)
     momentum = Argument(decay, 0.9)
-    fitness = Argument(
-        optional(arguments.function), None, serialize=arguments.serialize_function
-    )
+    batch_mode = Argument(optional(choice("split", "full")), None, keyword=True)
+    population_size = Refused("its members are two, now and before the last change", 2)
+    fitness_shaping = Refused("it compares two losses as they are")
+    sigma = Refused("each weight moves by +-step_size", 0.0)
     noise = Refused("each weight moves by +-step_size")
+    density = Refused("its masks are as sparse as wanted from the first step")
+    semi_updates = Refused("replicas average what a change did", True)
     turns = Refused("its two members are evaluated at once")
 
     @staticmethod
@@ -63,7 +60,7 @@ class Alopex(EvolvesWeights):
 
     def build_search(self):
         """Create the last change of each weight in steps, T, and the last delta."""
-        self._signs = self.add_searched("sign")
+        self._signs = self.search.add("sign")
         self._temperature, self._delta = (
             self.add_variable(
                 (), dtype="float32", name=name, aggregation="only_first_replica"
@@ -71,48 +68,41 @@ class Alopex(EvolvesWeights):
             for name in ("temperature", "last_step_size")
         )
 
-    def member_values(self, indices):
-        """Return the values of members: 0 is now, 1 is before the last change."""
-        values = []
-        for variable, sign, factor in zip(
-            self.searched, self._signs, self.space.factors
-        ):
-            back = ops.reshape(ops.cast(indices, "float32"), (-1, *(1,) * sign.ndim))
-            change = self._delta.value * factor * sign.value
-            center = ops.cast(variable.value, "float32")
-            values.append(center[None] - back * change[None])
-        return values
+    def member_values(self):
+        """Return a function from indices to members: even ones are now, odd before."""
 
-    def members(self):
-        """Return the values of both members."""
-        return self.member_values(tf.range(2))
+        def values_of(indices):
+            back, values = ops.cast(indices % 2, "float32"), []
+            for center, sign, factor in zip(
+                self.search.centers(), self._signs, self.search.factors
+            ):
+                change = self._delta.value * factor * sign.value
+                each = ops.reshape(back, (-1, *(1,) * sign.ndim))
+                values.append(center[None] - each * change[None])
+            return values
 
-    def evaluate_members(self, model, function, batch_size=None, **kwargs):
-        """Return the results of both members (see `EvolvesWeights`)."""
-        population = ValuePopulation(model, self.space, 2, None, batch_size)
-        return population.evaluate(function, self.member_values, **kwargs)
+        return values_of
 
-    def search_gradient(self, fitness, valid, guidance):
-        """Return [dE]; a member that failed counts as four times T."""
+    def estimate(self, fitness, valid, said):
+        """Return dE; a member that failed counts as four times T."""
         known = 4.0 * self._temperature.value
         change = ops.where(valid[0], -known, known)
-        difference = fitness[0] - fitness[1]
-        return [ops.where(ops.all(valid), difference, change)]
+        return ops.where(ops.all(valid), fitness[0] - fitness[1], change)
 
-    def update_masks(self, search_gradient, ok):
-        """Return the next values of what is searched."""
-        (change,) = search_gradient
-        new = alopex.temperature_update(self._temperature.value, change, self.momentum)
-        delta = value_at(self.step_size, self.generation.value)
-        delta = ops.cast(delta, "float32")
-        state = [(self._temperature, new), (self._delta, delta)]
-        values, index = [], range(len(self.searched))
-        for i, center, sign in zip(index, center_of(self.searched), self._signs):
+    def update(self, estimate, ok):
+        """Draw the next change of every weight."""
+        new = alopex.temperature_update(
+            self._temperature.value, estimate, self.momentum
+        )
+        delta = ops.cast(self.current(self.step_size), "float32")
+        centers, signs = [], []
+        for i, (center, sign, factor) in enumerate(
+            zip(self.search.centers(), self._signs, self.search.factors)
+        ):
             key = noise.stream_key(self.seed, f"alopex {i}")
             position = noise.counter_seed(key, self.generation.value, 0)
             uniform = noise.uniform(tuple(center.shape), position)
-            signs = alopex.next_signs(sign.value, change, new, uniform)
-            state.append((sign, signs))
-            values.append(center + delta * self.space.factors[i] * signs)
-        assign_all(state, ok)
-        return values
+            signs.append(alopex.next_signs(sign.value, estimate, new, uniform))
+            centers.append(center + delta * factor * signs[-1])
+        state = [(self._temperature, new), (self._delta, delta)]
+        return centers, state + list(zip(self._signs, signs))

@@ -1,12 +1,20 @@
 """Natural evolution strategy over independent Bernoulli masks."""
 
+from keras_es._arguments import Refused
 from keras_es.ops import search
-from keras_es.optimizers.base import register
-from keras_es.optimizers.score_optimizer import BernoulliStrategy
+from keras_es.optimizers.evolution.strategy import EvolutionStrategy
+from keras_es.optimizers.registry import register
+from keras_es.optimizers.score_optimizer import (
+    build_slots,
+    descended,
+    optimizer_argument,
+    settle_optimizer,
+)
+from keras_es.optimizers.search.bernoulli import BernoulliSearch, settled_bernoulli
 
 
-@register
-class BernoulliNES(BernoulliStrategy):
+@register("bernoulli_nes")
+class BernoulliNES(EvolutionStrategy):
     """Masks m ~ Bernoulli(p), p = sigmoid((scores - tau)/T), of lower variance.
 
     With antithetic pairs m+ = [u < p], m- = [1 - u < p],
@@ -38,18 +46,48 @@ class BernoulliNES(BernoulliStrategy):
         Baluja 1994 (PBIL).
     """
 
-    def search_gradient(self, fitness, valid, guidance):
-        """Return the mean over pairs for each weight."""
+    default_score_learning_rate = 0.003
+    mask_search, weight_search = BernoulliSearch, None
+    noise = Refused("its members are Bernoulli masks, drawn by their probabilities")
+    score_optimizer = optimizer_argument()
+
+    def check_arguments(self):
+        """Make the optimizer of the scores."""
+        super().check_arguments()
+        settle_optimizer(self, "score_optimizer", self.default_score_learning_rate)
+
+    @classmethod
+    def settle(cls, run):
+        """Let scores settle, and temperatures fall, before the run ends."""
+        return {**super().settle(run), **settled_bernoulli(cls, run)}
+
+    def held_optimizers(self):
+        """Return the optimizer of the scores."""
+        return [self.score_optimizer]
+
+    def build_search(self):
+        """Build the optimizer of the scores."""
+        build_slots(self.score_optimizer, self.search.variables)
+
+    def estimate(self, fitness, valid, said):
+        """Return the search gradient, the mean over pairs, for each weight."""
         utilities = self.utilities(fitness, valid)
         # As f(m+) - f(m-).
-        differences = self.own_pairs(utilities[1::2] - utilities[0::2])
-        probabilities = self.probabilities()
-        scale = 2.0 / (self.ranked_members * self.temperature())
+        differences = self.ranking.own_pairs(utilities[1::2] - utilities[0::2])
+        probabilities = self.search.probabilities()
+        scale = 2.0 / (self.ranking.members * self.search.temperature())
 
         def term(pair):
+            samples = zip(self.search.pair_samples(pair), probabilities)
             return [
                 differences[pair] * scale * search.antithetic_bernoulli(a, b, p)
-                for (a, b), p in zip(self.pair_samples(pair), probabilities)
+                for (a, b), p in samples
             ]
 
-        return self.sum_over_pairs(term)
+        return self.search.sum_over_pairs(term)
+
+    def update(self, estimate, ok):
+        """Descend the search gradient."""
+        scores = self.search.variables
+        new = descended(self.score_optimizer, estimate, scores, ok)
+        return new or None, []

@@ -3,22 +3,21 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_es._arguments import Argument, boolean, integer, optional, schedule
-from keras_es.distribution.collectives import assign_all, replica_count, replica_index
+from keras_es._arguments import Argument, Refused, choice, integer, optional, schedule
+from keras_es.distribution.collectives import replica_count
 from keras_es.noise.options import Full, LowRank
 from keras_es.ops import genetic, noise, philox
-from keras_es.optimizers import arguments
 from keras_es.optimizers.arguments import value_at
-from keras_es.optimizers.base import register
-from keras_es.optimizers.search.weights import EvolvesWeights, center_of
-from keras_es.populations.given import ValuePopulation
+from keras_es.optimizers.evolution.strategy import EvolutionStrategy
+from keras_es.optimizers.registry import register
+from keras_es.optimizers.search.weights import ValueSearch
 
 WINDOW = 256
 """Genes that a genome can hold before its oldest must be common to all parents."""
 
 
-@register
-class GeneticAlgorithm(EvolvesWeights):
+@register("genetic_algorithm")
+class GeneticAlgorithm(EvolutionStrategy):
     """Truncation selection, Gaussian mutation, no crossover, an elite.
 
     The T best members of a generation are the parents of the next; a child is a parent
@@ -33,7 +32,7 @@ class GeneticAlgorithm(EvolvesWeights):
     weights are those of the model.
 
     Args:
-        inner_optimizer: None: the weights are evolved (see `EvolvesWeights`).
+        inner_optimizer: None: the weights are evolved (see `EvolutionStrategy`).
         population_size: Integer n > elite_candidates, members of one generation.
         sigma: Mutation power or a schedule of the generation, for weights; scores of
             masks get ten times that.
@@ -57,20 +56,18 @@ class GeneticAlgorithm(EvolvesWeights):
         1712.06567 (1,000 members, T = 20, sigma 0.002, ten candidates).
     """
 
-    needs_none = True
+    mask_search, weight_search = None, ValueSearch
     mirrored = False
     # Genomes are decoded in both; as one program XLA compiles them for minutes.
     compiled_together = False
 
-    inner_optimizer = Argument(arguments.no_optimizer, None)
     population_size = Argument(integer(2), 256)
     sigma = Argument(schedule, 0.01)
     parents = Argument(integer(1), 20)
     elite_candidates = Argument(integer(1), 10)
-    fitness = Argument(
-        optional(arguments.function), None, serialize=arguments.serialize_function
-    )
-    semi_updates = Argument(boolean, True, keyword=True)
+    batch_mode = Argument(optional(choice("split", "full")), None, keyword=True)
+    fitness_shaping = Refused("the best members survive, whatever their losses are")
+    density = Refused("its masks are as sparse as wanted from the first generation")
     noises = (Full, LowRank)
 
     def check_arguments(self):
@@ -78,7 +75,7 @@ class GeneticAlgorithm(EvolvesWeights):
         super().check_arguments()
         integer(self.elite_candidates)("parents", self.parents)
         integer(self.parents)("population_size", self.population_size)
-        if self.pairs_per_draw > 1:
+        if self.noise is not None and self.noise.pairs_per_draw > 1:
             raise ValueError(
                 "Each mutation of GeneticAlgorithm is a draw of its own: "
                 f"`pairs_per_draw` must be 1. Received: noise={self.noise!r}"
@@ -115,26 +112,26 @@ class GeneticAlgorithm(EvolvesWeights):
                 name=f"ancestor_{i}",
                 **once,
             )
-            for i, v in enumerate(self.searched)
+            for i, v in enumerate(self.search.variables)
         ]
 
     def scales(self, generation=None):
         """Return the mutation power of each variable in a generation."""
         now = self.generation.value if generation is None else generation
         sigma = value_at(self.sigma, now)
-        return [sigma * factor for factor in self.space.factors]
+        return [sigma * factor for factor in self.search.factors]
 
     # From genomes to weights.
 
     def mutations(self, generation, genes):
         """Return sigma * noise for each variable, [k, *shape]; 0 where a gene is -1."""
         indices = ops.maximum(genes, 0)
-        factors, _ = self.weight_noise.draw(
+        factors, _ = self.search.weight_noise.draw(
             generation, indices, self.scales(generation)
         )
         changes = []
         for variable, p, parts in zip(
-            self.searched, self.weight_noise.perturbations, factors
+            self.search.variables, self.search.weight_noise.perturbations, factors
         ):
             shape = (-1, *(1,) * len(variable.shape))
             mutated = ops.reshape(ops.cast(genes >= 0, "float32"), shape)
@@ -185,34 +182,24 @@ class GeneticAlgorithm(EvolvesWeights):
         changes = self.mutations(self.generation.value, genes)
         return [tf.gather(p, rows) + c for p, c in zip(parents, changes)]
 
-    def members(self):
-        """Return the values of all members."""
-        return self.children(self.parent_values(), tf.range(self.population_size))
-
-    def evaluate_members(self, model, function, batch_size=None, **kwargs):
-        """Return the results of all members (see `EvolvesWeights`)."""
-        population = ValuePopulation(
-            model, self.space, self.population_size, self.members_per_chunk, batch_size
-        )
+    def member_values(self):
+        """Return a function from indices to the values of these members."""
         parents = self.parent_values()
-        first = replica_index() * self.population_size
-        return population.evaluate(
-            function, lambda i: self.children(parents, first + i), **kwargs
-        )
+        return lambda indices: self.children(parents, indices)
 
     # Selection.
 
-    def search_gradient(self, fitness, valid, guidance):
+    def estimate(self, fitness, valid, said):
         """Return the losses of all members, or their ranks on each replica."""
         fitness = ops.where(valid, fitness, float("inf"))
         if self.semi_updates and replica_count() > 1:
             ranks = genetic.relative_ranks(fitness, replica_count())
             fitness = ops.where(valid, ranks, float("inf"))
-        return [fitness]
+        return fitness
 
-    def update_masks(self, search_gradient, ok):
-        """Choose elite and parents, and return the weights of the elite."""
-        (fitness,) = search_gradient
+    def update(self, estimate, ok):
+        """Choose elite and parents; the center is the elite."""
+        fitness = estimate
         candidates = fitness[: self.elite_candidates]
         elite = ops.cast(ops.argmin(self._losses.value + candidates), "int32")
         chosen = genetic.select(fitness, elite, self.parents)
@@ -232,8 +219,7 @@ class GeneticAlgorithm(EvolvesWeights):
             (self._losses, losses),
             *zip(self._ancestors, ancestors),
         ]
-        assign_all(state, ok)
-        return values
+        return values, state
 
     def _common(self, genes, length):
         """Add the oldest genes that all share to the ancestor, and count the rest."""
@@ -248,6 +234,6 @@ class GeneticAlgorithm(EvolvesWeights):
             changes = self.mutations(born, tf.gather(genes[:1], length - 1, axis=1))
             return length - 1, [v + c[0] for v, c in zip(values, changes)]
 
-        start = center_of(self._ancestors)
+        start = [ops.cast(a.value, "float32") for a in self._ancestors]
         length, values = tf.while_loop(shared, body, (length, start))
         return values, length

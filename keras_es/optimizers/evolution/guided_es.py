@@ -12,10 +12,16 @@ from keras_es._arguments import (
     schedule,
     share,
 )
-from keras_es.distribution.collectives import assign_all
 from keras_es.ops import search
-from keras_es.optimizers.base import register
-from keras_es.optimizers.score_optimizer import BernoulliStrategy
+from keras_es.optimizers.evolution.strategy import EvolutionStrategy
+from keras_es.optimizers.registry import register
+from keras_es.optimizers.score_optimizer import (
+    build_slots,
+    descended,
+    optimizer_argument,
+    settle_optimizer,
+)
+from keras_es.optimizers.search.bernoulli import BernoulliSearch, settled_bernoulli
 
 
 def _correction(name, value):
@@ -31,8 +37,8 @@ def _correction(name, value):
         ) from None
 
 
-@register
-class GuidedES(BernoulliStrategy):
+@register("guided_es")
+class GuidedES(EvolutionStrategy):
     """Natural evolution of Bernoulli masks with the backward pass as control variate.
 
     The backward pass that trains the weights also gives s = dL/dm = g * w at every
@@ -82,45 +88,54 @@ class GuidedES(BernoulliStrategy):
 
     needs_guidance = True
     default_score_learning_rate = 0.03
-
+    mask_search, weight_search = BernoulliSearch, None
+    noise = Refused("its members are Bernoulli masks, drawn by their probabilities")
+    score_optimizer = optimizer_argument()
     population_size = Argument(integer(2), 2)
-    batch_mode = Argument(optional(choice("split", "full")), "split")
+    batch_mode = Argument(optional(choice("split", "full")), None)
     fitness_shaping = Refused("its guidance is in the units of the loss, as is fitness")
     sigma = Argument(schedule, 0.1)
     correction = Argument(_correction, "auto")
     guidance_momentum = Argument(decay, 0.9)
 
+    def check_arguments(self):
+        """Make the optimizer of the scores."""
+        super().check_arguments()
+        settle_optimizer(self, "score_optimizer", self.default_score_learning_rate)
+
+    @classmethod
+    def settle(cls, run):
+        """Let scores settle, and temperatures fall, before the run ends."""
+        return {**super().settle(run), **settled_bernoulli(cls, run)}
+
+    def held_optimizers(self):
+        """Return the optimizer of the scores."""
+        return [self.score_optimizer]
+
     def build_search(self):
-        """Create the running mean of s for each weight."""
-        super().build_search()
-        self._guidance = [
-            self.add_variable(
-                tuple(m.mask_scores.shape),
-                dtype="float32",
-                name=f"guidance_{i}",
-                aggregation="only_first_replica",
-            )
-            for i, m in enumerate(self.masked_weights)
-        ]
+        """Build the optimizer of the scores; create a running mean of s."""
+        build_slots(self.score_optimizer, self.search.variables)
+        self._guidance = self.search.add("guidance")
 
     def budget(self):
         """Return the number of evaluations that are averaged, None for all weight."""
         if self.correction != "auto":
             return None
-        return self.ranked_members / (1.0 - self.guidance_momentum)
+        return self.ranking.members / (1.0 - self.guidance_momentum)
 
-    def search_gradient(self, fitness, valid, guidance):
-        """Return the estimate for each weight, then the new s for each weight."""
-        probabilities = self.probabilities()
+    def estimate(self, fitness, valid, said):
+        """Return the search gradient for each weight, and the new s for each."""
+        probabilities = self.search.probabilities()
         old = [g.value for g in self._guidance]
         both = ops.all(ops.reshape(valid, (-1, 2)), axis=1)
         losses = ops.where(valid, fitness, 0.0)
         differences = ops.where(both, losses[0::2] - losses[1::2], 0.0)
         kept = ops.cast(both, "float32")
-        differences, own = self.own_pairs(differences), self.own_pairs(kept)
+        differences = self.ranking.own_pairs(differences)
+        own = self.ranking.own_pairs(kept)
 
         def term(pair):
-            samples = self.pair_samples(pair)
+            samples = self.search.pair_samples(pair)
             predicted = sum(
                 ops.sum(s * (a - b)) for s, (a, b) in zip(old, samples)
             )  # fmt: skip
@@ -133,16 +148,18 @@ class GuidedES(BernoulliStrategy):
         # A number is the weight of the unshrunk correction, 1 for no bias.
         weight = 1.0 if self.correction == "auto" else self.current(self.correction)
         weight = weight / ops.maximum(ops.sum(kept), 1.0)
+        corrections = self.search.sum_over_pairs(term)
         gradient = [
             search.guided_natural(s, weight * correction, p, self.budget())
-            for s, correction, p in zip(old, self.sum_over_pairs(term), probabilities)
+            for s, correction, p in zip(old, corrections, probabilities)
         ]
         momentum = self.guidance_momentum
-        new = [momentum * s + (1.0 - momentum) * g for s, g in zip(old, guidance)]
-        return gradient + new
+        new = [momentum * s + (1.0 - momentum) * g for s, g in zip(old, said)]
+        return gradient, new
 
-    def update_masks(self, search_gradient, ok):
+    def update(self, estimate, ok):
         """Descend, and keep the running mean of s."""
-        count = len(self.masked_weights)
-        assign_all(zip(self._guidance, search_gradient[count:]), ok)
-        return super().update_masks(search_gradient[:count], ok)
+        gradient, guidance = estimate
+        scores = self.search.variables
+        new = descended(self.score_optimizer, gradient, scores, ok)
+        return new or None, list(zip(self._guidance, guidance))

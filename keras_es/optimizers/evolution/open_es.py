@@ -2,19 +2,21 @@
 
 import keras
 
-from keras_es import _compat
-from keras_es._arguments import Argument, optional
+from keras_es.noise.options import Noise
 from keras_es.ops import search
-from keras_es.optimizers import arguments
-from keras_es.optimizers.base import register
-from keras_es.optimizers.guarded import guarded_apply
-from keras_es.optimizers.score_optimizer import ScoreGradientStrategy
-from keras_es.optimizers.search.layer_noise import LayerNoise
-from keras_es.optimizers.search.weights import as_gradients
+from keras_es.optimizers.evolution.strategy import EvolutionStrategy
+from keras_es.optimizers.registry import register
+from keras_es.optimizers.score_optimizer import (
+    build_slots,
+    descended,
+    optimizer_argument,
+    settle_optimizer,
+    that_settles,
+)
 
 
-@register
-class OpenES(LayerNoise, ScoreGradientStrategy):
+@register("open_es")
+class OpenES(EvolutionStrategy):
     """Mirrored Gaussian noise of one scale; an ordinary optimizer takes the step.
 
     g = -(1/(n sigma)) sum_k u_k eps_k, u the centred ranks of the losses.
@@ -49,61 +51,67 @@ class OpenES(LayerNoise, ScoreGradientStrategy):
         reinforcement learning, arXiv 1703.03864.
     """
 
-    evolves_weights = True
+    noises = (Noise,)
+    default_score_learning_rate = 0.003
     default_mean_learning_rate = 0.01
 
-    mean_optimizer = Argument(optional(arguments.keras_optimizer), None, keyword=True)
+    score_optimizer = optimizer_argument()
+    mean_optimizer = optimizer_argument(keyword=True)
 
     def check_arguments(self):
-        """Make the optimizer of the weights, and refuse it where they have one."""
+        """Make the optimizers of scores and weights."""
         super().check_arguments()
-        if not self.pure:
-            return self.refuse_in_hybrid({"mean_optimizer": self.mean_optimizer})
-        if self.mean_optimizer is None:
-            self.mean_optimizer = keras.optimizers.Adam(self.default_mean_learning_rate)
-        self.refuse_shared("mean_optimizer", self.mean_optimizer)
+        rates = {
+            "score_optimizer": self.default_score_learning_rate,
+            "mean_optimizer": self.default_mean_learning_rate,
+        }
+        self.search.refuse_optimizers(rates)
+        for name in self.search.optimizers:
+            settle_optimizer(self, name, rates[name])
+
+    @classmethod
+    def settle(cls, run):
+        """Let a search that losses alone can finish end before the run does."""
+        arguments = super().settle(run)
+        if not (run.dense or run.few):
+            rate = 3.0 * cls.default_score_learning_rate
+            scores = that_settles(rate, run.generations)
+            return {**arguments, "score_optimizer": scores}
+        sigma = (0.5 if run.few else 1.0) if run.dense else 2.0
+        falling = keras.optimizers.schedules.PolynomialDecay(sigma, run.searched, 0.0)
+        scores = that_settles(0.05, run.searched)
+        return {**arguments, "sigma": falling, "score_optimizer": scores}
 
     @staticmethod
     def small_search(population_size, sigma):
         """Return arguments for a search in few dimensions: larger steps too."""
         adam = keras.optimizers.Adam(0.2 * sigma)
-        common = ScoreGradientStrategy.small_search(population_size, sigma)
+        common = EvolutionStrategy.small_search(population_size, sigma)
         return {**common, "mean_optimizer": adam}
+
+    def held_optimizers(self):
+        """Return the optimizers of the scores and, where it has one, of the mean."""
+        return [getattr(self, name) for name in self.search.optimizers]
 
     def build_search(self):
         """Build the optimizers of scores and weights."""
-        super().build_search()
-        if self.pure:
-            _compat.record_slots(self.mean_optimizer, self.space.weights)
+        for name, variables in self.search.optimizers.items():
+            build_slots(getattr(self, name), variables())
 
-    @property
-    def weights_optimizer(self):
-        """The Keras optimizer that moves weights."""
-        return self.mean_optimizer if self.pure else self.inner_optimizer
-
-    @property
-    def variables(self):
-        """Own variables, then those of the optimizers of weights and scores."""
-        more = self.mean_optimizer.variables if self.pure else []
-        return super().variables + more
-
-    def search_gradient(self, fitness, valid, guidance):
-        """Return g for each searched variable."""
+    def estimate(self, fitness, valid, said):
+        """Return the search gradient g for each searched variable."""
         utilities = self.utilities(fitness, valid)
-        sums = self.noise_sums(utilities, groups=self.groups(guidance))
+        sums = self.search.noise_sums(utilities, said=said)
         gradients = [
-            search.gaussian(s, self.ranked_members, sigma)
+            search.gaussian(s, self.ranking.members, sigma)
             for s, sigma in zip(sums, self.scales())
         ]
-        return self.put_outputs(gradients, fitness, utilities, valid, guidance)
+        return self.search.put_outputs(gradients, fitness, utilities, valid, said)
 
-    def update_masks(self, search_gradient, ok):
+    def update(self, estimate, ok):
         """Descend the search gradient."""
-        if not self.pure:
-            return super().update_masks(search_gradient, ok)
-        weights = self.space.weights
-        count = len(weights)
-        scores = super().update_masks(search_gradient[count:], ok) or []
-        gradients = as_gradients(search_gradient[:count])
-        guarded_apply(self.mean_optimizer, gradients, weights, {}, ok)
-        return [w.value for w in weights] + scores
+        gradients = {id(v): g for v, g in zip(self.search.variables, estimate)}
+        for name, variables in self.search.optimizers.items():
+            own = [gradients[id(v)] for v in variables()]
+            descended(getattr(self, name), own, variables(), ok)
+        return [v.value for v in self.search.variables] or None, []

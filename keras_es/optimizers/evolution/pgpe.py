@@ -5,15 +5,12 @@ import math
 from keras import ops
 
 from keras_es._arguments import Argument, Refused, decay, optional, schedule
-from keras_es.distribution.collectives import assign_all
 from keras_es.ops import pgpe
-from keras_es.optimizers import arguments
-from keras_es.optimizers.base import register
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
-from keras_es.optimizers.search.weights import center_of
+from keras_es.optimizers.registry import register
 
 
-@register
+@register("pgpe")
 class PGPE(EvolutionStrategy):
     """Mirrored noise with a std for each weight; ClipUp moves the mean.
 
@@ -23,7 +20,7 @@ class PGPE(EvolutionStrategy):
         std <- std + eta (std/n) sum_k u_k (z_k**2 - 1), by 20 % at most.
 
     Args:
-        inner_optimizer: None: PGPE evolves the weights (see `EvolvesWeights`).
+        inner_optimizer: None: PGPE evolves the weights (see `EvolutionStrategy`).
         population_size: Even integer, members of one generation.
         fitness: None or a function (see `EvolutionStrategy`).
         fitness_shaping: Name or function, see `keras_es.ops.fitness`.
@@ -48,9 +45,8 @@ class PGPE(EvolutionStrategy):
     """
 
     separable = True
-    needs_none = True
 
-    inner_optimizer = Argument(arguments.no_optimizer, None)
+    mask_search = None
     density = Refused("its masks are as sparse as wanted from the first generation")
     max_speed = Argument(optional(schedule), None, keyword=True)
     mean_learning_rate = Argument(optional(schedule), None, keyword=True)
@@ -60,15 +56,15 @@ class PGPE(EvolutionStrategy):
     def check_arguments(self):
         """Refuse a schedule of sigma."""
         super().check_arguments()
-        self.require_number("sigma", self.sigma)
+        self.require_initial_sigma()
 
     MAX_CHANGE = 0.2
     """Largest relative change of the std in a generation."""
 
     def build_search(self):
         """Create std and velocity of each weight."""
-        self._stds = self.add_searched("std", self.initial_stds())
-        self._velocities = self.add_searched("velocity")
+        self._stds = self.search.add("std", self.initial_stds())
+        self._velocities = self.search.add("velocity")
 
     def scales(self):
         """Return the std of each coordinate."""
@@ -80,38 +76,34 @@ class PGPE(EvolutionStrategy):
         if speed is None:
             squares = (
                 f * f * math.prod(v.shape)
-                for f, v in zip(self.scale_factors, self.searched)
+                for f, v in zip(self.search.factors, self.search.variables)
             )
             speed = self.sigma * math.sqrt(sum(squares)) / 15.0
         speed = self.current(speed)
         rate = self.mean_learning_rate
         return speed, 0.5 * speed if rate is None else self.current(rate)
 
-    def search_gradient(self, fitness, valid, guidance):
-        """Return the gradients of all means, then of all stds."""
+    def estimate(self, fitness, valid, said):
+        """Return the gradients of all means, and those of all stds."""
         utilities = self.utilities(fitness, valid)
         utilities = utilities - ops.mean(utilities)
-        sums = self.noise_sums(utilities, utilities)
-        count = len(self.searched)
+        sums = self.search.noise_sums(utilities, utilities)
         gradients = [
-            pgpe.pgpe_gradients(std.value, first, square, self.ranked_members)
-            for std, first, square in zip(self._stds, sums[:count], sums[count:])
+            pgpe.pgpe_gradients(std.value, first, square, self.ranking.members)
+            for std, first, square in zip(self._stds, *sums)
         ]
-        return [g[0] for g in gradients] + [g[1] for g in gradients]
+        return list(zip(*gradients))
 
-    def update_masks(self, search_gradient, ok):
-        """Return the new means of what is searched."""
-        count = len(self.searched)
+    def update(self, estimate, ok):
+        """Let ClipUp move the means, and the gradients the stds."""
+        means, spreads = estimate
         speed, rate = self.speed_and_rate()
-        velocities = pgpe.clip_up(
-            [v.value for v in self._velocities],
-            search_gradient[:count], rate, self.momentum, speed,
-        )  # fmt: skip
+        old = [v.value for v in self._velocities]
+        velocities = pgpe.clip_up(old, means, rate, self.momentum, speed)
         eta = self.current(self.std_learning_rate)
         stds = [
             pgpe.pgpe_std_update(std.value, gradient, eta, self.MAX_CHANGE)
-            for std, gradient in zip(self._stds, search_gradient[count:])
+            for std, gradient in zip(self._stds, spreads)
         ]
         state = [*zip(self._velocities, velocities), *zip(self._stds, stds)]
-        assign_all(state, ok)
-        return [m + v for m, v in zip(center_of(self.searched), velocities)]
+        return [m + v for m, v in zip(self.search.centers(), velocities)], state

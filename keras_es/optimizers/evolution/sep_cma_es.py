@@ -4,16 +4,14 @@ import keras
 from keras import ops
 
 from keras_es._arguments import Argument, Refused, integer, optional, positive
-from keras_es.distribution.collectives import assign_all, replica_count
+from keras_es.distribution.collectives import replica_count
 from keras_es.ops import fitness as shaping
 from keras_es.ops import sep_cma_es
-from keras_es.optimizers import arguments
-from keras_es.optimizers.base import register
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
-from keras_es.optimizers.search.weights import center_of
+from keras_es.optimizers.registry import register
 
 
-@register
+@register("sep_cma_es")
 class SepCMAES(EvolutionStrategy):
     """Covariance matrix adaptation with a diagonal matrix: N(mean, sigma**2 diag C).
 
@@ -22,7 +20,7 @@ class SepCMAES(EvolutionStrategy):
     independent, for mirrored ones would shorten the paths.
 
     Args:
-        inner_optimizer: None: Sep-CMA-ES evolves the weights (see `EvolvesWeights`).
+        inner_optimizer: None: Sep-CMA-ES evolves the weights (see `EvolutionStrategy`).
         population_size: Integer n >= 4, members of one generation.
         fitness: None or a function (see `EvolutionStrategy`).
         sigma: Initial sigma of the weights; scores of masks get ten times that.
@@ -44,10 +42,9 @@ class SepCMAES(EvolutionStrategy):
 
     mirrored = False
     separable = True
-    needs_none = True
     by_rank = True
 
-    inner_optimizer = Argument(arguments.no_optimizer, None)
+    mask_search = None
     population_size = Argument(optional(integer(4)), None)
     fitness_shaping = Refused("it weights ranks as the paper has it")
     density = Refused("its masks are as sparse as wanted from the first generation")
@@ -56,7 +53,7 @@ class SepCMAES(EvolutionStrategy):
     def check_arguments(self):
         """Refuse a schedule of sigma."""
         super().check_arguments()
-        self.require_number("sigma", self.sigma)
+        self.require_initial_sigma()
 
     def build_search(self):
         """Create sigma, variances and paths."""
@@ -67,10 +64,10 @@ class SepCMAES(EvolutionStrategy):
             name="sigma",
             aggregation="only_first_replica",
         )
-        squares = [f * f for f in self.scale_factors]
-        self._variances = self.add_searched("variance", squares)
-        self._sigma_paths = self.add_searched("sigma_path")
-        self._covariance_paths = self.add_searched("covariance_path")
+        squares = [f * f for f in self.search.factors]
+        self._variances = self.search.add("variance", squares)
+        self._sigma_paths = self.search.add("sigma_path")
+        self._covariance_paths = self.search.add("covariance_path")
 
     def scales(self):
         """Return sigma * sqrt(C) of each coordinate."""
@@ -82,31 +79,28 @@ class SepCMAES(EvolutionStrategy):
         weights = shaping.recombination(known)
         return ops.where(ops.any(valid), weights, ops.zeros_like(weights))
 
-    def search_gradient(self, fitness, valid, guidance):
-        """Return sum_k w_k z_k, then sum_k w_k (z_k**2 - 1), for each variable."""
+    def estimate(self, fitness, valid, said):
+        """Return sum_k w_k z_k and sum_k w_k (z_k**2 - 1), for each variable."""
         weights = self.utilities(fitness, valid)
-        return self.noise_sums(weights, weights)
+        return self.search.noise_sums(weights, weights)
 
     def coefficients(self):
         """Return the constants of the update."""
         averaged = 1 if self.ranked_together else replica_count()
         return sep_cma_es.coefficients(
-            self.ranked_members, self.space.size, self.rate_scale, averaged
+            self.ranking.members, self.search.space.size, self.rate_scale, averaged
         )
 
-    def update_masks(self, search_gradient, ok):
-        """Return the new means of what is searched."""
+    def update(self, estimate, ok):
+        """Move mean, sigma, variances and paths."""
         groups = (self._variances, self._sigma_paths, self._covariance_paths)
         values = [[v.value for v in group] for group in groups]
-        state = sep_cma_es.State(center_of(self.searched), self._sigma.value, *values)
-        count = len(self.searched)
+        state = sep_cma_es.State(self.search.centers(), self._sigma.value, *values)
         new = sep_cma_es.update(
-            state, search_gradient[:count], search_gradient[count:],
-            self.generation.value, self.coefficients(),
-        )  # fmt: skip
+            state, *estimate, self.generation.value, self.coefficients()
+        )
         changes = [(self._sigma, new.sigma)]
         parts = (new.variances, new.sigma_paths, new.covariance_paths)
         for group, part in zip(groups, parts):
             changes += zip(group, part)
-        assign_all(changes, ok)
-        return new.means
+        return new.means, changes

@@ -1,20 +1,15 @@
-"""Separable natural evolution strategy over mask scores."""
-
-import math
-
-from keras import ops
+"""Separable natural evolution strategy over mask scores, or over all weights."""
 
 from keras_es._arguments import Argument, optional, schedule
-from keras_es.distribution.collectives import assign_all
+from keras_es.noise.options import Noise
 from keras_es.ops import search
 from keras_es.optimizers import arguments
-from keras_es.optimizers.base import register
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
-from keras_es.optimizers.search.layer_noise import LayerNoise
+from keras_es.optimizers.registry import register
 
 
-@register
-class SNES(LayerNoise, EvolutionStrategy):
+@register("snes")
+class SNES(EvolutionStrategy):
     r"""Separable natural evolution strategy: a mean and a std for each coordinate.
 
     Coordinates are the scores of masks; with `inner_optimizer=None` all weights too.
@@ -60,6 +55,7 @@ class SNES(LayerNoise, EvolutionStrategy):
     """
 
     separable = True
+    noises = (Noise,)
 
     fitness_shaping = Argument(
         arguments.fitness_shaping, "nes", serialize=arguments.serialize_shaping
@@ -70,49 +66,41 @@ class SNES(LayerNoise, EvolutionStrategy):
     def check_arguments(self):
         """Refuse a schedule of sigma."""
         super().check_arguments()
-        self.require_number("sigma", self.sigma)
+        self.require_initial_sigma()
 
     def build_search(self):
         """Create one std for each coordinate."""
-        self._stds = self.add_searched("std", self.initial_stds())
+        self._stds = self.search.add("std", self.initial_stds())
 
     def scales(self):
         """Return the std of each coordinate."""
         return [std.value for std in self._stds]
 
-    def search_gradient(self, fitness, valid, guidance):
-        """Return sum_k u_k z_k, then sum_k u_k (z_k**2 - 1), for each variable."""
+    def estimate(self, fitness, valid, said):
+        """Return sum_k u_k z_k and sum_k u_k (z_k**2 - 1), for each variable."""
         utilities = self.utilities(fitness, valid)
-        sums = self.noise_sums(utilities, utilities, self.groups(guidance))
+        sums, squares = self.search.noise_sums(utilities, utilities, said)
         stds = self.scales()
 
         def expected(i, gradient):
-            return search.expected_noise(gradient, self.ranked_members, stds[i])
+            return search.expected_noise(gradient, self.ranking.members, stds[i])
 
-        return self.put_outputs(sums, fitness, utilities, valid, guidance, expected)
+        sums = self.search.put_outputs(sums, fitness, utilities, valid, said, expected)
+        return sums, squares
 
-    def update_masks(self, search_gradient, ok):
+    def update(self, estimate, ok):
         """Apply the two updates of the paper."""
-        count = len(self.searched)
-        means, squares = search_gradient[:count], search_gradient[count:]
         centers, stds = [], []
-        for variable, std, mean, square in zip(
-            self.searched, self._stds, means, squares
+        for variable, center, std, sum_, square in zip(
+            self.search.variables, self.search.centers(), self._stds, *estimate
         ):
-            eta_mean, eta_std = self._learning_rates(variable)
-            value = ops.cast(variable.value, "float32")
-            centers.append(search.snes_mean_update(value, std.value, mean, eta_mean))
+            d = self.search.dimension(variable)
+            eta_mean, eta_std = self.mean_learning_rate, self.std_learning_rate
+            if eta_mean is None:
+                eta_mean = self.search.mean_rate(d)
+            if eta_std is None:
+                eta_std = search.snes_std_learning_rate(d)
+            eta_mean, eta_std = self.current(eta_mean), self.current(eta_std)
+            centers.append(search.snes_mean_update(center, std.value, sum_, eta_mean))
             stds.append((std, search.snes_std_update(std.value, square, eta_std)))
-        assign_all(stds, ok)
-        return centers
-
-    def _learning_rates(self, variable):
-        # One search over all weights; masks are searched one by one.
-        dimension = self.space.size if self.pure else math.prod(variable.shape)
-        eta_mean, eta_std = self.mean_learning_rate, self.std_learning_rate
-        if eta_mean is None:
-            few = search.snes_mean_learning_rate(dimension)
-            eta_mean = 1.0 if self.pure else few
-        if eta_std is None:
-            eta_std = search.snes_std_learning_rate(dimension)
-        return self.current(eta_mean), self.current(eta_std)
+        return centers, stds

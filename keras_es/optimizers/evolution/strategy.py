@@ -1,8 +1,11 @@
 """What evolution strategies share: population, noise and fitness shaping."""
 
-import tensorflow as tf
+from typing import Any
+
+import keras
 from keras import ops
 
+from keras_es import schedules
 from keras_es._arguments import (
     Argument,
     boolean,
@@ -11,19 +14,26 @@ from keras_es._arguments import (
     optional,
     schedule,
 )
-from keras_es.layers import tree
-from keras_es.noise import layerwise
-from keras_es.noise.options import Orthogonal
+from keras_es.distribution.collectives import assign_all, replica_count
+from keras_es.noise.options import Full, LowRank, Orthogonal
 from keras_es.ops import fitness as shaping
-from keras_es.ops import noise
 from keras_es.optimizers import arguments
 from keras_es.optimizers.arguments import value_at
-from keras_es.optimizers.options import Sampled
-from keras_es.optimizers.search.ranking import RankedPairs
-from keras_es.optimizers.search.turns import TurnTaking, default_turns
+from keras_es.optimizers.base import MaskOptimizer
+from keras_es.optimizers.options import Falling, Sampled
+from keras_es.optimizers.search.ask_tell import AskTell
+from keras_es.optimizers.search.masks import MaskSearch
+from keras_es.optimizers.search.ranking import Ranking
+from keras_es.optimizers.search.weights import WeightSearch
+
+FALLING = 0.4
+"""Share of a run in which masks that begin dense get sparse."""
+
+PULL = 0.1
+"""Share of the way to the magnitudes that scores go in each step, begun dense."""
 
 
-class EvolutionStrategy(RankedPairs):
+class EvolutionStrategy(MaskOptimizer):
     """Base of evolution strategies over mask scores, or over all variables.
 
     A member is scores + noise, decoded: Gaussian noise and exact top-k unless
@@ -71,41 +81,76 @@ class EvolutionStrategy(RankedPairs):
     default_population_size = 256
     default_weight_sigma = 0.05
 
+    mask_search: Any = MaskSearch
+    """What it searches beside an optimizer of the weights; None: it evolves weights."""
+
+    weight_search: Any = WeightSearch
+    """What it searches with `inner_optimizer=None`; None: it moves masks only."""
+
+    mirrored = True
+    """Whether members come in pairs +noise, -noise."""
+
+    separable = False
+    """Whether each coordinate has a sigma of its own."""
+
+    noises: tuple = (Full, LowRank, Orthogonal)
+    """The kinds of noise that it can do with in pure evolution."""
+
+    inner_optimizer = Argument(optional(arguments.optimizer_of_weights))
     population_size = Argument(optional(integer(2)), None)
     batch_mode = Argument(optional(choice("split", "full")), None)
     fitness = Argument(
         optional(arguments.function), None, serialize=arguments.serialize_function
     )
     fitness_shaping = Argument(
-        arguments.fitness_shaping, "centered_rank",
+        arguments.fitness_shaping,
+        "centered_rank",
         serialize=arguments.serialize_shaping,
-    )  # fmt: skip
+    )
     sigma = Argument(optional(schedule), None)
+    noise = Argument(optional(arguments.noise), None, keyword=True)
+    examples = Argument(optional(arguments.examples), None, keyword=True)
+    turns = Argument(optional(arguments.turns), None, keyword=True)
     density = Argument(optional(arguments.density), None, keyword=True)
     semi_updates = Argument(boolean, True, keyword=True)
 
+    def __init_subclass__(cls, **kwargs):
+        cls.trains_by_gradients = cls.mask_search is not None
+        cls.evolves_weights = cls.weight_search is not None
+        if cls.mask_search is None:
+            cls.inner_optimizer = Argument(arguments.no_optimizer, None)
+        elif cls.weight_search is None:
+            cls.inner_optimizer = Argument(arguments.optimizer_of_weights)
+        super().__init_subclass__(**kwargs)
+
     def check_arguments(self):
-        """Settle what is left open, and refuse what does not go together."""
+        """Choose the search, settle what is left open, refuse what does not fit."""
+        # The only place that looks at it: everybody else asks the search.
+        pure = self.inner_optimizer is None
+        search = (self.weight_search if pure else self.mask_search)(self)
+        # Not through Keras's tracking of attributes, which is for state.
+        self.__dict__.update(search=search, ranking=Ranking(self))
+        self.__dict__["inner"] = search.inner(self)
         self.batch_mode, self.examples = self._what_members_see()
         if self.population_size is None:
-            self.population_size = self.default_population_size if self.pure else 8
+            self.population_size = search.default_population_size
         if self.population_size % 2 and self.mirrored:
             raise ValueError(
                 "`population_size` must be even: members are antithetic pairs. "
                 f"Received: population_size={self.population_size}"
             )
         if self.sigma is None:
-            self.sigma = self.default_weight_sigma if self.pure else 0.3
+            self.sigma = search.default_sigma
+        search.check()
         if self.density is not None:
             self.sparsity_schedule = self.density.schedule
             self.magnitude_pull = self.density.pull
-        super().check_arguments()
 
     def _what_members_see(self):
         """Return `batch_mode` and `examples`, which say the same."""
         examples, mode = self.examples, self.batch_mode
         if examples is None:
-            examples = mode or ("full" if self.pure else "split")
+            examples = mode or self.search.default_examples
         says = "full" if isinstance(examples, Sampled) else examples
         if mode not in (None, says):
             raise ValueError(
@@ -114,44 +159,172 @@ class EvolutionStrategy(RankedPairs):
             )
         return says, examples
 
-    def check_pure(self):
-        """Refuse arguments that have no meaning where weights are evolved."""
-        super().check_pure()
-        if self.density is not None:
+    def require_initial_sigma(self):
+        """Raise for a schedule or 0 where sigma is where adaption begins."""
+        if not isinstance(self.sigma, float) or self.sigma == 0:
             raise ValueError(
-                "With inner_optimizer=None masks are as sparse as wanted from the "
-                "first generation, and weights and scores are moved by losses alone. "
-                f"Received: density={self.density!r}"
+                f"`sigma` of {type(self).__name__} is the initial std, which then "
+                "adapts itself: it must be a number above 0. "
+                f"Received: sigma={self.sigma!r}"
             )
 
-    def check_hybrid(self):
-        """Refuse arguments of pure evolution, and turns that do not divide."""
-        super().check_hybrid()
-        members = None if self.turns is None else self.turns.members
-        n = self.population_size
-        if members is not None and (members % 2 or n % members):
-            raise ValueError(
-                "`turns` must have an even number of members that divides "
-                f"population_size={n}. Received: turns={self.turns!r}"
-            )
+    @classmethod
+    def settle(cls, run):
+        """Let a search that may begin dense do so, and follow magnitudes at first."""
+        if not run.dense:
+            return {}
+        falling = schedules.PolynomialSparsity(max(1, int(FALLING * run.steps)))
+        pull = None
+        # Of a single weight, the backward pass says more than its magnitude.
+        if run.few or not cls.needs_guidance:
+            share = 1.0 - (1.0 - PULL) ** run.generation
+            decays = keras.optimizers.schedules
+            pull = decays.PolynomialDecay(share, run.searched, 0.0)
+        return {"density": Falling(falling, pull)}
+
+    # What a strategy overrides.
+
+    def build_search(self):
+        """Create the state of the search, by `self.search.add`."""
+
+    def scales(self):
+        """Return the scale of the noise of each searched variable."""
+        sigma = self.current(self.sigma)
+        return [sigma * factor for factor in self.search.factors]
+
+    def member_values(self):
+        """Return a function from indices [k] to the values of these members.
+
+        Of strategies whose `weight_search` is `ValueSearch`: a list of tensors
+        [k, *shape], one for each searched variable. Indices count the members of all
+        replicas.
+        """
+        raise NotImplementedError
+
+    # What it has for that.
+
+    def current(self, value):
+        """Return a hyperparameter now: a number, or a schedule of the generation."""
+        return value_at(value, self.generation.value)
 
     @property
-    def by_rank(self):
+    def by_rank(self) -> Any:
         """Whether of the losses only their order counts."""
         return self.fitness_shaping in shaping.BY_RANK
 
+    def initial_stds(self):
+        """Return the first std of each searched variable."""
+        return [self.sigma * factor for factor in self.search.factors]
+
+    def utilities(self, fitness, valid):
+        """Shape the fitness; members that failed are worst, all zero if all failed.
+
+        Raises:
+            ValueError: If the shaping function returns another shape.
+        """
+        centred = self.search.centred(fitness, valid)
+        utilities = ops.convert_to_tensor(self.fitness_shaping(centred))
+        if tuple(utilities.shape) != tuple(centred.shape):
+            raise ValueError(
+                "`fitness_shaping` must return a utility for each member, of shape "
+                f"{tuple(centred.shape)}. Received: shape={tuple(utilities.shape)}"
+            )
+        return ops.where(ops.any(valid), utilities, ops.zeros_like(utilities))
+
+    @staticmethod
+    def small_search(population_size, sigma):
+        """Return arguments for a search in few dimensions (see `minimize`)."""
+        return {
+            "population_size": population_size,
+            "sigma": sigma,
+            "noise": Orthogonal(),
+        }
+
+    # Ask and tell.
+
+    def ask(self):
+        """Return the population: a tensor [n, *shape] for each searched variable.
+
+        The same until `tell`: members are a function of (seed, generation).
+
+        Raises:
+            ValueError: If `build` was not called, or weights have an optimizer.
+        """
+        return self._loop().ask()
+
+    def tell(self, fitness):
+        """Move what is searched by the losses of the population of `ask`.
+
+        Args:
+            fitness: [n] losses, lower is better; NaN and infinity rank worst. They
+                are compared in float64.
+
+        Raises:
+            ValueError: If it has another shape, or as for `ask`.
+        """
+        self._loop().tell(fitness)
+
+    def _loop(self):
+        if not hasattr(self.search, "members"):
+            raise ValueError(
+                "`ask` and `tell` are of pure evolution: make the strategy with "
+                "inner_optimizer=None. Here `fit` of a model moves the masks. "
+                f"Received: inner_optimizer={self.inner_optimizer.name!r}"
+            )
+        if not self.built:
+            raise ValueError(
+                "Call `build(variables)` with the list of `keras.Variable` to search "
+                f"before `ask` and `tell`. Received: {self.name!r}, not built"
+            )
+        if "ask_tell" not in self.__dict__:
+            self.__dict__["ask_tell"] = AskTell(self)
+        return self.ask_tell
+
+    # What the train step asks.
+
     def build(self, variables):
-        """Create the state of the search, and of the turns that members take."""
+        """Create the state of the search, and of the optimizer of the weights."""
         if self.built:
             return
         super().build(variables)
-        if self.pure:
-            return
-        members, held = default_turns(self, self.masked_weights)
-        if members < self.population_size or held > 1:
-            # Not through Keras's tracking of attributes, which is for state.
-            self.__dict__["taking_turns"] = TurnTaking(self, members, held)
-            self.taking_turns.build()
+        self.search.begin()
+
+    def build_state(self, variables):
+        """Create what state the method has, in the order of saved files."""
+        self.search.build(variables)
+        self.search.prepare()
+        super().build_state(variables)
+
+    def population(self, model, *batch):
+        """Return what evaluates the members of a step."""
+        self.check_model(model)
+        return self.search.population(model, batch)
+
+    @property
+    def taking_turns(self):
+        """`TurnTaking` if a generation takes several steps, or None."""
+        return self.search.scheduled_turns
+
+    @property
+    def pairs(self):
+        """Number of pairs in the population; members that are not mirrored are one."""
+        return self.population_size // self.members_per_pair
+
+    @property
+    def members_per_pair(self):
+        """2, or 1 if members are independent."""
+        return 2 if self.mirrored else 1
+
+    @property
+    def pairs_in_step(self):
+        """Number of pairs that are evaluated in one step."""
+        turns = self.taking_turns
+        return self.pairs if turns is None else turns.pairs_in_step
+
+    @property
+    def ranked_together(self):
+        """Whether the members of several replicas are one population."""
+        return not self.semi_updates and replica_count() > 1
 
     def steps_per_generation(self, model):
         """Return how many steps of `fit` a generation takes: (n/M) * H.
@@ -161,54 +334,16 @@ class EvolutionStrategy(RankedPairs):
         Args:
             model: A model with masked layers.
         """
-        if self.pure:
-            return 1
-        members, held = default_turns(self, tree.masked_weights(model))
-        return self.population_size // members * held
+        return self.search.steps_per_generation(model)
 
-    @property
-    def pairs_in_step(self):
-        """Number of pairs that are evaluated in one step."""
-        return (
-            self.pairs if self.taking_turns is None else self.taking_turns.pairs_in_step
-        )
+    def member_masks(self, pair):
+        """Return the masks of the two members of a pair (see `MaskOptimizer`)."""
+        return self.search.member_masks(pair)
 
     def step_masks(self, pair):
         """Return the masks of the two members of one of the pairs of this step."""
-        if self.taking_turns is None:
-            return self.member_masks(pair)
-        return self.taking_turns.masks(pair)
-
-    def current(self, value):
-        """Return a hyperparameter now: a number, or a schedule of the generation."""
-        return value_at(value, self.generation.value)
-
-    def pair_noise(self, pair):
-        """Return the standard normal noise of one pair, one tensor for each weight."""
-        return self.draw(noise.normal, pair)
-
-    @staticmethod
-    def small_search(population_size, sigma):
-        """Return arguments for a search in few dimensions (see `minimize`)."""
-        return {
-            "population_size": population_size, "sigma": sigma, "noise": Orthogonal()
-        }  # fmt: skip
-
-    def draw(self, distribution, pair):
-        """Draw from a function of `ops.noise` for one pair, for each weight."""
-        return [
-            distribution(
-                tuple(m.mask_scores.shape),
-                noise.counter_seed(key, self.generation.value, self.global_pair(pair)),
-            )
-            for m, key in zip(self.masked_weights, self.stream_keys())
-        ]
-
-    def stream_keys(self):
-        """Return the key of each weight's noise stream."""
-        return [
-            noise.stream_key(self.seed, f"{i}") for i in range(len(self.masked_weights))
-        ]
+        turns = self.taking_turns
+        return self.member_masks(pair) if turns is None else turns.masks(pair)
 
     def search_rests(self):
         """Return whether sigma is 0 by its schedule."""
@@ -216,101 +351,17 @@ class EvolutionStrategy(RankedPairs):
             return False
         return ops.equal(self.current(self.sigma), 0.0)
 
-    def scales(self):
-        """Return the scale of the noise of each searched variable."""
-        sigma = self.current(self.sigma)
-        return [sigma * factor for factor in self.scale_factors]
+    def end_generation(self, estimate, ok):
+        """Move what is searched, and count."""
+        centers, state = self.update(estimate, ok)
+        self.search.put_back(centers, ok)
+        assign_all(state, ok)
 
-    @property
-    def scale_factors(self):
-        """The noise of each searched variable in units of sigma."""
-        return self.space.factors if self.pure else [1.0] * len(self.masked_weights)
-
-    def member_masks(self, pair):
-        """Decode scores + scale * noise and scores - scale * noise."""
-        if not self.masked_weights:  # all of them may be frozen
-            return [[], []]
-        drawn, scales, counts = self.pair_noise(pair), self.scales(), self.unit_counts()
-
-        def member(sign):
-            return [
-                m.decode(m.mask_scores.value + sign * s * e, count)
-                for m, s, e, count in zip(self.masked_weights, scales, drawn, counts)
-            ]
-
-        # A loop, for XLA takes long to compile a selection, and so does it once.
-        types = [tf.bool for _ in self.masked_weights]
-        masks = tf.map_fn(member, tf.constant([1.0, -1.0]), fn_output_signature=types)
-        return list(zip(*(tf.unstack(mask) for mask in masks)))
-
-    def utilities(self, fitness, valid):
-        """Shape the fitness; members that failed are worst, all zero if all failed."""
-        if self.pure:  # One huge loss less would make all others equal.
-            centred = ops.where(valid, fitness, float("inf"))
-        else:
-            centred = shaping.baseline(fitness, valid, self.batch_mode == "split")
-        utilities = ops.convert_to_tensor(self.fitness_shaping(centred))
-        if tuple(utilities.shape) != tuple(centred.shape):
-            raise ValueError(
-                "`fitness_shaping` must return a utility for each member, of shape "
-                f"{tuple(centred.shape)}. Received: shape={tuple(utilities.shape)}"
-            )
-        return ops.where(ops.any(valid), utilities, ops.zeros_like(utilities))
-
-    def noise_sums(self, utilities, square_utilities=None, groups=None):
-        """Return sum_k u_k z_k for each searched variable, z_k the members' noise.
-
-        Args:
-            utilities: [ranked_members] u.
-            square_utilities: [ranked_members] v; if given, sum_k v_k (z_k**2 - 1)
-                follows for each variable.
-            groups: In pure evolution, list of `layerwise.LayerGroup`, which weights
-                had noise in which pairs; None for all in all.
-        """
-        # The noises of a pair are +-z.
-        first = square = None
-        if self.mirrored:
-            first = self.own_pairs(utilities[0::2] - utilities[1::2])
-        else:
-            first = self.own_pairs(utilities)
-        if square_utilities is not None and self.mirrored:
-            square = self.own_pairs(square_utilities[0::2] + square_utilities[1::2])
-        elif square_utilities is not None:
-            square = self.own_pairs(square_utilities)
-        if self.pure:
-            draws = self.pairs // self.pairs_per_draw
-            if groups is None:
-                groups = layerwise.whole(self.weight_noise, draws)
-            return self._over_ranked(
-                lambda: self.weight_noise.grouped_moments(
-                    groups, self.generation.value, first, square, self.first_pair
-                )
-            )
-
-        def term(pair):
-            noises = self.pair_noise(pair)
-            terms = [first[pair] * z for z in noises]
-            if square is not None:
-                terms += [square[pair] * (ops.square(z) - 1.0) for z in noises]
-            return terms
-
-        return self.sum_over_pairs(term, 1 if square is None else 2)
+    def masks_decoded(self, scores, units, ok):
+        """Let the search follow."""
+        self.search.masks_decoded(scores, units, ok)
 
     def load_own_variables(self, store):
-        """Load what was saved; losses of another number of replicas are left out.
-
-        The members that they belong to then count as not evaluated.
-        """
-        if len(store.keys()) != len(self.variables):
-            return super().load_own_variables(store)
-        skipped = []
-        if self.taking_turns is not None:
-            turns = self.taking_turns
-            skipped = [id(turns.losses), id(turns.evaluations)]
-        for i, variable in enumerate(self.variables):
-            value = store[str(i)]
-            if (
-                tuple(value.shape) == tuple(variable.shape)
-                or id(variable) not in skipped
-            ):
-                variable.assign(value)
+        """Load what was saved, by any number of replicas."""
+        if not self.search.load(store):
+            super().load_own_variables(store)

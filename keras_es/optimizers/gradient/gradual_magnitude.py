@@ -3,17 +3,13 @@
 import tensorflow as tf
 
 from keras_es import schedules
-from keras_es._arguments import Argument, integer, optional
+from keras_es._arguments import Argument, Refused, optional
 from keras_es.optimizers import magnitudes
-from keras_es.optimizers.base import register
 from keras_es.optimizers.gradient.scheduled import ScheduledMasks
+from keras_es.optimizers.registry import register
 
 
-def _sparsity_schedule(name, value):
-    return schedules.get(name, value, schedules.SparsitySchedule)
-
-
-@register
+@register("gradual_magnitude")
 class GradualMagnitude(ScheduledMasks):
     """Gradual magnitude pruning: keep the units with the largest sum of |w|.
 
@@ -52,13 +48,13 @@ class GradualMagnitude(ScheduledMasks):
         Zhu, Gupta 2017, To prune, or not to prune, arXiv 1710.01878.
     """
 
-    end_step = Argument(optional(integer(1)), None)
-    sparsity_schedule = Argument(optional(_sparsity_schedule), None)
     schedule_argument = "sparsity_schedule"
+    short = schedules.PolynomialSparsity
 
-    def make_schedule(self, end_step):
-        """Return what `end_step` is short for."""
-        return schedules.PolynomialSparsity(end_step)
+    sparsity_schedule = Argument(
+        optional(lambda n, v: schedules.get(n, v, schedules.SparsitySchedule)), None
+    )
+    update_schedule = Refused("its masks follow `sparsity_schedule`")
 
     def first_scores(self):
         """Return the sums of |w|."""

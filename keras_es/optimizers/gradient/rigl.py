@@ -2,13 +2,13 @@
 
 import tensorflow as tf
 
-from keras_es.optimizers.base import register
 from keras_es.optimizers.density import refuse_block_sparse
-from keras_es.optimizers.gradient.scheduled import DropAndGrow
+from keras_es.optimizers.gradient.scheduled import ScheduledMasks
+from keras_es.optimizers.registry import register
 
 
-@register
-class RigL(DropAndGrow):
+@register("rigl")
+class RigL(ScheduledMasks):
     """Rigged lottery tickets: drop the smallest units, grow by the dense gradient.
 
     Every Delta T steps a share alpha_t of the active units of each weight, those with
@@ -42,6 +42,7 @@ class RigL(DropAndGrow):
     """
 
     needs_guidance = True
+    grows_from_zero = True
 
     def build_search(self):
         """Refuse layers that have no gradient at inactive units."""

@@ -2,12 +2,12 @@
 
 from keras_es import schedules
 from keras_es.ops import noise
-from keras_es.optimizers.base import register
-from keras_es.optimizers.gradient.scheduled import DropAndGrow
+from keras_es.optimizers.gradient.scheduled import ScheduledMasks
+from keras_es.optimizers.registry import register
 
 
-@register
-class SET(DropAndGrow):
+@register("set")
+class SET(ScheduledMasks):
     """Sparse evolutionary training: drop the smallest units, grow others at random.
 
     Every Delta T steps a share alpha_t of the active units of each weight, those with
@@ -36,6 +36,8 @@ class SET(DropAndGrow):
     References:
         Mocanu et al. 2018, arXiv 1707.04780, algorithm 2.
     """
+
+    grows_from_zero = True
 
     def check_arguments(self):
         """Take the schedule of the paper if none is given."""

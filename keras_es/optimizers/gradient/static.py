@@ -1,9 +1,10 @@
 """Fixed random masks, the baseline of every comparison."""
 
-from keras_es.optimizers.base import MaskOptimizer, register
+from keras_es.optimizers.base import MaskOptimizer
+from keras_es.optimizers.registry import register
 
 
-@register
+@register("static")
 class Static(MaskOptimizer):
     """Keep every mask as it was made; only weights train.
 

@@ -1,11 +1,18 @@
 """Masks by the gradient as if decoding were the identity."""
 
-from keras_es.optimizers.base import MaskOptimizer, register
-from keras_es.optimizers.score_optimizer import ScoreGradient
+from keras_es.optimizers.base import MaskOptimizer
+from keras_es.optimizers.registry import register
+from keras_es.optimizers.score_optimizer import (
+    build_slots,
+    descended,
+    optimizer_argument,
+    settle_optimizer,
+    that_settles,
+)
 
 
-@register
-class StraightThrough(ScoreGradient, MaskOptimizer):
+@register("straight_through")
+class StraightThrough(MaskOptimizer):
     """Straight-through estimation: top-k of the scores, trained by dL/dm.
 
     The mask m = decode(scores) has no useful derivative; the backward pass takes the
@@ -37,9 +44,43 @@ class StraightThrough(ScoreGradient, MaskOptimizer):
         hidden in a randomly weighted neural network?, arXiv 1911.13299.
     """
 
+    score_optimizer = optimizer_argument()
+    default_score_learning_rate = 0.003
+
     needs_guidance = True
     resets_slots = True
 
-    def search_gradient(self, fitness, valid, guidance):
+    def check_arguments(self):
+        """Make the optimizer of the scores."""
+        settle_optimizer(self, "score_optimizer", self.default_score_learning_rate)
+
+    @classmethod
+    def settle(cls, run):
+        """Let the learning rate of the scores fall to 0 by the end."""
+        # A decay from three times the constant rate moves scores about as far.
+        rate = 3.0 * cls.default_score_learning_rate
+        return {"score_optimizer": that_settles(rate, run.generations)}
+
+    @property
+    def scores(self):
+        """The score variables."""
+        return [m.mask_scores for m in self.masked_weights]
+
+    def held_optimizers(self):
+        """Return the optimizer of the scores."""
+        return [self.score_optimizer]
+
+    def build_search(self):
+        """Build the optimizer of the scores."""
+        build_slots(self.score_optimizer, self.scores)
+
+    def estimate(self, fitness, valid, said):
         """Return dL/dm."""
-        return guidance
+        return said
+
+    def update(self, estimate, ok):
+        """Descend dL/dm with the score optimizer."""
+        if not self.scores:
+            return None, []
+        new = descended(self.score_optimizer, estimate, self.scores, ok)
+        return new, []

@@ -1,62 +1,70 @@
 """Which members of a population are ranked together, and sums over their pairs."""
 
-from keras import ops
+import contextlib
+import contextvars
 
 from keras_es.distribution.collectives import (
     replica_count,
     replica_index,
     sum_over_replicas,
 )
-from keras_es.optimizers.search.weights import EvolvesWeights
+
+_compiled: contextvars.ContextVar = contextvars.ContextVar("compiled")
 
 
-class RankedPairs(EvolvesWeights):
-    """Base of strategies that rank the members of a replica, or of all as one."""
+@contextlib.contextmanager
+def sums_compiled_by(compiled):
+    """Let sums over pairs be compiled, each by itself, before replicas add them up.
+
+    XLA cannot compile collectives, so what holds one is traced piece by piece.
+
+    Args:
+        compiled: Function from a function of no arguments to its result.
+    """
+    token = _compiled.set(compiled)
+    try:
+        yield
+    finally:
+        _compiled.reset(token)
+
+
+class Ranking:
+    """The members of a replica, or of all replicas as one population.
+
+    Args:
+        strategy: The `EvolutionStrategy`.
+    """
+
+    def __init__(self, strategy):
+        self.strategy = strategy
 
     @property
-    def ranked_together(self):
+    def together(self):
         """Whether the members of several replicas are one population."""
-        return not self.semi_updates and replica_count() > 1
+        return self.strategy.ranked_together
 
     @property
-    def ranked_members(self):
-        """Number of members that `search_gradient` is told the fitness of."""
-        replicas = replica_count() if self.ranked_together else 1
-        return self.population_size * replicas
+    def members(self):
+        """Number of members whose fitness is ranked together."""
+        replicas = replica_count() if self.together else 1
+        return self.strategy.population_size * replicas
 
     def own_pairs(self, values):
-        """Return what belongs to this replica's pairs, of [ranked_members / 2, ...]."""
-        if not self.ranked_together:
+        """Return what belongs to this replica's pairs, of those ranked together."""
+        if not self.together:
             return values
-        first = replica_index() * self.pairs
-        return values[first : first + self.pairs]
+        pairs = self.strategy.pairs
+        first = replica_index() * pairs
+        return values[first : first + pairs]
 
-    def sum_over_pairs(self, term, copies=1):
-        """Return the sum of `term(pair)`, a list of tensors, over the ranked pairs.
-
-        The tensors are of the shapes of the scores, `copies` times all of them.
+    def over_all(self, sums_of_own):
+        """Return sums over the ranked pairs, from a function to those of the own.
 
         Noise is drawn again for each pair, so memory does not grow with them. A
-        replica computes the terms of its own pairs, 0 to `pairs` - 1; where all are
-        ranked together, the sums of all replicas are added.
+        replica computes the terms of its own pairs; where all are ranked together,
+        the sums of all replicas are added.
         """
-        return self._over_ranked(lambda: self._sum_over_own_pairs(term, copies))
-
-    def _over_ranked(self, sums_of_own):
-        if not self.ranked_together:
+        if not self.together:
             return sums_of_own()
-        return sum_over_replicas(self.compiled(sums_of_own))
-
-    def _sum_over_own_pairs(self, term, copies):
-        if self.pairs == 1:
-            return term(0)
-
-        def body(pair, *sums):
-            return (pair + 1, *(a + b for a, b in zip(sums, term(pair))))
-
-        # From zero: the first term alone would be traced and compiled a second time.
-        zeros = [ops.zeros(m.mask_scores.shape) for m in self.masked_weights] * copies
-        sums = ops.while_loop(
-            lambda pair, *_: pair < self.pairs, body, (ops.cast(0, "int32"), *zeros)
-        )
-        return list(sums[1:])
+        compiled = _compiled.get(lambda function: function())
+        return sum_over_replicas(compiled(sums_of_own))

@@ -1,221 +1,152 @@
-"""`EvolvesWeights`: with `inner_optimizer=None` losses alone move all variables."""
+"""`WeightSearch`: pure evolution, a search of all weights and of mask scores."""
 
-import keras
+import tensorflow as tf
+from keras import ops
 
-from keras_es._arguments import Argument, optional
-from keras_es.distribution.collectives import assign_all, replica_count, replica_index
-from keras_es.noise.options import Full, LowRank, Orthogonal
-from keras_es.optimizers import arguments
-from keras_es.optimizers.base import MaskOptimizer
-from keras_es.optimizers.options import Chunks, Sampled, Turns
-from keras_es.optimizers.search.ask_tell import AskTell
+from keras_es.distribution.collectives import assign_all, replica_index
+from keras_es.noise import layerwise
+from keras_es.noise.options import Full
+from keras_es.noise.outputs import OutputNoise
+from keras_es.ops import search as estimates_of
+from keras_es.optimizers.deployment import deploy_scores
+from keras_es.optimizers.inner import NoInner
+from keras_es.optimizers.options import Sampled, Turns
+from keras_es.optimizers.search.base import Search
 from keras_es.optimizers.search.space import SearchSpace
-from keras_es.optimizers.wrapper import OptimizerWrapper
+from keras_es.populations.by_losses import EvolvedPopulation
+from keras_es.populations.given import ValuePopulation
 from keras_es.populations.perturbed import WeightPopulation
 
 
-class EvolvesWeights(AskTell, MaskOptimizer):
-    """Base of methods that can evolve weights: pure evolution, without gradients.
+class WeightSearch(Search):
+    """Members are all weights + noise, evaluated by losses alone, all in one step.
 
-    With `inner_optimizer=None` the searched variables are all trainable weights, and
-    the scores of masks that can move. Members are evaluated on the whole batch.
-
-    Args:
-        inner_optimizer: None, or the optimizer of the weights (see `MaskOptimizer`).
-        noise: With None: a value of `keras_es.noise`, how noise is drawn and on what;
-            None for `Full()`, independent normal noise on every weight.
-        examples: With None: "full" (or None) or a `Sampled`, what members see.
-        turns: With None: None or `Chunks`, how many members are evaluated at once.
-        seed: Integer seed of the noise.
-        name: Name of the optimizer.
+    It searches all trainable variables, and the scores of masks that can move, as one
+    space. All members see the whole batch, or the same examples of it.
     """
 
-    evolves_weights = True
+    inner = NoInner
+    default_examples = "full"
 
-    mirrored = True
-    """Whether members come in pairs +noise, -noise."""
+    def __init__(self, strategy):
+        super().__init__(strategy)
+        self.default_population_size = strategy.default_population_size
+        self.default_sigma = strategy.default_weight_sigma
 
-    separable = False
-    """Whether each coordinate has a sigma of its own."""
-
-    needs_none = False
-    """Whether there is no hybrid form: `inner_optimizer` must be None."""
-
-    space = None
-    """The `SearchSpace` of pure evolution."""
-
-    output_variables = ()
-    """Weights that have no noise themselves, but their layers' outputs."""
-
-    noises: tuple = (Full, LowRank, Orthogonal)
-    """The kinds of noise that a strategy can do with."""
-
-    inner_optimizer = Argument(optional(arguments.optimizer_of_weights))
-    noise = Argument(optional(arguments.noise), None, keyword=True)
-    examples = Argument(optional(arguments.examples), None, keyword=True)
-    turns = Argument(optional(arguments.turns), None, keyword=True)
-
-    def check_arguments(self):
-        """Refuse what belongs to the other kind of search."""
-        super().check_arguments()
-        if self.needs_none and not self.pure:
-            raise ValueError(
-                f"{type(self).__name__} evolves the weights: `inner_optimizer` must "
-                "be None. For weights by gradient and masks by evolution take SNES or "
-                f"OpenES. Received: inner_optimizer={self.inner_optimizer.name!r}"
-            )
-        if self.pure:
-            self.check_pure()
-        else:
-            self.check_hybrid()
-
-    def check_pure(self):
+    def check(self):
         """Refuse arguments that have no meaning where weights are evolved."""
-        if self.examples == "split":
+        s = self.strategy
+        if s.examples == "split":
             raise ValueError(
                 "With inner_optimizer=None all members see the whole batch, which they "
                 'share the work of: give examples="full" (batch_mode="full") or '
-                f"Sampled(count), or leave it out. Received: examples={self.examples!r}"
+                f"Sampled(count), or leave it out. Received: examples={s.examples!r}"
             )
-        if isinstance(self.turns, Turns):
+        if isinstance(s.turns, Turns):
             raise ValueError(
                 "With inner_optimizer=None a generation is one step; "
                 "`turns=keras_es.optimizers.Chunks(members)` bounds its memory. "
-                f"Received: turns={self.turns!r}"
+                f"Received: turns={s.turns!r}"
             )
-        if self.noise is not None and not isinstance(self.noise, self.noises):
-            raise ValueError(
-                f"`noise` of {type(self).__name__} must be one of "
-                f"{[cls.__name__ for cls in self.noises]} of keras_es.noise. "
-                f"Received: noise={self.noise!r}"
-            )
-        self.check_chunks()
-
-    def check_chunks(self):
-        """Refuse chunks that do not divide the population."""
-        n = self.population_size
-        if self.turns is not None and n % self.turns.members:
+        if s.turns is not None and s.population_size % s.turns.members:
             raise ValueError(
                 "`turns` must be chunks of a divisor of the population. Received: "
-                f"turns={self.turns!r}, population_size={n}"
+                f"turns={s.turns!r}, population_size={s.population_size}"
             )
+        if s.density is not None:
+            raise ValueError(
+                "With inner_optimizer=None masks are as sparse as wanted from the "
+                "first generation, and weights and scores are moved by losses alone. "
+                f"Received: density={s.density!r}"
+            )
+        self.check_noise()
 
-    def check_hybrid(self):
-        """Refuse arguments of pure evolution where weights have an optimizer."""
-        sampled = self.examples if isinstance(self.examples, Sampled) else None
-        chunks = self.turns if isinstance(self.turns, Chunks) else None
-        given = {"noise": self.noise, "examples": sampled, "turns": chunks}
-        self.refuse_in_hybrid(given)
-
-    def refuse_in_hybrid(self, arguments):
-        """Raise for an argument of pure evolution if weights have an optimizer."""
-        for key, value in arguments.items():
-            if value is not None:
-                use = "Leave it out"
-                if self.evolves_weights:
-                    use = f"It is for {type(self).__name__}(None, {key}=...)"
-                raise ValueError(
-                    f"`{key}={value!r}` is of pure evolution, and here the weights are "
-                    f"trained by gradient. {use}. Received: {key}={value!r}"
-                )
-
-    @property
-    def members_per_chunk(self):
-        """How many members are evaluated at once, None for as many as fit."""
-        return None if self.turns is None else self.turns.members
-
-    @property
-    def sampled_examples(self):
-        """How many examples members see, None for all."""
-        return self.examples.count if isinstance(self.examples, Sampled) else None
-
-    @property
-    def noise_option(self):
-        """The value of `noise=`, `Full()` where it is left out."""
-        return Full() if self.noise is None else self.noise
-
-    @property
-    def pairs_per_draw(self):
-        """How many pairs share a draw of noise."""
-        return self.noise_option.pairs_per_draw
-
-    @property
-    def pure(self):
-        """Whether weights are evolved, and no gradient is taken."""
-        return self.inner_optimizer is None
-
-    @property
-    def searched(self):
-        """The variables that are searched: mask scores, or all in pure evolution."""
-        if self.pure:
-            return self.space.variables
-        return [m.mask_scores for m in self.masked_weights]
+    def check_noise(self):
+        """Refuse noise that the strategy cannot do with."""
+        noise, kinds = self.strategy.noise, self.strategy.noises
+        if noise is not None and not isinstance(noise, kinds):
+            raise ValueError(
+                f"`noise` of {type(self.strategy).__name__} must be one of "
+                f"{[cls.__name__ for cls in kinds]} of keras_es.noise. "
+                f"Received: noise={noise!r}"
+            )
 
     def build(self, variables):
-        """Create the state of the search, and of the optimizer of the weights."""
-        if self.built:
-            return
-        if self.pure:
-            variables = list(variables)
-            masked = [v.masked_weight for v in variables if hasattr(v, "masked_weight")]
-            # Not through Keras's tracking of attributes, which is for state.
-            self.__dict__["space"] = SearchSpace(variables, masked)
-            self.__dict__["weight_noise"] = self.make_noise()
-        super().build(variables)
-
-    def add_searched(self, name, values=None):
-        """Create a float32 variable of the shape of each searched one.
-
-        Args:
-            name: Name of the variables, to which an index is added.
-            values: First value of each, None for 0.
-        """
-        values = [0.0] * len(self.searched) if values is None else values
-        return [
-            self.add_variable(
-                tuple(variable.shape),
-                initializer=keras.initializers.Constant(value),
-                dtype="float32",
-                name=f"{name}_{i}",
-                aggregation="only_first_replica",
-            )
-            for i, (variable, value) in enumerate(zip(self.searched, values))
-        ]
-
-    def initial_stds(self):
-        """Return the first std of each searched variable."""
-        return [self.sigma * factor for factor in self.scale_factors]
-
-    def require_number(self, name, value):
-        """Raise for a schedule or 0 where the value is where adaption begins."""
-        if not isinstance(value, float) or value == 0:
-            raise ValueError(
-                f"`{name}` of {type(self).__name__} is the initial std, which then "
-                "adapts itself: it must be a number above 0. "
-                f"Received: {name}={value!r}"
-            )
-
-    def make_noise(self):
-        """Return the noise of the searched variables."""
-        return self.noise_option.make(
-            self.space.variables, self.seed, self.pairs, self.mirrored, self.separable
+        """Take on all trainable variables, and the scores of masks that can move."""
+        s = self.strategy
+        self.space = SearchSpace(variables, s.masked_weights)
+        self.variables, self.factors = self.space.variables, self.space.factors
+        self.option = Full() if s.noise is None else s.noise
+        self.weight_noise = self.option.make(
+            self.variables, s.seed, s.pairs, s.mirrored, s.separable
         )
 
-    def scales(self):
-        """Return sigma of each searched variable, a scalar or one per coordinate."""
-        raise NotImplementedError
+    def dimension(self, variable):
+        """Return the number of all coordinates, which are one search."""
+        return self.space.size
+
+    def mean_rate(self, dimension):
+        """Return 1, as in the paper."""
+        return 1.0
 
     @property
-    def pairs(self):
-        """Number of pairs in the population; members that are not mirrored are one."""
-        return self.population_size // (2 if self.mirrored else 1)
+    def optimizers(self):
+        """The optimizer of the scores, and that of the weights."""
+        scores = {"score_optimizer": lambda: [m.mask_scores for m in self.space.masked]}
+        return {**scores, "mean_optimizer": lambda: self.space.weights}
+
+    def population(self, model, batch):
+        """Return what evaluates all members, by losses alone."""
+        return EvolvedPopulation(model, *batch)
+
+    # Members.
 
     @property
-    def members_per_pair(self):
-        """2, or 1 if members are independent."""
-        return 2 if self.mirrored else 1
+    def chunk(self):
+        """How many members are evaluated at once, None for as many as fit."""
+        turns = self.strategy.turns
+        return None if turns is None else turns.members
 
-    # What the train step calls.
+    @property
+    def sampled(self):
+        """How many examples members see, None for all."""
+        examples = self.strategy.examples
+        return examples.count if isinstance(examples, Sampled) else None
+
+    @property
+    def first_pair(self):
+        """Index of this replica's first pair among those of all replicas."""
+        return replica_index() * self.strategy.pairs
+
+    @property
+    def draws(self):
+        """Number of draws of noise in a generation."""
+        return self.strategy.population_size // self.weight_noise.members_per_draw
+
+    def noise(self, pair):
+        """Return the standard normal noise of one pair, for each variable."""
+        g, signs = self.option.pairs_per_draw, len(self.weight_noise.signs)
+        generation = self.strategy.generation.value
+        ones = [1.0] * len(self.variables)
+        first = (self.first_pair + pair) // g
+        members = self.weight_noise.members(generation, 1, ones, first)
+        return [values[signs * (pair % g)] for values in members]
+
+    def output_noise(self):
+        """Return the `OutputNoise` of members, or None."""
+        sigma = self.option.output_sigma
+        if sigma is None:
+            return None
+        sigma = ops.cast(self.strategy.current(sigma), "float32")
+        return OutputNoise(self.strategy.seed, sigma)
+
+    def members(self):
+        """Return the values of all members, [n, *shape] for each variable."""
+        s = self.strategy
+        noises = self.weight_noise.members(s.generation.value, self.draws, s.scales())
+        return [
+            v[None] + tf.cast(e, v.dtype) for v, e in zip(self.space.values(), noises)
+        ]
 
     def evaluate_members(self, model, function, batch_size=None, **kwargs):
         """Return the results of a function of the model under each member.
@@ -227,111 +158,90 @@ class EvolvesWeights(AskTell, MaskOptimizer):
             **kwargs: `fixed`, `after` and `state` of `WeightPopulation.evaluate`.
 
         Returns:
-            (results, state, guidance): the first two of `WeightPopulation.evaluate`;
-            what else `search_gradient` gets, or None.
+            (results, state, said): the first two of `WeightPopulation.evaluate`; for
+            each searched variable the gradient that noise on outputs found, None for
+            those with noise themselves, or None if all have it.
         """
+        s, outputs = self.strategy, self.output_noise()
         population = WeightPopulation(
-            model,
-            self.weight_noise,
-            self.population_size,
-            self.members_per_chunk,
-            self.space,
-            batch_size,
-            self.output_noise(),
-            self.noise_option.apart,
-        )
+            model, self.weight_noise, s.population_size, self.chunk, self.space,
+            batch_size, outputs, self.option.apart,
+        )  # fmt: skip
         results, _, state, (variables, gradients) = population.evaluate(
-            function, self.generation.value, self.scales(), self.first_pair, **kwargs
+            function, s.generation.value, s.scales(), self.first_pair, **kwargs
         )
-        self.__dict__["output_variables"] = variables  # known with the model alone
-        apart = self.noise_option.apart or self.output_noise() is not None
-        return results, state, gradients if apart else None
+        if outputs is None and not self.option.apart:
+            return results, state, None
+        found = {id(v): g for v, g in zip(variables, gradients)}
+        return results, state, [found.get(id(v)) for v in self.variables]
 
-    def output_noise(self):
-        """Return the `OutputNoise` of members, or None."""
-        return None
+    # What members said.
 
-    @property
-    def first_pair(self):
-        """Index of this replica's first pair among those of all replicas."""
-        return replica_index() * self.pairs
+    def centred(self, fitness, valid):
+        """Return the losses: one huge loss less would make all others equal."""
+        return ops.where(valid, fitness, float("inf"))
 
-    def update_weights(self, gradients, variables, active, ok):
-        """Apply the inner optimizer, if there is one."""
-        if not self.pure:
-            super().update_weights(gradients, variables, active, ok)
+    def groups(self, said):
+        """Return which weights had noise in which pairs (see `layerwise`)."""
+        if said is None:  # Of `ask` and `tell` all have: there are no layers.
+            return layerwise.whole(self.weight_noise, self.draws)
+        still = [v for v, g in zip(self.variables, said) if g is not None]
+        noise = self.weight_noise.without(still)
+        return layerwise.groups(noise, self.draws, self.option.apart)
 
-    def end_generation(self, search_gradient, ok):
-        """Move what is searched, and count."""
-        if not self.pure:
-            return super().end_generation(search_gradient, ok)
-        values = self.update_masks(search_gradient, ok)
-        count = len(self.space.weights)
-        assign_all(zip(self.space.weights, values), ok)
-        moved = {id(m): s for m, s in zip(self.space.masked, values[count:])}
-        if not moved:
-            return self.deploy_scores(None, ok)
-        scores = [moved.get(id(m), m.mask_scores.value) for m in self.masked_weights]
-        return self.deploy_scores(scores, ok)
-
-    # The contract of Keras optimizers, where there is no inner optimizer.
-
-    @property
-    def variables(self):
-        """Own variables, then those of the inner optimizer if there is one."""
-        return list(self._variables) if self.pure else super().variables
-
-    @property
-    def learning_rate(self):
-        """Learning rate of the optimizer of weights; 1 if a method has none."""
-        optimizer = self.weights_optimizer
-        return 1.0 if optimizer is None else optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value):
-        if self.weights_optimizer is None:
-            raise AttributeError(
-                f"{type(self).__name__} with inner_optimizer=None has no "
-                "`learning_rate` that can be set while it trains; give schedules to "
-                f"its arguments. Received: learning_rate={value!r}"
+    def _sums(self, first, square, said):
+        return self.strategy.ranking.over_all(
+            lambda: self.weight_noise.grouped_moments(
+                self.groups(said), self.strategy.generation.value, first, square,
+                self.first_pair,
             )
-        self.weights_optimizer.learning_rate = value
+        )  # fmt: skip
 
-    @property
-    def weights_optimizer(self):
-        """The Keras optimizer that moves weights, or None."""
-        return self.inner_optimizer
+    def put_outputs(self, estimates, fitness, utilities, valid, said, scale=None):
+        """Put what noise on outputs said in the places of its weights."""
+        if said is None:
+            return estimates
+        slope = estimates_of.utility_slope(fitness, utilities, valid)
+        found = []
+        for i, (estimate, gradient) in enumerate(zip(estimates, said)):
+            if gradient is not None:
+                estimate = slope * gradient
+                estimate = estimate if scale is None else scale(i, estimate)
+            found.append(estimate)
+        return found
 
-    @property
-    def iterations(self):
-        """Steps so far."""
-        if not self.pure:
-            return super().iterations
-        return super(OptimizerWrapper, self).iterations
-
-    def scale_inner_loss(self):
-        """Put loss scaling around the inner optimizer; losses alone need none."""
-        if not self.pure:
-            super().scale_inner_loss()
-
-    def scale_loss(self, loss):
-        """Scale the loss as the inner optimizer wants it (float16)."""
-        return loss if self.pure else super().scale_loss(loss)
-
-    def finalize_variable_values(self, var_list):
-        """Let the optimizer of weights overwrite them by their average (EMA)."""
-        if self.weights_optimizer is not None:
-            self.weights_optimizer.finalize_variable_values(var_list)
+    def put_back(self, centers, ok):
+        """Set new weights and scores, and deploy the masks of these."""
+        values = {} if centers is None else dict(zip(map(id, self.variables), centers))
+        weights = [w for w in self.space.weights if id(w) in values]
+        assign_all([(w, values[id(w)]) for w in weights], ok)
+        scores = None
+        if values and self.space.masked:
+            # At sparsity 0 a mask cannot move: its scores are not searched.
+            scores = [
+                values.get(id(m.mask_scores), m.mask_scores.value)
+                for m in self.strategy.masked_weights
+            ]
+        deploy_scores(self.strategy, scores, ok)
 
 
-def as_gradients(search_gradient):
-    """Return search gradients as Keras optimizers want them within replicas.
+class ValueSearch(WeightSearch):
+    """Members are given as values: `member_values` of the strategy says which.
 
-    Keras sums gradients over replicas; a search gradient is their mean already.
+    Members share no center that noise could be added to, as in a genetic algorithm or
+    in differential evolution.
     """
-    return [g / replica_count() for g in search_gradient]
 
+    def members(self):
+        """Return the values of all members, [n, *shape] for each variable."""
+        return self.strategy.member_values()(tf.range(self.strategy.population_size))
 
-def center_of(variables):
-    """Return the values of variables as float32 tensors."""
-    return [keras.ops.cast(v.value, "float32") for v in variables]
+    def evaluate_members(self, model, function, batch_size=None, **kwargs):
+        """Return the results of a function of the model under each member."""
+        s = self.strategy
+        population = ValuePopulation(
+            model, self.space, s.population_size, self.chunk, batch_size
+        )
+        values_of = s.member_values()  # what all share is computed once
+        first = replica_index() * s.population_size
+        return population.evaluate(function, lambda i: values_of(first + i), **kwargs)
