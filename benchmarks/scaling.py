@@ -121,7 +121,7 @@ def _traffic(record, replicas, model, method):
         sum(size for _, size, branch in record if branch == wanted) / replicas
         for wanted in (False, True)
     )
-    turns = getattr(model.optimizer, "turns", None)
+    turns = getattr(model.optimizer, "taking_turns", None)
     known = counts(model)
     if method == "plain":
         known["masked"] = 0

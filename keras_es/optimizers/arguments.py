@@ -103,7 +103,10 @@ def keras_optimizer(name, value):
     """Return a Keras optimizer, from its name or config too."""
     wanted = 'a Keras optimizer, its name or its config, such as "adam"'
     try:
-        optimizer = keras.optimizers.get(value)
+        # Keras changes a config that it reads.
+        optimizer = keras.optimizers.get(
+            dict(value) if isinstance(value, dict) else value
+        )
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
             f"`{name}` must be {wanted} ({error}). Received: {name}={value!r}"
@@ -192,7 +195,13 @@ def serialize_function(fitness):
 
 def fitness_shaping(name, value):
     """Return a function of `keras_es.ops.fitness`, from its name or config too."""
-    return shaping.get(value)
+    found = None if isinstance(value, dict) and not value else shaping.get(value)
+    if not callable(found):
+        raise ValueError(
+            f"`{name}` must be one of {sorted(shaping.SHAPINGS)} or a function "
+            f"fitness -> utilities. Received: {name}={value!r}"
+        )
+    return found
 
 
 serialize_shaping = shaping.serialize

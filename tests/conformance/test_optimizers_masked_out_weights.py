@@ -47,7 +47,7 @@ def test_unused_weights_and_their_slots_rest(name, inner):
     x, y = problems.data()
     (masked,) = keras_es.masked_weights(model)
     problems.fit(model, epochs=2)
-    slots = optimizer._slots[id(masked.kernel)]
+    slots = optimizer.inner.slots[id(masked.kernel)]
     assert len(slots) == (1 if inner == "momentum" else 4)
     for _ in range(4):
         union = used(optimizer)

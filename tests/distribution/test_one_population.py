@@ -79,8 +79,8 @@ losses = np.random.default_rng(0).normal(size=(R, P)).astype("float32")
 
 def search():
     mine = tf.constant(losses)[distribution.replica_index()]
-    noises = [optimizer.pair_noise(pair) for pair in range(P // 2)]
-    gradient = optimizer.search_gradient(mine, tf.fill([P], True), None)
+    noises = [optimizer.search.noise(pair) for pair in range(P // 2)]
+    gradient = optimizer.estimate(mine, tf.fill([P], True), None)
     return noises, distribution.mean_over_replicas(gradient)
 
 noises, gradient = tf.function(lambda: REPLICAS.run(search))()

@@ -23,7 +23,7 @@ def bits(masks):
 
 
 def estimates(optimizer, loss_of_member, guidance=None, steps=STEPS):
-    """Run `search_gradient` on many generations; return [steps, d]."""
+    """Run `estimate` on many generations; return [steps, d]."""
     n = optimizer.population_size
     count = len(optimizer.masked_weights)
 
@@ -31,8 +31,9 @@ def estimates(optimizer, loss_of_member, guidance=None, steps=STEPS):
         optimizer.generation.assign(generation)
         losses = [loss_of_member(pair) for pair in range(optimizer.pairs)]
         fitness = tf.reshape(tf.stack(losses), [n])
-        gradient = optimizer.search_gradient(fitness, tf.ones([n], tf.bool), guidance)
-        return tf.concat([tf.reshape(g, [-1]) for g in gradient[:count]], axis=0)
+        found = optimizer.estimate(fitness, tf.ones([n], tf.bool), guidance)
+        gradient = tf.nest.flatten(found)[:count]  # GuidedES goes on with its guidance
+        return tf.concat([tf.reshape(g, [-1]) for g in gradient], axis=0)
 
     run = tf.function(
         lambda: tf.map_fn(one, tf.range(steps, dtype=tf.int64), tf.float32, 1),
@@ -58,7 +59,7 @@ def two_weights(optimizer):
 
 
 def probabilities(optimizer):
-    return np.concatenate([np.ravel(p) for p in optimizer.probabilities()])
+    return np.concatenate([np.ravel(p) for p in optimizer.search.probabilities()])
 
 
 def random_losses(d):
@@ -68,7 +69,9 @@ def random_losses(d):
 def truth_of_scores(optimizer, losses):
     """Exact gradient with respect to the scores at the tau of now."""
     p = probabilities(optimizer).astype("float64")
-    return numpy_es.bernoulli_gradient(losses, p) / float(optimizer.temperature())
+    return numpy_es.bernoulli_gradient(losses, p) / float(
+        optimizer.search.temperature()
+    )
 
 
 def natural_truth(optimizer, losses):
@@ -155,7 +158,7 @@ def test_open_es_follows_the_gradient_of_a_quadratic():
     curvature = np.arange(1, 6, dtype="float32")[:, None]
 
     def losses(pair):
-        (noise,) = optimizer.pair_noise(pair)
+        (noise,) = optimizer.search.noise(pair)
         points = [mean + sign * 0.4 * noise for sign in (1.0, -1.0)]
         return [0.5 * tf.reduce_sum(curvature * (x - centre) ** 2) for x in points]
 
@@ -186,7 +189,7 @@ def test_weight_on_the_best_member_alone_is_pbil():
     model = problems.bound(optimizer, units=6)
     members = [m[0] for pair in range(4) for m in optimizer.member_masks(pair)]
     losses = np.arange(8, dtype="float32")[::-1].copy()
-    (gradient,) = optimizer.search_gradient(losses, np.ones(8, bool), None)
+    (gradient,) = optimizer.estimate(losses, np.ones(8, bool), None)
     best, other = np.array(members[7]), np.array(members[6])
     gradient = np.array(gradient)
     # Where the pair of the best differs, p moves towards the best; elsewhere it rests.
@@ -201,7 +204,7 @@ def test_members_of_a_pair_are_antithetic():
     optimizer = BernoulliNES("sgd", 4, sigma=0.7)
     model = problems.bound(optimizer, units=1000, sparsity=0.5)
     first, second = (np.array(m[0], float) for m in optimizer.member_masks(0))
-    p = np.array(optimizer.probabilities()[0])
+    p = np.array(optimizer.search.probabilities()[0])
     np.testing.assert_allclose([first.sum(), second.sum()], p.sum(), atol=5 * 16)
     # [u < p] and [1 - u < p] overlap as little as their laws allow.
     assert not np.any((first == 1) & (second == 1) & (p < 0.5))
@@ -213,7 +216,7 @@ def test_gaussian_members_are_scores_plus_and_minus_noise():
     optimizer = OpenES("sgd", 4, sigma=0.7)
     model = problems.bound(optimizer, units=50)
     (masked,) = optimizer.masked_weights
-    (noise,) = optimizer.pair_noise(1)
+    (noise,) = optimizer.search.noise(1)
     plus, minus = (m[0] for m in optimizer.member_masks(1))
     scores = masked.mask_scores.value
     np.testing.assert_array_equal(plus, masked.decode(scores + 0.7 * noise))

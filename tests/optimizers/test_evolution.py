@@ -23,10 +23,11 @@ LOSSES = np.array([0.3, 2.0, -1.0, 0.5, 7.0, 0.1], "float32")
 def generation(optimizer, losses=LOSSES):
     """Tell the losses of one generation; return its noise [n, d]."""
     (masked,) = optimizer.masked_weights
-    half = [np.ravel(optimizer.pair_noise(pair)[0]) for pair in range(optimizer.pairs)]
+    half = [
+        np.ravel(optimizer.search.noise(pair)[0]) for pair in range(optimizer.pairs)
+    ]
     valid = np.isfinite(losses)
-    gradient = optimizer.search_gradient(losses, valid, None)
-    optimizer.end_generation(gradient, TRUE)
+    optimizer.learn(losses, valid, None, TRUE)
     return np.array([sign * z for z in half for sign in (1.0, -1.0)])
 
 
@@ -59,7 +60,7 @@ def test_snes_searches_in_the_scale_of_its_std():
     std = np.linspace(0.1, 2.0, 20).astype("float32")[:, None]
     optimizer.scales()[0].assign(std)
     plus = optimizer.member_masks(0)[0][0]
-    scores = masked.mask_scores.value + std * optimizer.pair_noise(0)[0]
+    scores = masked.mask_scores.value + std * optimizer.search.noise(0)[0]
     np.testing.assert_array_equal(plus, masked.decode(scores))
     assert model.built
 
@@ -122,7 +123,7 @@ def test_expected_number_of_ones_is_that_of_the_deployed_mask(sparsity):
     model = problems.compiled(optimizer, problems.make_model(sparsity))
     problems.fit(model, epochs=3)
     (masked,) = keras_es.masked_weights(model)
-    expected = float(np.sum(np.array(optimizer.probabilities()[0])))
+    expected = float(np.sum(np.array(optimizer.search.probabilities()[0])))
     np.testing.assert_allclose(expected, masked.unit_count, rtol=0.05)
 
 
@@ -132,7 +133,7 @@ def test_guidance_is_the_running_mean_of_the_backward_pass():
     old, now = np.full((6, 1), 2.0, "float32"), np.full((6, 1), 7.0, "float32")
     optimizer._guidance[0].assign(old)
     losses, valid = tf.constant([1.0, 2.0]), tf.constant([True, True])
-    _, new = optimizer.search_gradient(losses, valid, [now])
+    _, (new,) = optimizer.estimate(losses, valid, [now])
     np.testing.assert_allclose(new, 0.8 * old + 0.2 * now, rtol=1e-6)
     assert model.built
 
@@ -143,9 +144,9 @@ def test_members_that_failed_leave_the_guided_estimate():
     guidance = [np.zeros((6, 1), "float32")]
     valid = np.array([True, True, True, False])
     losses = np.array([1.0, 2.0, 3.0, np.nan], "float32")
-    gradient = optimizer.search_gradient(losses, valid, guidance)[0]
+    (gradient,), _ = optimizer.estimate(losses, valid, guidance)
     a, b = (np.array(m[0], float) for m in optimizer.member_masks(0))
-    p = np.array(optimizer.probabilities()[0])
+    p = np.array(optimizer.search.probabilities()[0])
     expected = (1.0 - 2.0) / 2 * (a - b) * np.maximum(p, 1 - p) / (p * (1 - p))
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
     assert model.built
@@ -154,24 +155,34 @@ def test_members_that_failed_leave_the_guided_estimate():
 class HillClimb(EvolutionStrategy):
     """The example in the docstring of `MaskOptimizer`."""
 
-    def search_gradient(self, fitness, valid, guidance):
-        sign = keras.ops.where(fitness[0] < fitness[1], -1.0, 1.0)
-        return [sign * noise for noise in self.pair_noise(0)]
+    def estimate(self, fitness, valid, said):
+        sign = keras.ops.where(fitness[0] < fitness[1], 1.0, -1.0)
+        noises = zip(self.scales(), self.search.noise(0))
+        return [sign * scale * noise for scale, noise in noises]
 
-    def update_masks(self, search_gradient, ok):
-        return [
-            masked.mask_scores.value - 0.1 * gradient
-            for masked, gradient in zip(self.masked_weights, search_gradient)
-        ]
+    def update(self, estimate, ok):
+        moved = zip(self.search.centers(), estimate)
+        return [center + step for center, step in moved], []
 
 
 def test_a_method_of_ones_own_is_two_hooks():
-    optimizer = HillClimb("adam", population_size=2)
+    optimizer = HillClimb("adam", population_size=2, sigma=0.1)
     model = problems.bound(optimizer, units=10)
     (masked,) = optimizer.masked_weights
-    before, (noise,) = masked.mask_scores.numpy(), optimizer.pair_noise(0)
+    before, (noise,) = masked.mask_scores.numpy(), optimizer.search.noise(0)
     generation(optimizer, np.array([1.0, 2.0], "float32"))
     np.testing.assert_allclose(masked.mask_scores.numpy(), before + 0.1 * noise, 1e-4)
     assert model.built
     trained = problems.compiled(HillClimb("adam", population_size=2))
     assert np.isfinite(problems.fit(trained).history["loss"][0])
+
+
+def test_a_method_of_ones_own_may_evolve_weights():
+    optimizer = HillClimb(None, population_size=2, sigma=0.1)
+    weight = keras.Variable(np.zeros((3, 2), "float32"))
+    optimizer.build([weight])
+    (noise,) = optimizer.search.noise(0)
+    (members,) = optimizer.ask()
+    np.testing.assert_allclose(members, np.stack([0.1 * noise, -0.1 * noise]), 1e-5)
+    optimizer.tell([2.0, 1.0])
+    np.testing.assert_allclose(weight.numpy(), -0.1 * noise, 1e-5)

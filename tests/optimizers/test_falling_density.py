@@ -57,7 +57,7 @@ def test_expected_density_of_bernoulli_members_follows():
     (masked,) = keras_es.masked_weights(model)
     for _ in range(9):
         problems.fit(model, batch_size=32)
-        (p,) = optimizer.probabilities()
+        (p,) = optimizer.search.probabilities()
         active = masked.kernel_mask.numpy().sum()
         assert float(keras.ops.sum(p)) == pytest.approx(active, rel=0.1)
 

@@ -52,7 +52,7 @@ def assert_same(model, masked, linear, xy):
     logs = model.train_on_batch(*xy, return_dict=True)
     np.testing.assert_array_equal(masked.kernel_mask.numpy(), linear.mask)
     np.testing.assert_allclose(masked.kernel.numpy(), linear.kernel, 1e-4, 1e-5)
-    (velocity,) = model.optimizer._slots[id(masked.kernel)]
+    (velocity,) = model.optimizer.inner.slots[id(masked.kernel)]
     np.testing.assert_allclose(velocity.numpy(), linear.velocity, 1e-4, 1e-5)
     assert logs["sparsity"] == pytest.approx(1 - linear.mask.mean())
     return logs

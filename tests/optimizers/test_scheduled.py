@@ -39,7 +39,7 @@ def test_what_grows_starts_anew(method, inner):
         kernel = masked.kernel.numpy()[grown]
         wanted = 0.0 if optimizer.grows_from_zero else latent[grown]
         np.testing.assert_array_equal(kernel, np.broadcast_to(wanted, kernel.shape))
-        for slot in optimizer._slots[id(masked.kernel)]:
+        for slot in optimizer.inner.slots[id(masked.kernel)]:
             start = np.zeros_like(kernel)
             if slot.name.endswith("_average"):
                 start = kernel
@@ -60,7 +60,8 @@ def test_end_is_asked_for(method):
 def test_only_one_of_end_and_schedule(method):
     kind = "sparsity_schedule" if method is GradualMagnitude else "update_schedule"
     with pytest.raises(ValueError, match=f"either `end_step`.*or `{kind}`"):
-        method("adam", 100, schedules.CosineUpdates(100))
+        kinds = schedules.PolynomialSparsity, schedules.CosineUpdates
+        method("adam", 100, kinds[kind == "update_schedule"](100))
     wrong = schedules.CosineUpdates if "sparsity" in kind else schedules.OneShot
     with pytest.raises(ValueError, match=f"`{kind}` must be a schedule .*Received: "):
         method("adam", **{kind: wrong(100)})

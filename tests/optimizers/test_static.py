@@ -76,7 +76,7 @@ def test_masked_out_weights_and_slots_never_move(inner):
     problems.fit(model, epochs=2)
     np.testing.assert_array_equal(masked.kernel.numpy()[off], before[off])
     assert np.all(masked.kernel.numpy()[~off] != before[~off])
-    for slot in model.optimizer._slots[id(masked.kernel)]:
+    for slot in model.optimizer.inner.slots[id(masked.kernel)]:
         values = slot.numpy()[off]
         first = before[off] if "average" in slot.path else np.zeros_like(values)
         np.testing.assert_array_equal(values, first, err_msg=slot.path)

@@ -10,7 +10,6 @@ import pytest
 import keras_es
 from keras_es import patterns
 from keras_es.optimizers import OPTIMIZERS, for_run
-from keras_es.optimizers.score_optimizer import ScoreGradient
 from tests.marks import slow_unless
 from tests.reference import problems
 
@@ -47,7 +46,7 @@ def final_loss(target, method):
     kwargs = {"seed": 1}
     if method in problems.POPULATIONS:
         kwargs |= {"population_size": 8, "batch_mode": "full", "sigma": 1.0}
-    if issubclass(OPTIMIZERS[method], ScoreGradient):
+    if hasattr(OPTIMIZERS[method], "score_optimizer"):
         kwargs["score_optimizer"] = keras.optimizers.Adam(0.05)
     optimizer = for_run(
         OPTIMIZERS[method], keras.optimizers.Adam(0.05), model, STEPS, **kwargs

@@ -66,11 +66,22 @@ def compiled(name, /, model=None, jit_compile=False, **kwargs):
     return model
 
 
+def with_noise_on_outputs(model, x, y):
+    """Return the variables that have no noise themselves, but their layers' outputs."""
+    said = tf.function(
+        lambda: model.optimizer.population(model, x, y, None).evaluate().guidance,
+        autograph=False,
+    )()
+    pairs = zip(model.optimizer.search.variables, said)
+    return [v for v, gradient in pairs if gradient is not None]
+
+
 def member_losses(model, optimizer):
     """Losses of the members of the coming step, one plain evaluation each."""
     x, y = problems.data()
     loss = keras.losses.BinaryCrossentropy()
-    variables, start = optimizer.searched, [v.numpy() for v in optimizer.searched]
+    variables = optimizer.search.variables
+    start = [v.numpy() for v in variables]
     losses = []
     for values in zip(*(np.asarray(v) for v in optimizer.ask())):
         for variable, value in zip(variables, values):
@@ -85,7 +96,7 @@ def member_losses_masked(model):
     """As `member_losses`, with the masks that members decode from their scores."""
     x, y = problems.data()
     loss = keras.losses.BinaryCrossentropy()
-    variables = model.optimizer.searched
+    variables = model.optimizer.search.variables
     masked = keras_es.masked_weights(model)
     start = [v.numpy() for v in [*variables, *(m.kernel_mask for m in masked)]]
     losses = []

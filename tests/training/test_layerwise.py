@@ -85,7 +85,7 @@ def test_a_pair_has_noise_on_one_layer(cls):
     optimizer = strategy(cls, members=8)
     model.compile(optimizer, "mse", jit_compile=False)
     optimizer.build(model.trainable_variables)
-    groups = optimizer.groups([])
+    groups = optimizer.search.groups([None] * len(optimizer.search.variables))
     draws = {g.variables[0].path.split("/")[-2]: g.draws for g in groups}
     assert draws == {"in": 2, "one": 1, "two": 1}  # 16, 6 and 10 weights
     (x, y), start = data(), model.get_weights()
@@ -95,7 +95,7 @@ def test_a_pair_has_noise_on_one_layer(cls):
         group = next(g for g in groups if pair < g.first_draw + g.draws)
         own = {id(v) for v in group.variables}
         for member in (2 * pair, 2 * pair + 1):
-            for v, value, old in zip(optimizer.searched, everywhere, start):
+            for v, value, old in zip(optimizer.search.variables, everywhere, start):
                 v.assign(value[member] if id(v) in own else old)
             losses.append(np.mean((np.asarray(model(x)) - y) ** 2))
     model.set_weights(start)
@@ -157,11 +157,14 @@ def test_every_weight_moves_and_statistics_follow():
 def test_layers_with_noise_on_outputs_are_in_all_groups():
     norm = layers.BatchNormalization()
     model = trained(norm, noise=Layerwise(Outputs(0.1)), examples=Sampled(4))
-    chosen = [v.path.split("/")[-2] for v in model.optimizer.output_variables]
+    still = pure.with_noise_on_outputs(model, *images())
+    chosen = [v.path.split("/")[-2] for v in still]
     assert chosen == ["logits", "logits"]
+    ids = {id(v) for v in still}
+    said = [0.0 if id(v) in ids else None for v in model.optimizer.search.variables]
     names = [
         {v.path.split("/")[-2] for v in group.variables}
-        for group in model.optimizer.groups([])
+        for group in model.optimizer.search.groups(said)
     ]
     assert names == [{"first"}, {"batch_normalization"}, {"second"}]
 
@@ -183,7 +186,9 @@ def test_masks_that_move_take_part():
     history = problems.fit(model, epochs=3).history
     assert np.isfinite(history["loss"]).all()
     scores = [m.mask_scores for m in keras_es.masked_weights(model)]
-    searched = {id(v) for g in model.optimizer.groups([]) for v in g.variables}
+    said = [None] * len(model.optimizer.search.variables)
+    groups = model.optimizer.search.groups(said)
+    searched = {id(v) for g in groups for v in g.variables}
     assert {id(s) for s in scores} <= searched
 
 

@@ -28,7 +28,7 @@ def test_a_step_evaluates_the_members_of_ask_and_tells_their_losses(name):
         assert logs["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
         assert logs["population_best"] == pytest.approx(np.min(losses), rel=1e-4)
         twin.tell(losses)
-        for ours, plain in zip(model.trainable_variables, twin.searched):
+        for ours, plain in zip(model.trainable_variables, twin.search.variables):
             np.testing.assert_allclose(ours, plain, rtol=1e-3, atol=1e-5)
 
 
@@ -100,7 +100,7 @@ def make_with_dropout():
 def test_masks_are_evolved_along_with_weights(name):
     model = pure.compiled(name, pure.make_model(masked=True), seed=2)
     (masked,) = keras_es.masked_weights(model)
-    searched = _built(model).optimizer.searched
+    searched = _built(model).optimizer.search.variables
     assert any(v is masked.mask_scores for v in searched)
     kernel, mask = masked.kernel.numpy(), masked.kernel_mask.numpy()
     nnz, scores = masked.nnz, masked.mask_scores.numpy()
@@ -124,7 +124,7 @@ def _built(model):
 def test_scores_of_masks_that_cannot_move_are_not_searched():
     model = pure.compiled("open_es", keras_es.sparsify(pure.make_model(), 0.0))
     _built(model)
-    assert len(model.optimizer.searched) == len(model.trainable_variables)
+    assert len(model.optimizer.search.variables) == len(model.trainable_variables)
     problems.fit(model)
 
 
@@ -315,7 +315,7 @@ def test_config_round_trip(name):
     first = pure.make(name, seed=5, name="mine")
     config = keras.saving.serialize_keras_object(first)
     second = keras.saving.deserialize_keras_object(config)
-    assert type(second) is type(first) and second.pure
+    assert type(second) is type(first) and second.inner_optimizer is None
     assert second.get_config() == first.get_config()
 
 

@@ -127,15 +127,19 @@ class Search:
         """
         values = [0.0] * len(self.variables) if values is None else values
         return [
-            self.strategy.add_variable(
-                (*copies, *variable.shape),
-                initializer=keras.initializers.Constant(value),
-                dtype="float32",
-                name=f"{name}_{i}",
-                aggregation="only_first_replica",
-            )
+            self.add_one(f"{name}_{i}", (*copies, *variable.shape), value)
             for i, (variable, value) in enumerate(zip(self.variables, values))
         ]
+
+    def add_one(self, name, shape=(), value=0.0):
+        """Create one float32 variable of the strategy, the same on all replicas."""
+        return self.strategy.add_variable(
+            tuple(shape),
+            initializer=keras.initializers.Constant(value),
+            dtype="float32",
+            name=name,
+            aggregation="only_first_replica",
+        )
 
     # What the strategy's base asks.
 
