@@ -212,3 +212,32 @@ def value_at(value, generation):
     if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
         return keras.ops.cast(value(generation), "float32")
     return value
+
+
+# What is refused of an optimizer that is in use.
+
+
+def refuse_other_model(optimizer, model):
+    """Raise for a model that an optimizer was not built with."""
+    own = {id(v) for v in optimizer._trainable_variables}
+    others = model.trainable_variables
+    if others and not any(id(v) in own for v in others):
+        cls = type(optimizer).__name__
+        raise ValueError(
+            f"{cls} holds the state of another model: each model needs an optimizer "
+            f"object of its own, such as {cls}.from_config(optimizer.get_config()). "
+            f"Received: optimizer={optimizer.name!r} in model={model.name!r}"
+        )
+
+
+def refuse_apply(optimizer):
+    """Raise: masks can only move in a step that evaluates members."""
+    raise RuntimeError(
+        f"{type(optimizer).__name__} moves masks within the train step of an "
+        "`ESModel`; plain gradients are not enough. Make the model with "
+        "`keras_es.sparsify(model, ...)`, or `keras_es.es_model(model)` without "
+        "masks, or derive its class from `keras_es.ESMixin` before `keras.Model`. "
+        "A copy by `keras.models.clone_model` is a plain model again, whatever it "
+        "was copied from: `keras_es.es_model(copy)`, or save and load instead. "
+        f"Received: optimizer={optimizer.name!r} used outside such a model"
+    )

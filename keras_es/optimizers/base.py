@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from operator import attrgetter
 from typing import Any
 
 import keras
@@ -9,15 +10,10 @@ import tensorflow as tf
 
 from keras_es import _arguments
 from keras_es._arguments import Argument, integer, optional, text
-from keras_es.distribution.collectives import (
-    assign_all,
-    mean_over_replicas,
-    replica_index,
-)
-from keras_es.optimizers import arguments, deployment, magnitudes
-from keras_es.optimizers.density import ActiveUnits, refuse_block_sparse
+from keras_es.distribution.collectives import assign_all, replica_index
+from keras_es.optimizers import arguments, density, deployment, magnitudes
 from keras_es.optimizers.inner import Inner
-from keras_es.optimizers.search.ranking import sums_compiled_by
+from keras_es.optimizers.search.ranking import over_replicas
 from keras_es.populations.by_gradients import Population
 
 COUNTERS = {
@@ -34,8 +30,8 @@ class MaskOptimizer(keras.optimizers.Optimizer):
 
     One training step of `ESModel`, with this object's part in it:
 
-    1. `population(model, x, y, sample_weight)` evaluates members, with masks from
-       `step_masks(pair)`, a function of (seed, generation, pair). Nothing is stored.
+    1. `population(model, x, y, sample_weight)` evaluates members, whose masks are a
+       function of (seed, generation, pair).
     2. `update_weights`: the inner optimizer, never on weights that no member used.
     3. `learn(fitness, valid, said, ok)`: `estimate` says what the losses say of the
        masks, replicas are averaged, `update` gives new scores and new state, and the
@@ -43,21 +39,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     4. `move_masks(guidance, ok)`, if `scheduled`, after steps that `move_is_due` names.
 
     To write a method, declare its arguments by `Argument` and override what is below
-    "What a method overrides". This one, which has members, moves towards the better of
-    the first two:
-
-    ```python
-    @register("hill_climb")
-    class HillClimb(EvolutionStrategy):
-        def estimate(self, fitness, valid, said):
-            sign = keras.ops.where(fitness[0] < fitness[1], 1.0, -1.0)
-            noises = zip(self.scales(), self.search.noise(0))
-            return [sign * scale * noise for scale, noise in noises]
-
-        def update(self, estimate, ok):
-            moved = zip(self.search.centers(), estimate)
-            return [center + step for center, step in moved], []
-    ```
+    "What a method overrides": docs/guide.md has one in ten lines.
 
     Args:
         inner_optimizer: Keras optimizer, its name or its config; it trains the
@@ -78,61 +60,37 @@ class MaskOptimizer(keras.optimizers.Optimizer):
 
     # What a method is like, by default.
 
+    # Whether it can stand next to an optimizer of the weights.
     trains_by_gradients = True
-    """Whether it can stand next to an optimizer of the weights."""
-
-    evolves_weights = False
-    """Whether `inner_optimizer` may be None."""
-
-    population_size: Any = 1
-    """Members of a generation; 1 is the deployed mask itself."""
-
+    evolves_weights = False  # Whether `inner_optimizer` may be None.
+    population_size: Any = 1  # Members of a generation; 1 is the deployed mask itself.
+    # "split": members share the batch out; "full": each sees all of it.
     batch_mode: Any = "full"
-    """"split": members share the batch out; "full": each sees all of it."""
-
+    # None for the model's loss, or a function (y, y_pred) -> per-example values.
     fitness: Any = None
-    """None for the model's loss, or a function (y, y_pred) -> per-example values."""
-
+    # A `SparsitySchedule` if the number of active units falls along one.
     sparsity_schedule: Any = None
-    """A `SparsitySchedule` if the number of active units falls along one."""
-
+    # Share of the way to the magnitudes of units that scores go in a generation.
     magnitude_pull: Any = None
-    """Share of the way to the magnitudes of units that scores go in a generation."""
-
-    active_units: Any = None
-    """`ActiveUnits` if there is such a schedule."""
-
-    taking_turns: Any = None
-    """`TurnTaking` if a generation takes several steps."""
-
-    needs_guidance = False
-    """Whether `estimate` or `move_masks` wants `unit_guidance`."""
-
+    active_units: Any = None  # `ActiveUnits` if there is such a schedule.
+    taking_turns: Any = None  # `TurnTaking` if a generation takes several steps.
+    needs_guidance = False  # Whether `estimate` or `move_masks` wants `unit_guidance`.
+    # Whether masks move by `move_masks`, after the steps that `move_is_due` says.
     scheduled = False
-    """Whether masks move by `move_masks`, after the steps that `move_is_due` says."""
-
-    resets_slots = False
-    """Whether the slots of weights that come back start anew."""
-
+    resets_slots = False  # Whether the slots of weights that come back start anew.
+    # Whether weights that come back start at zero, else where they were.
     grows_from_zero = False
-    """Whether weights that come back start at zero, else where they were."""
-
+    # Whether the members of several replicas are one population.
     ranked_together = False
-    """Whether the members of several replicas are one population."""
-
+    # Whether XLA may compile members and updates as one program.
     compiled_together = True
-    """Whether XLA may compile members and updates as one program."""
 
     generation: Any
     __signature__: inspect.Signature
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):  # a class that takes its arguments by hand
-            parameters = list(inspect.signature(cls.__init__).parameters.values())
-            cls.__signature__ = inspect.Signature(parameters[1:])
-        else:
-            cls.__signature__ = _arguments.signature(cls)
+        cls.__signature__ = _arguments.signature(cls)
 
     def __init__(self, *args, **kwargs):
         refuse = functools.partial(arguments.refuse_unknown, type(self))
@@ -154,11 +112,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     def settle(cls, run):
         """Return arguments with which masks settle before a run ends.
 
-        Args:
-            run: `keras_es.optimizers.for_run.Run`, what is known of it.
-
-        Returns:
-            Dict from name of an argument to value.
+        `run` is a `keras_es.optimizers.for_run.Run`; a dict from name to value.
         """
         return {}
 
@@ -169,13 +123,14 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         """Return the scores with which a falling number of active units begins."""
         if self.magnitude_pull is not None:
             return magnitudes.standardized(self.masked_weights)
+        return self.pruning_scores()
+
+    def pruning_scores(self):
+        """Return the scores by which masks are pruned if a schedule left them dense."""
         return [tf.convert_to_tensor(m.mask_scores.value) for m in self.masked_weights]
 
     def member_masks(self, pair):
         """Return the masks of the members of one pair.
-
-        Args:
-            pair: Index of the pair, int32 scalar tensor.
 
         Returns:
             List with one entry for each member of the pair (two, or one if
@@ -193,8 +148,6 @@ class MaskOptimizer(keras.optimizers.Optimizer):
             said: List of mean `unit_guidance`, or None; in pure evolution what noise on
                 outputs found.
 
-        Returns:
-            Structure of tensors, or of nothing.
         """
         return []
 
@@ -217,11 +170,8 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         Asked for if `needs_guidance`, for each member; the mean over members goes on.
         By default dL/dm of each unit, the sum of g * w over it.
 
-        Args:
-            masked: The masked weight.
-            gradient: g, of the kernel's shape, at active and inactive weights.
-            value: w, the latent kernel.
-            units: Boolean unit mask of the member, None for the deployed one.
+        g is of the kernel's shape, at active and inactive weights; w the latent kernel;
+        `units` the boolean unit mask of the member, None for the deployed one.
         """
         return masked.unit_gradient(gradient, value, units)
 
@@ -234,21 +184,10 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         raise NotImplementedError
 
     def move_masks(self, guidance, ok):
-        """Move masks by the weights after this step.
-
-        Args:
-            guidance: List of mean `unit_guidance` over members and replicas, or [].
-            ok: Boolean scalar; if False nothing may change.
-        """
+        """Move masks by the weights and mean `unit_guidance` of this step, if `ok`."""
 
     def masks_decoded(self, scores, units, ok):
-        """Follow the new scores and the deployed unit masks, for each weight.
-
-        Args:
-            scores: List of score tensors.
-            units: List of boolean unit masks.
-            ok: Boolean scalar; if False nothing may change.
-        """
+        """Follow the new scores and boolean unit masks of each weight, if `ok`."""
 
     def held_optimizers(self):
         """Return the Keras optimizers that the method holds besides the inner one."""
@@ -282,11 +221,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         return self.batch_mode == "split" and self.population_size > 1
 
     def steps_per_generation(self, model):
-        """Return how many steps of `fit` a generation takes: 1.
-
-        Args:
-            model: A model with masked layers.
-        """
+        """Return how many steps of `fit` of a model a generation takes: 1."""
         return 1
 
     def global_pair(self, pair):
@@ -321,16 +256,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
             counter = self.add_variable((), dtype=dtype, name=name, **shared)
             self.__dict__[name] = counter
         self.inner.build(variables)
-        if self.sparsity_schedule is not None:
-            active = ActiveUnits(self, self.sparsity_schedule)
-            self.__dict__["active_units"] = active
-            active.build(self.first_scores())
-        if self.magnitude_pull is not None:
-            refuse_block_sparse(
-                self,
-                "compares the magnitudes of all units (`Falling(..., pull=...)`), and "
-                "a block-sparse layer stores active ones only",
-            )
+        self.__dict__["active_units"] = density.begin(self)
         self.build_state(variables)
         super().build(variables)
 
@@ -339,26 +265,9 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         self.build_search()
 
     def population(self, model, *batch):
-        """Return what evaluates the members of a step.
-
-        Args:
-            model: Compiled `ESModel`.
-            *batch: x, y and sample_weight.
-        """
-        self.check_model(model)
+        """Return what evaluates the members of a step on (x, y, sample_weight)."""
+        arguments.refuse_other_model(self, model)
         return Population(model, *batch)
-
-    def check_model(self, model):
-        """Raise for a model that the optimizer was not built with."""
-        own = {id(v) for v in self._trainable_variables}
-        others = model.trainable_variables
-        if others and not any(id(v) in own for v in others):
-            raise ValueError(
-                f"{type(self).__name__} holds the state of another model: each model "
-                "needs an optimizer object of its own. Compile it with "
-                f"{type(self).__name__}.from_config(optimizer.get_config()). "
-                f"Received: optimizer={self.name!r} in model={model.name!r}"
-            )
 
     def update_weights(self, gradients, variables, active, ok):
         """Apply the inner optimizer where it may act.
@@ -366,57 +275,22 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         A weight that no member of this step used keeps its value and its slots to
         the bit, so stale momentum cannot move it while it is masked out.
 
-        Args:
-            gradients: Gradient of each variable, or None.
-            variables: The trainable variables.
-            active: Boolean union of the members' masks for each masked weight.
-            ok: Boolean scalar; if False nothing changes.
+        `gradients` has that of each of `variables`, or None; `active` the boolean union
+        of the members' masks for each masked weight.
         """
-        allowed = {}
-        for masked, mask in zip(self.masked_weights, active):
-            mask, slots = tf.logical_and(mask, ok), self.inner.slots
-            for variable in (masked.kernel, *slots.get(id(masked.kernel), ())):
-                allowed[id(variable)] = mask
-        self.inner.apply(gradients, variables, allowed, ok)
+        self.inner.update(self.masked_weights, gradients, variables, active, ok)
 
     def count_step(self, valid, ok):
         """Count the members of this step that failed, and the step if all did."""
-        failed = tf.reduce_sum(tf.cast(tf.logical_not(valid), tf.int64))
-        skipped = tf.cast(tf.logical_not(ok), tf.int64)
-        assign_all(
-            [
-                (self.nonfinite_members, self.nonfinite_members.value + failed),
-                (self.skipped_steps, self.skipped_steps.value + skipped),
-            ]
-        )
+        deployment.count(self, valid, ok)
 
     def learn(self, fitness, valid, said, ok, compiled=lambda function: function()):
         """Move masks (and what else is searched) by what a generation said.
 
-        Each replica searches with its own members, and the mean of their estimates
-        moves the masks of all; or all are ranked together, and replicas add their sums.
-
-        Args:
-            fitness: [n] losses.
-            valid: [n] booleans.
-            said: See `estimate`.
-            ok: Boolean scalar, whether any member was valid.
-            compiled: Function that calls a function of no arguments, as the step
-                compiles what has no collectives in it.
+        `fitness`, `valid` and `said` are as for `estimate`, `ok` tells whether any
+        was valid, and `compiled` calls a function that has no collectives in it.
         """
-
-        def estimated():
-            return self.estimate(fitness, valid, said)
-
-        if self.ranked_together:
-            with sums_compiled_by(compiled):
-                estimate = estimated()
-        elif not tf.distribute.has_strategy():
-            estimate = estimated()
-        else:
-            estimate = compiled(estimated)
-            parts = mean_over_replicas(tf.nest.flatten(estimate))
-            estimate = tf.nest.pack_sequence_as(estimate, parts)
+        estimate = over_replicas(self, compiled, fitness, valid, said)
         self.end_generation(estimate, ok)
 
     def end_generation(self, estimate, ok):
@@ -425,17 +299,9 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         deployment.deploy_scores(self, scores, ok)
         assign_all(state, ok)
 
-    def unit_counts(self):
-        """Return how many units of each weight are active; None for the wanted."""
-        if self.active_units is None:
-            return [None for _ in self.masked_weights]
-        return self.active_units.now()
-
     def step_logs(self):
         """Return sparsity, mask_flip_ratio, nonfinite_members and skipped_steps."""
-        return deployment.logs(
-            self, [name for name in COUNTERS if name != "generation"]
-        )
+        return deployment.logs(self, [*COUNTERS][1:])
 
     # The contract of Keras optimizers.
 
@@ -454,15 +320,8 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     def learning_rate(self, value):
         self.inner.learning_rate = value
 
-    @property
-    def iterations(self):
-        """Steps of the optimizer of the weights."""
-        return self.inner.iterations
-
-    @property
-    def scales_loss(self):
-        """Whether the loss is scaled, as float16 needs."""
-        return self.inner.scales_loss
+    iterations = property(attrgetter("inner.iterations"), doc="Steps so far.")
+    scales_loss = property(attrgetter("inner.scales_loss"), doc="Whether it does.")
 
     def scale_inner_loss(self):
         """Put loss scaling around the optimizer of the weights (mixed_float16)."""
@@ -478,15 +337,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
 
     def apply(self, grads, trainable_variables=None):
         """Refuse: masks can only move in a step that evaluates members."""
-        raise RuntimeError(
-            f"{type(self).__name__} moves masks within the train step of an "
-            "`ESModel`; plain gradients are not enough. Make the model with "
-            "`keras_es.sparsify(model, ...)`, or `keras_es.es_model(model)` without "
-            "masks, or derive its class from `keras_es.ESMixin` before `keras.Model`. "
-            "A copy by `keras.models.clone_model` is a plain model again, whatever it "
-            "was copied from: `keras_es.es_model(copy)`, or save and load instead. "
-            f"Received: optimizer={self.name!r} used outside such a model"
-        )
+        arguments.refuse_apply(self)
 
     def get_config(self):
         """Return the arguments of the constructor."""

@@ -89,6 +89,32 @@ class ActiveUnits:
         return tf.reduce_sum(self.counts.value * np.array(weights, "int64"))
 
 
+def begin(optimizer):
+    """Return the `ActiveUnits` of an optimizer that is being built, or None.
+
+    Raises:
+        ValueError: If a layer cannot do what the optimizer's density wants.
+    """
+    active = None
+    if optimizer.sparsity_schedule is not None:
+        active = ActiveUnits(optimizer, optimizer.sparsity_schedule)
+        active.build(optimizer.first_scores())
+    if optimizer.magnitude_pull is not None:
+        refuse_block_sparse(
+            optimizer,
+            "compares the magnitudes of all units (`Falling(..., pull=...)`), and a "
+            "block-sparse layer stores active ones only",
+        )
+    return active
+
+
+def unit_counts(optimizer):
+    """Return how many units of each weight are active; None for the wanted."""
+    if optimizer.active_units is None:
+        return [None for _ in optimizer.masked_weights]
+    return optimizer.active_units.now()
+
+
 def refuse_block_sparse(optimizer, why):
     """Raise if a layer stores active blocks only.
 

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_es.distribution.collectives import assign_all
+from keras_es.optimizers.density import unit_counts
 from keras_es.optimizers.guarded import is_average
 
 
@@ -32,7 +33,7 @@ def deploy_scores(optimizer, new_scores, ok):
 
 def _next_units(optimizer, scores, ok):
     """Return the boolean unit masks of the next generation."""
-    counts = optimizer.unit_counts()
+    counts = unit_counts(optimizer)
     if optimizer.active_units is not None:
         turns = optimizer.taking_turns
         steps = 1 if turns is None else turns.steps
@@ -42,6 +43,18 @@ def _next_units(optimizer, scores, ok):
         m.decode(s, count)
         for m, s, count in zip(optimizer.masked_weights, scores, counts)
     ]
+
+
+def count(optimizer, valid, ok):
+    """Count the members of a step that failed, and the step if all did."""
+    failed = tf.reduce_sum(tf.cast(tf.logical_not(valid), tf.int64))
+    skipped = tf.cast(tf.logical_not(ok), tf.int64)
+    assign_all(
+        [
+            (optimizer.nonfinite_members, optimizer.nonfinite_members.value + failed),
+            (optimizer.skipped_steps, optimizer.skipped_steps.value + skipped),
+        ]
+    )
 
 
 def share_of_weights(optimizer, number):

@@ -6,6 +6,7 @@ nobody else has to ask.
 """
 
 import keras
+import tensorflow as tf
 
 from keras_es import _compat
 from keras_es.optimizers.guarded import guarded_apply
@@ -69,8 +70,13 @@ class Inner:
         """Create the optimizer's slots for the weights."""
         self.slots, self.slot_starts = _compat.record_slots(self.optimizer, variables)
 
-    def apply(self, gradients, variables, allowed, ok):
-        """Let the optimizer act where it is allowed to (see `guarded_apply`)."""
+    def update(self, masked_weights, gradients, variables, active, ok):
+        """Let the optimizer act where it may (see `MaskOptimizer.update_weights`)."""
+        allowed = {}
+        for masked, mask in zip(masked_weights, active):
+            mask = tf.logical_and(mask, ok)
+            for variable in (masked.kernel, *self.slots.get(id(masked.kernel), ())):
+                allowed[id(variable)] = mask
         guarded_apply(self.optimizer, gradients, variables, allowed, ok)
 
 
@@ -128,5 +134,5 @@ class NoInner:
     def build(self, variables):
         """Do nothing: the search has its own state."""
 
-    def apply(self, gradients, variables, allowed, ok):
+    def update(self, masked_weights, gradients, variables, active, ok):
         """Do nothing: there are no gradients."""

@@ -42,7 +42,7 @@ class EvolutionStrategy(MaskOptimizer):
 
     Args:
         inner_optimizer: Optimizer of the weights (see `MaskOptimizer`), or None to
-            evolve weights and scores by losses alone (`EvolvesWeights`).
+            evolve weights and scores by losses alone.
         population_size: Even integer n >= 2, members of one generation; None for 8, or
             with inner_optimizer=None for `default_population_size`.
         batch_mode: Short for `examples`: "split" or "full".
@@ -234,11 +234,8 @@ class EvolutionStrategy(MaskOptimizer):
     @staticmethod
     def small_search(population_size, sigma):
         """Return arguments for a search in few dimensions (see `minimize`)."""
-        return {
-            "population_size": population_size,
-            "sigma": sigma,
-            "noise": Orthogonal(),
-        }
+        common = {"population_size": population_size, "sigma": sigma}
+        return {**common, "noise": Orthogonal()}
 
     # Ask and tell.
 
@@ -265,17 +262,6 @@ class EvolutionStrategy(MaskOptimizer):
         self._loop().tell(fitness)
 
     def _loop(self):
-        if not hasattr(self.search, "members"):
-            raise ValueError(
-                "`ask` and `tell` are of pure evolution: make the strategy with "
-                "inner_optimizer=None. Here `fit` of a model moves the masks. "
-                f"Received: inner_optimizer={self.inner_optimizer.name!r}"
-            )
-        if not self.built:
-            raise ValueError(
-                "Call `build(variables)` with the list of `keras.Variable` to search "
-                f"before `ask` and `tell`. Received: {self.name!r}, not built"
-            )
         if "ask_tell" not in self.__dict__:
             self.__dict__["ask_tell"] = AskTell(self)
         return self.ask_tell
@@ -297,7 +283,7 @@ class EvolutionStrategy(MaskOptimizer):
 
     def population(self, model, *batch):
         """Return what evaluates the members of a step."""
-        self.check_model(model)
+        arguments.refuse_other_model(self, model)
         return self.search.population(model, batch)
 
     @property
@@ -327,12 +313,9 @@ class EvolutionStrategy(MaskOptimizer):
         return not self.semi_updates and replica_count() > 1
 
     def steps_per_generation(self, model):
-        """Return how many steps of `fit` a generation takes: (n/M) * H.
+        """Return how many steps of `fit` of a model a generation takes: (n/M) * H.
 
         Schedules of `sigma` and of the score optimizer count generations.
-
-        Args:
-            model: A model with masked layers.
         """
         return self.search.steps_per_generation(model)
 

@@ -10,9 +10,23 @@ class AskTell:
 
     Args:
         strategy: Built `EvolutionStrategy` with `inner_optimizer=None`.
+
+    Raises:
+        ValueError: If it is another.
     """
 
     def __init__(self, strategy):
+        if not hasattr(strategy.search, "members"):
+            raise ValueError(
+                "`ask` and `tell` are of pure evolution: make the strategy with "
+                "inner_optimizer=None. Here `fit` of a model moves the masks. "
+                f"Received: inner_optimizer={strategy.inner_optimizer.name!r}"
+            )
+        if not strategy.built:
+            raise ValueError(
+                "Call `build(variables)` with the list of `keras.Variable` to search "
+                f"before `ask` and `tell`. Received: {strategy.name!r}, not built"
+            )
         self.strategy = strategy
         self._ask = tf.function(strategy.search.members, autograph=False)
         self._told = tf.function(self._tell, autograph=False)

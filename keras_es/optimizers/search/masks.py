@@ -7,6 +7,7 @@ from keras_es.layers import tree
 from keras_es.ops import fitness as shaping
 from keras_es.ops import noise, search
 from keras_es.optimizers import magnitudes
+from keras_es.optimizers.density import unit_counts
 from keras_es.optimizers.deployment import deploy_scores
 from keras_es.optimizers.inner import Inner
 from keras_es.optimizers.options import Chunks, Sampled
@@ -115,7 +116,7 @@ class MaskSearch(Search):
         if not self.masked:  # all of them may be frozen
             return [[], []]
         s = self.strategy
-        drawn, scales, counts = self.noise(pair), s.scales(), s.unit_counts()
+        drawn, scales, counts = self.noise(pair), s.scales(), unit_counts(s)
 
         def member(sign):
             return [

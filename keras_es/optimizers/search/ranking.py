@@ -3,7 +3,10 @@
 import contextlib
 import contextvars
 
+import tensorflow as tf
+
 from keras_es.distribution.collectives import (
+    mean_over_replicas,
     replica_count,
     replica_index,
     sum_over_replicas,
@@ -26,6 +29,33 @@ def sums_compiled_by(compiled):
         yield
     finally:
         _compiled.reset(token)
+
+
+def over_replicas(strategy, compiled, fitness, valid, said):
+    """Return what `strategy.estimate` makes of a generation, for all replicas.
+
+    Each replica searches with its own members, and the mean of their estimates counts;
+    or all are ranked together, and replicas add their sums.
+
+    Args:
+        strategy: The `MaskOptimizer`.
+        compiled: Function from a function of no arguments to its result.
+        fitness: See `MaskOptimizer.estimate`.
+        valid: See there.
+        said: See there.
+    """
+
+    def estimated():
+        return strategy.estimate(fitness, valid, said)
+
+    if strategy.ranked_together:
+        with sums_compiled_by(compiled):
+            return estimated()
+    if not tf.distribute.has_strategy():
+        return estimated()
+    estimate = compiled(estimated)
+    parts = mean_over_replicas(tf.nest.flatten(estimate))
+    return tf.nest.pack_sequence_as(estimate, parts)
 
 
 class Ranking:
