@@ -75,7 +75,9 @@ def test_a_task_generates_trains_and_is_saved(task, tmp_path):
     assert len(keras_es.masked_weights(sparse)) == 6
     # The embedding is read forwards and backwards: one weight, tied.
     assert len(sparse.trainable_variables) == len(task.trainable_variables)
-    optimizer = keras_es.optimizers.SNES("adam", 2, steps_per_pair=1)
+    optimizer = keras_es.optimizers.SNES(
+        "adam", 2, turns=keras_es.optimizers.Turns(steps=1)
+    )
     sparse.compile(optimizer, sampler="greedy", run_eagerly=True)
     logs = sparse.train_on_batch(TEXTS, return_dict=True)
     assert np.isfinite(logs["loss"]) and logs["sparsity"] == 0.5
