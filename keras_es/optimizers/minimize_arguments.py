@@ -6,7 +6,7 @@ import numbers
 from keras_es import optimizers
 from keras_es._arguments import boolean
 from keras_es.noise.options import Layerwise, Outputs
-from keras_es.optimizers.search.weights import EvolvesWeights
+from keras_es.optimizers.evolution.strategy import EvolutionStrategy
 
 
 def check_arguments(fn, size, target, compiled, callback, verbose):
@@ -65,7 +65,10 @@ def strategy_for(strategy, size):
             )
         members = 2 * math.ceil((4.0 + 3.0 * math.log(size)) / 2.0)
         return cls(None, **cls.small_search(members, 0.5))
-    if not isinstance(strategy, EvolvesWeights) or not strategy.pure:
+    if (
+        not isinstance(strategy, EvolutionStrategy)
+        or strategy.inner_optimizer is not None
+    ):
         raise ValueError(
             "`strategy` must be a strategy of keras_es.optimizers with "
             "inner_optimizer=None, or its name. "
