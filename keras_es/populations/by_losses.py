@@ -4,12 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_es import _compat
-from keras_es.populations.by_gradients import (
-    frozen_values,
-    refuse_fixed_batch,
-    touched_variables,
-)
-from keras_es.populations.evaluation import Evaluation
+from keras_es.populations.evaluation import Evaluation, weighted_fitness
 from keras_es.populations.examples import (
     batch_size,
     first_input,
@@ -18,7 +13,11 @@ from keras_es.populations.examples import (
     sample_examples,
 )
 from keras_es.populations.mapping import join
-from keras_es.populations.member import weighted_fitness
+from keras_es.populations.model_state import (
+    frozen_values,
+    refuse_fixed_batch,
+    touched_variables,
+)
 
 
 class EvolvedPopulation:

@@ -49,3 +49,23 @@ class Evaluation:
             active=collectives.any_over_replicas(self.active),
             state=[next(means) if v.dtype.is_floating else v for v in self.state],
         )
+
+
+def weighted_fitness(function, y, y_pred, sample_weight):
+    """Return what a fitness function says, times the weights of the examples."""
+    values = tf.cast(tf.convert_to_tensor(function(y, y_pred)), tf.float32)
+    if sample_weight is None or values.shape.rank == 0:
+        return values
+    return each_times(values, tf.cast(tf.convert_to_tensor(sample_weight), tf.float32))
+
+
+def each_times(values, factors):
+    """Multiply each example's value or values by the factor of the example."""
+    axes = tf.ones_like(tf.shape(values)[1:])
+    return values * tf.reshape(factors, tf.concat([tf.shape(factors)[:1], axes], 0))
+
+
+def mean_fitness(function, y, y_pred, sample_weight):
+    """Return the weighted mean of a per-example fitness."""
+    # Keras divides a weighted loss by the number of examples, not by the weights.
+    return tf.reduce_mean(weighted_fitness(function, y, y_pred, sample_weight))

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_es import _compat
 from keras_es.distribution.collectives import replica_index
 from keras_es.ops import importance, noise
-from keras_es.populations.member import each_times, weighted_fitness
+from keras_es.populations.evaluation import each_times, weighted_fitness
 
 
 def fitness_parts(model, batch, y_pred, values=None):

@@ -4,8 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_es.layers.masked_weight import effective_weights
-from keras_es.noise.weights import largest_divisor
-from keras_es.populations import mapping, perturbed
+from keras_es.populations import chunks, mapping, perturbed
 
 
 class ValuePopulation:
@@ -28,19 +27,10 @@ class ValuePopulation:
         self.space, self.population_size = space, population_size
         self.vectorize = not (perturbed.has_loops(model) or space.masked)
         if members_per_chunk is None:
-            outputs = perturbed.largest_output(model) * (batch_size or 256)
-            limit = min(
-                4 * perturbed.CHUNK_WEIGHTS // max(space.size, 1),
-                perturbed.CHUNK_ACTIVATIONS // outputs,
+            members_per_chunk = chunks.members_at_once(
+                model, space, population_size, self.vectorize, batch_size or 256
             )
-            limit = limit if self.vectorize else 1
-            members_per_chunk = largest_divisor(population_size, limit)
-        if population_size % members_per_chunk:
-            raise ValueError(
-                "`members_per_chunk` must divide the population. Received: "
-                f"members_per_chunk={members_per_chunk}, "
-                f"population_size={population_size}"
-            )
+        chunks.check_divides(members_per_chunk, population_size)
         self.members_per_chunk = members_per_chunk
 
     def evaluate(self, function, values_of, fixed=(), after=None, state=()):

@@ -5,6 +5,8 @@ import tensorflow as tf
 
 from keras_es import _compat
 from keras_es.layers.masked_weight import effective_weights
+from keras_es.populations.evaluation import mean_fitness
+from keras_es.populations.model_state import is_seed
 
 
 class Member:
@@ -158,28 +160,3 @@ def all_finite(gradients):
         weights = tf.fill((columns,), tf.constant(0.5 / columns, gradient.dtype))
         rows.append(tf.math.is_finite(tf.linalg.matvec(matrix, weights)))
     return tf.reduce_all(tf.concat(rows, 0)) if rows else tf.constant(True)
-
-
-def is_seed(value):
-    """Whether a value is the state (seed, counter) of a random generator."""
-    return not value.dtype.is_floating and value.shape == (2,)
-
-
-def weighted_fitness(function, y, y_pred, sample_weight):
-    """Return what a fitness function says, times the weights of the examples."""
-    values = tf.cast(tf.convert_to_tensor(function(y, y_pred)), tf.float32)
-    if sample_weight is None or values.shape.rank == 0:
-        return values
-    return each_times(values, tf.cast(tf.convert_to_tensor(sample_weight), tf.float32))
-
-
-def each_times(values, factors):
-    """Multiply each example's value or values by the factor of the example."""
-    axes = tf.ones_like(tf.shape(values)[1:])
-    return values * tf.reshape(factors, tf.concat([tf.shape(factors)[:1], axes], 0))
-
-
-def mean_fitness(function, y, y_pred, sample_weight):
-    """Return the weighted mean of a per-example fitness."""
-    # Keras divides a weighted loss by the number of examples, not by the weights.
-    return tf.reduce_mean(weighted_fitness(function, y, y_pred, sample_weight))

@@ -8,7 +8,6 @@ the members as more examples; dense layers and convolutions share their products
 """
 
 import contextlib
-import math
 
 import keras
 import tensorflow as tf
@@ -19,13 +18,8 @@ from keras_es.layers.masked_weight import effective_weights
 from keras_es.noise import layer_calls, layerwise
 from keras_es.noise.outputs import perturbed_outputs
 from keras_es.noise.weights import largest_divisor
+from keras_es.populations import chunks
 from keras_es.populations.mapping import join, map_in_turn, map_members
-
-CHUNK_WEIGHTS = 2**18
-"""Weights of a chunk's draws by default: what a core's cache holds."""
-
-CHUNK_ACTIVATIONS = 2**25
-"""Largest output of a layer by default, of all members of a chunk together."""
 
 
 class WeightPopulation:
@@ -71,24 +65,10 @@ class WeightPopulation:
         masks_move = space is not None and bool(space.masked)
         self.vectorize = not (has_loops(model) or masks_move)
         self.draws = population_size // per_draw
-        self.draws_per_chunk = self._draws_per_chunk(members_per_chunk, batch_size)
+        self.draws_per_chunk = chunks.draws_at_once(
+            self, members_per_chunk, batch_size or 256
+        )
         self.layers = layer_calls.shared_kernels(model, noise.variables)
-
-    def _draws_per_chunk(self, members_per_chunk, batch_size):
-        per_draw = self.noise.members_per_draw
-        if members_per_chunk is None:
-            size = sum(math.prod(v.shape) for v in self.noise.variables)
-            limit = CHUNK_WEIGHTS // max(size, 1)
-            outputs = largest_output(self.model) * (batch_size or 256)
-            limit = min(limit, CHUNK_ACTIVATIONS // (outputs * per_draw))
-            return largest_divisor(self.draws, limit)
-        if members_per_chunk < 1 or self.population_size % members_per_chunk:
-            raise ValueError(
-                "`members_per_chunk` must divide the population. Received: "
-                f"members_per_chunk={members_per_chunk}, "
-                f"population_size={self.population_size}"
-            )
-        return max(1, largest_divisor(self.draws, members_per_chunk // per_draw))
 
     def evaluate(
         self,
@@ -271,18 +251,6 @@ def _may_have_two_more_axes(operations):
 def has_loops(model):
     """Tell whether a model has loops over time, which XLA cannot vectorize."""
     return any(isinstance(layer, keras.layers.RNN) for _, layer in tree.walk(model))
-
-
-def largest_output(model):
-    """Return the size of the largest output of a layer for one example, if known."""
-    sizes = [1]
-    for _, layer in tree.walk(model):
-        try:
-            outputs = keras.tree.flatten(layer.output)
-        except (AttributeError, ValueError):
-            continue  # Called within a composite, or more than once.
-        sizes += [math.prod(d or 1 for d in o.shape[1:]) for o in outputs]
-    return max(sizes)
 
 
 def _current(scope, variable):

@@ -39,7 +39,7 @@ def nan_of_nothing(model, results, unless=False):
     nothing = tf.equal(tf.convert_to_tensor(tracker.count), 0.0)
     nothing = tf.logical_and(nothing, tf.logical_not(unless))
     names = set(results)
-    if getattr(model.optimizer, "sampled_examples", None) is not None:
+    if _samples(model.optimizer):
         names &= {tracker.name}  # other metrics are those of the mean, not of members
 
     def known(name, value):
@@ -49,3 +49,10 @@ def nan_of_nothing(model, results, unless=False):
         return tf.where(nothing, tf.constant(float("nan"), value.dtype), value)
 
     return {name: known(name, value) for name, value in results.items()}
+
+
+def _samples(optimizer):
+    """Tell whether members see some of the examples, the mean all of them."""
+    search = getattr(optimizer, "search", optimizer)
+    names = ("sampled", "sampled_examples")
+    return any(getattr(search, name, None) is not None for name in names)
