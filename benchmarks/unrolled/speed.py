@@ -120,6 +120,8 @@ def report(rows, path):
     figure, panels = tables.make_figure(2)
     for axes, word in zip(panels, ("particles", "horizon")):
         mine = [m[0] for c, m in by_case.items() if word in c]
+        if not mine:
+            continue
         x = [r["x"] for r in mine]
         axes.plot(
             x, [1e3 * r["cpu_seconds"] for r in mine], "o-", label="CPU ms a window"

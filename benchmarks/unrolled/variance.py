@@ -54,7 +54,7 @@ def window_gradients(task, estimator, windows):
     model = unrolled.UnrolledModel(task)
     model.compile(estimator)
     record = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda *_: kept.append(
+        on_train_batch_end=lambda batch, logs: kept.append(
             np.concatenate([np.ravel(v.numpy()) for v in recorder.seen])
         )
     )
