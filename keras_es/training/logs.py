@@ -53,6 +53,5 @@ def nan_of_nothing(model, results, unless=False):
 
 def _samples(optimizer):
     """Tell whether members see some of the examples, the mean all of them."""
-    search = getattr(optimizer, "search", optimizer)
-    names = ("sampled", "sampled_examples")
-    return any(getattr(search, name, None) is not None for name in names)
+    search = getattr(optimizer, "search", None)  # gradient methods have none
+    return getattr(search, "sampled", None) is not None
