@@ -9,9 +9,9 @@ import keras
 import tensorflow as tf
 
 from keras_es import _arguments
-from keras_es._arguments import Argument, integer, optional, text
+from keras_es._arguments import Argument, choice, integer, optional, text
 from keras_es.distribution.collectives import assign_all, replica_index
-from keras_es.optimizers import arguments, density, deployment, magnitudes
+from keras_es.optimizers import arguments, density, deployment, latents, magnitudes
 from keras_es.optimizers.inner import Inner
 from keras_es.optimizers.search.ranking import over_replicas
 from keras_es.populations.by_gradients import Population
@@ -48,6 +48,10 @@ class MaskOptimizer(keras.optimizers.Optimizer):
             weight would be accumulated under one mask and applied under another.
         seed: Integer. Noise is a function of (seed, generation, member).
         name: Name of the optimizer.
+        masked_out: "rest": a masked-out weight keeps its value until it comes back;
+            "learn": the gradient at the effective kernel moves it too (see
+            `keras_es.optimizers.latents.Learning`), at the price of a dense update,
+            so that it comes back with a trained value.
 
     Raises:
         ValueError: If the inner optimizer cannot be used, or if an argument belongs
@@ -57,6 +61,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     inner_optimizer = Argument(arguments.optimizer_of_weights)
     seed = Argument(integer(), 0, keyword=True)
     name = Argument(optional(text), None, keyword=True)
+    masked_out = Argument(choice(*latents.KINDS), "rest", keyword=True)
 
     # What a method is like, by default.
 
@@ -101,6 +106,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         self.masked_weights = []
         # Straight into __dict__, here and below: Keras and TensorFlow would track it.
         self.__dict__["inner"] = Inner(self)
+        self.__dict__["latents"] = latents.KINDS[self.masked_out](self)
         self.check_arguments()
 
     # What a method overrides.
@@ -256,6 +262,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
             counter = self.add_variable((), dtype=dtype, name=name, **shared)
             self.__dict__[name] = counter
         self.inner.build(variables)
+        self.latents.build()
         self.__dict__["active_units"] = density.begin(self)
         self.build_state(variables)
         super().build(variables)
@@ -272,13 +279,14 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     def update_weights(self, gradients, variables, active, ok):
         """Apply the inner optimizer where it may act.
 
-        A weight that no member of this step used keeps its value and its slots to
-        the bit, so stale momentum cannot move it while it is masked out.
+        With `masked_out="rest"` a weight that no member of this step used keeps its
+        value and its slots to the bit, so stale momentum cannot move it while it is
+        masked out.
 
         `gradients` has that of each of `variables`, or None; `active` the boolean union
         of the members' masks for each masked weight.
         """
-        self.inner.update(self.masked_weights, gradients, variables, active, ok)
+        self.inner.update(gradients, variables, active, ok)
 
     def count_step(self, valid, ok):
         """Count the members of this step that failed, and the step if all did."""

@@ -101,7 +101,7 @@ def deploy(optimizer, scores, units):
         deployed, changed = masked.deploy(values, chosen, slots)
         assignments += deployed
         flipped += changed
-        if optimizer.resets_slots and masked.stores_inactive:
+        if optimizer.latents.resets_slots and masked.stores_inactive:
             assignments += _fresh(optimizer, masked, chosen, slots)
     return assignments, flipped
 
@@ -110,7 +110,7 @@ def _fresh(optimizer, masked, units, slots):
     """Return what lets weights that come back, and their slots, start anew."""
     grown = masked.grown(units)
     kernel, assignments = tf.convert_to_tensor(masked.kernel.value), []
-    if optimizer.grows_from_zero:
+    if optimizer.latents.grows_from_zero:
         kernel = tf.where(grown, tf.zeros_like(kernel), kernel)
         assignments.append((masked.kernel, kernel))
     for slot in slots:

@@ -8,7 +8,7 @@ from keras_es import _compat
 from keras_es.distribution.collectives import assign_all
 
 
-def guarded_apply(optimizer, gradients, variables, allowed, ok):
+def guarded_apply(optimizer, gradients, variables, allowed, ok, shares=None):
     """Run `optimizer.apply` so that it changes only what it is allowed to.
 
     Args:
@@ -18,7 +18,10 @@ def guarded_apply(optimizer, gradients, variables, allowed, ok):
         allowed: Dict from id of a variable (weight or slot) to a boolean tensor of
             its shape; variables without an entry use `ok`.
         ok: Boolean scalar.
+        shares: Dict from id of a weight to the share of its update that it gets where
+            it is not allowed, a scalar; 0 for weights without an entry.
     """
+    shares = shares or {}
     known = [(g, v) for g, v in zip(gradients, variables) if g is not None]
     if not known:
         return
@@ -30,10 +33,18 @@ def guarded_apply(optimizer, gradients, variables, allowed, ok):
         optimizer.apply([g for g, _ in known], [v for _, v in known])
     assign_all(
         [
-            (v, tf.where(allowed.get(id(v), ok), v.value, old))
+            (v, tf.where(allowed.get(id(v), ok), v.value, _partly(v, old, shares)))
             for v, old in zip(state, before)
         ]
     )
+
+
+def _partly(variable, old, shares):
+    """Return the old value, or a share of the way to the new one."""
+    share = shares.get(id(variable))
+    if share is None:
+        return old
+    return old + tf.cast(share, old.dtype) * (variable.value - old)
 
 
 def _slots_set_by_methods(optimizer):

@@ -6,7 +6,6 @@ nobody else has to ask.
 """
 
 import keras
-import tensorflow as tf
 
 from keras_es import _compat
 from keras_es.optimizers.guarded import guarded_apply
@@ -70,14 +69,10 @@ class Inner:
         """Create the optimizer's slots for the weights."""
         self.slots, self.slot_starts = _compat.record_slots(self.optimizer, variables)
 
-    def update(self, masked_weights, gradients, variables, active, ok):
+    def update(self, gradients, variables, active, ok):
         """Let the optimizer act where it may (see `MaskOptimizer.update_weights`)."""
-        allowed = {}
-        for masked, mask in zip(masked_weights, active):
-            mask = tf.logical_and(mask, ok)
-            for variable in (masked.kernel, *self.slots.get(id(masked.kernel), ())):
-                allowed[id(variable)] = mask
-        guarded_apply(self.optimizer, gradients, variables, allowed, ok)
+        allowed, shares = self.owner.latents.allowed(active, ok)
+        guarded_apply(self.optimizer, gradients, variables, allowed, ok, shares)
 
 
 class NoInner:
@@ -134,5 +129,5 @@ class NoInner:
     def build(self, variables):
         """Do nothing: the search has its own state."""
 
-    def update(self, masked_weights, gradients, variables, active, ok):
+    def update(self, gradients, variables, active, ok):
         """Do nothing: there are no gradients."""

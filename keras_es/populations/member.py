@@ -109,8 +109,9 @@ class Member:
         self.active, self.guidance = [], []
         for masked, units in zip(p.masked, self.masks):
             key = id(masked.kernel)
-            allowed[key] = tf.logical_and(masked.active(units), self.valid)
-            self.active.append(allowed[key])
+            reached = p.optimizer.latents.reached(masked, units)
+            allowed[key] = tf.logical_and(reached, self.valid)
+            self.active.append(tf.logical_and(masked.active(units), self.valid))
             if p.optimizer.needs_guidance:
                 unit = p.optimizer.unit_guidance(
                     masked, by_id[key], p.values[key], units

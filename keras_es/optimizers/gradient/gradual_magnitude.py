@@ -5,8 +5,11 @@ import tensorflow as tf
 from keras_es import schedules
 from keras_es._arguments import Argument, Refused, optional
 from keras_es.optimizers import magnitudes
-from keras_es.optimizers.gradient.scheduled import ScheduledMasks
+from keras_es.optimizers.gradient.scheduled import REST, ScheduledMasks
 from keras_es.optimizers.registry import register
+
+LEARNT = 0.5
+"""Share of a run after which the sparsity is final where pruned weights learn."""
 
 
 @register("gradual_magnitude")
@@ -25,6 +28,11 @@ class GradualMagnitude(ScheduledMasks):
     their value, rest, and are compared with the others each time; should they come
     back, their slots start anew. The scores are the sums of |w|.
 
+    With `masked_out="learn"` pruned weights learn too, and the k_t largest units are
+    chosen anew after every step, until training ends: a unit comes back, with a trained
+    value, as soon as it is large enough. Masks that were held for some steps would let
+    pruned weights overshoot together.
+
     Args:
         inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
         end_step: Number of training steps after which the sparsity is final; short for
@@ -33,6 +41,7 @@ class GradualMagnitude(ScheduledMasks):
         sparsity_schedule: A `keras_es.schedules.SparsitySchedule` instead.
         seed: Not used by this method; kept so that methods exchange freely.
         name: Name of the optimizer.
+        masked_out: "rest" or "learn" (see `MaskOptimizer`).
 
     Raises:
         ValueError: If neither or both of the schedules are given, or if a layer stores
@@ -45,7 +54,8 @@ class GradualMagnitude(ScheduledMasks):
     0.7875
 
     References:
-        Zhu, Gupta 2017, To prune, or not to prune, arXiv 1710.01878.
+        Zhu, Gupta 2017, To prune, or not to prune, arXiv 1710.01878; for weights that
+        learn see `keras_es.optimizers.latents.Learning`.
     """
 
     schedule_argument = "sparsity_schedule"
@@ -55,6 +65,16 @@ class GradualMagnitude(ScheduledMasks):
         optional(lambda n, v: schedules.get(n, v, schedules.SparsitySchedule)), None
     )
     update_schedule = Refused("its masks follow `sparsity_schedule`")
+
+    @property
+    def scheduled(self):
+        """Whether masks move at some steps only."""
+        return self.masked_out == "rest"
+
+    @classmethod
+    def end_share(cls, run):
+        """Return the share of a run after which the sparsity is final."""
+        return LEARNT if run.given.get("masked_out") == "learn" else REST
 
     def first_scores(self):
         """Return the sums of |w|."""
@@ -69,6 +89,12 @@ class GradualMagnitude(ScheduledMasks):
         step, schedule = self.steps_done(), self.sparsity_schedule
         late = tf.logical_and(step > schedule.end_step, self.active_units.unfinished())
         return tf.logical_or(schedule.is_due(step), late)
+
+    def update(self, estimate, ok):
+        """Score units by their sizes after every step, if pruned weights learn."""
+        if self.scheduled:
+            return None, []
+        return magnitudes.sums(self.masked_weights), []
 
     def moved_masks(self, guidance):
         """Keep the k_t largest units of each weight."""

@@ -66,9 +66,14 @@ class ScheduledMasks(MaskOptimizer):
         """Let masks rest after three quarters of the steps."""
         if "end_step" in run.given:
             return {}
-        end_step = max(1, int(REST * run.steps))
+        end_step = max(1, int(cls.end_share(run) * run.steps))
         update_every = min(100, max(1, end_step // MOVES))
         return {cls.schedule_argument: cls.short(end_step, update_every=update_every)}
+
+    @classmethod
+    def end_share(cls, run):
+        """Return the share of a run after which masks rest."""
+        return REST
 
     def growth(self, masked, index, guidance):
         """Return how much each unit of a weight is wanted, float32, finite.

@@ -42,6 +42,12 @@ class WeightSearch(Search):
                 'share the work of: give examples="full" (batch_mode="full") or '
                 f"Sampled(count), or leave it out. Received: examples={s.examples!r}"
             )
+        if s.masked_out != "rest":
+            raise ValueError(
+                "With inner_optimizer=None there is no gradient that masked-out "
+                'weights could learn by: leave `masked_out` at "rest". '
+                f"Received: masked_out={s.masked_out!r}"
+            )
         if isinstance(s.turns, Turns):
             raise ValueError(
                 "With inner_optimizer=None a generation is one step; "
