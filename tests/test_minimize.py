@@ -90,7 +90,7 @@ def test_progress_bar_and_callback(capsys):
         ({"strategy": "cma"}, "must be one of .*Received: 'cma'"),
         ({"strategy": SNES("adam")}, "with inner_optimizer=None, or its name"),
         ({"strategy": SNES(None, fitness="mse")}, "no `fitness`: `fn` is the fitness"),
-        ({"strategy": SNES(None, examples=Sampled(3))}, "no `examples`: .*Sampled"),
+        ({"strategy": SNES(None, batch_mode=Sampled(3))}, "no `batch_mode`: .*Sampled"),
         ({"strategy": SNES(None, turns=Chunks(2))}, "no `turns`: members.*Chunks"),
         ({"strategy": SNES(None, noise=Outputs(0.3))}, "noise on its variables.*Out"),
         ({"strategy": SNES(None, noise=Layerwise())}, "noise on its variables.*Layer"),

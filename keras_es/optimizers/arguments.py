@@ -27,7 +27,7 @@ _NOW = {
     "orthogonal": "noise=keras_es.noise.Orthogonal()",
     "output_sigma": "noise=keras_es.noise.Outputs({value})",
     "layerwise": "noise=keras_es.noise.Layerwise()",
-    "sampled_examples": "examples=keras_es.optimizers.Sampled({value})",
+    "sampled_examples": "batch_mode=keras_es.optimizers.Sampled({value})",
     "members_per_step": "turns=keras_es.optimizers.Turns(members={value})",
     "steps_per_pair": "turns=keras_es.optimizers.Turns(steps={value})",
     "members_per_chunk": "turns=keras_es.optimizers.Chunks({value})",
@@ -86,7 +86,7 @@ def translated(cls, config):
     schedule, pull = old.get("sparsity_schedule"), old.get("magnitude_pull")
     new = {"noise": noise}
     if old.get("sampled_examples"):
-        new["examples"] = Sampled(old["sampled_examples"])
+        new["batch_mode"] = Sampled(old["sampled_examples"])
     if members or steps:
         new["turns"] = Turns(members, steps)
     if old.get("members_per_chunk"):
@@ -157,7 +157,7 @@ def no_optimizer(name, value):
     )
 
 
-def examples(name, value):
+def batch_mode(name, value):
     """Return "split", "full" or a `Sampled`."""
     if isinstance(value, str):
         return kinds.choice("split", "full")(name, value)

@@ -42,20 +42,16 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     "What a method overrides": docs/guide.md has one in ten lines.
 
     Args:
-        inner_optimizer: Keras optimizer, its name or its config; it trains the
-            differentiable weights. Clipping, weight decay, EMA, schedules and loss
-            scaling are set there. `gradient_accumulation_steps` is refused: a
-            weight would be accumulated under one mask and applied under another.
+        inner_optimizer: Keras optimizer of the weights, its name or config. Clipping,
+            weight decay, EMA, schedules and loss scaling are set there; not
+            `gradient_accumulation_steps`, which would cross from mask to mask.
         seed: Integer. Noise is a function of (seed, generation, member).
         name: Name of the optimizer.
-        masked_out: "rest": a masked-out weight keeps its value until it comes back;
-            "learn": the gradient at the effective kernel moves it too (see
-            `keras_es.optimizers.latents.Learning`), at the price of a dense update,
-            so that it comes back with a trained value.
+        masked_out: "rest": a masked-out weight keeps its value; "learn": the gradient
+            at the effective kernel moves it (`keras_es.optimizers.latents.Learning`).
 
     Raises:
-        ValueError: If the inner optimizer cannot be used, or if an argument belongs
-            to it.
+        ValueError: If the inner optimizer cannot be used, or an argument is of it.
     """
 
     inner_optimizer = Argument(arguments.optimizer_of_weights)
@@ -65,16 +61,13 @@ class MaskOptimizer(keras.optimizers.Optimizer):
 
     # What a method is like, by default.
 
-    # Whether it can stand next to an optimizer of the weights.
-    trains_by_gradients = True
+    trains_by_gradients = True  # Whether it can stand next to an inner optimizer.
     evolves_weights = False  # Whether `inner_optimizer` may be None.
     population_size: Any = 1  # Members of a generation; 1 is the deployed mask itself.
-    # "split": members share the batch out; "full": each sees all of it.
-    batch_mode: Any = "full"
+    batch_mode: Any = "full"  # "split": members share the batch; else see all of it.
     # None for the model's loss, or a function (y, y_pred) -> per-example values.
     fitness: Any = None
-    # A `SparsitySchedule` if the number of active units falls along one.
-    sparsity_schedule: Any = None
+    sparsity_schedule: Any = None  # A `SparsitySchedule` of the number of active units.
     # Share of the way to the magnitudes of units that scores go in a generation.
     magnitude_pull: Any = None
     active_units: Any = None  # `ActiveUnits` if there is such a schedule.
@@ -279,9 +272,8 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     def update_weights(self, gradients, variables, active, ok):
         """Apply the inner optimizer where it may act.
 
-        With `masked_out="rest"` a weight that no member of this step used keeps its
-        value and its slots to the bit, so stale momentum cannot move it while it is
-        masked out.
+        A weight that is to rest, for no member of this step used it, keeps its value
+        and its slots to the bit: stale momentum cannot move it while it is masked out.
 
         `gradients` has that of each of `variables`, or None; `active` the boolean union
         of the members' masks for each masked weight.

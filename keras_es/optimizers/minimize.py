@@ -66,7 +66,7 @@ def minimize(
         strategy: Strategy with `inner_optimizer=None` that no model uses, such as
             `keras_es.optimizers.SepCMAES(population_size=32, sigma=0.5)`, or its name,
             which stands for 4 + 3 ln d members (d numbers in `x0`) and sigma 0.5.
-            Options that only a model has a use for (`fitness`, `examples`, `Chunks`,
+            Options that only a model has a use for (`fitness`, `Sampled`, `Chunks`,
             noise on layers) are refused.
         generations: Number of generations, at least 1.
         target: Stop when the best loss is at or below it; None for never.

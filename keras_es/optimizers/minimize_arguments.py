@@ -33,7 +33,7 @@ def check_arguments(fn, size, target, compiled, callback, verbose):
 
 _WITHOUT_MODEL = {
     "fitness": "`fn` is the fitness",
-    "examples": "`fn` is called without examples",
+    "batch_mode": "`fn` is called without examples",
     "turns": "members are evaluated one by one, or compiled all at once",
 }
 """Options of strategies that only a model has a use for, and why."""

@@ -5,7 +5,7 @@ from keras_es._arguments import Argument, Option, integer, optional, share
 
 
 class Sampled(Option):
-    """Members see the examples of a batch that have most to say (`examples=`).
+    """Members see the examples of a batch that have most to say (`batch_mode=`).
 
     The mean is called once with the whole batch of n, and members of pure evolution
     see `count` examples of it, drawn with probabilities

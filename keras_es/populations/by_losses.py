@@ -41,7 +41,7 @@ class EvolvedPopulation:
         self.sampled = self.search.sampled is not None
         if self.sampled:
             refuse_fixed_batch(
-                model, "members see some examples of a batch: leave `examples` out"
+                model, "members see some examples of a batch: leave `batch_mode` out"
             )
         self.variables = list(model.trainable_variables)
         self.metrics = list(model.metrics_variables)

@@ -83,7 +83,7 @@ def sample_examples(model, batch, y_pred):
     """Draw the examples that members see.
 
     Args:
-        model: Compiled model, whose optimizer has `examples=Sampled(...)`.
+        model: Compiled model, whose optimizer has `batch_mode=Sampled(...)`.
         batch: (x, y, sample_weight).
         y_pred: Outputs of the mean for them.
 
@@ -106,8 +106,8 @@ def sample_examples(model, batch, y_pred):
             raise ValueError(
                 "`Sampled` draws examples by their own losses and weighs "
                 "them: `fitness` must return a value for each example. Leave "
-                "`examples` out for a fitness of all examples together. "
-                f"Received: examples=Sampled({count}), fitness={optimizer.fitness!r}"
+                "`batch_mode` out for a fitness of all examples together. "
+                f"Received: batch_mode=Sampled({count}), fitness={optimizer.fitness!r}"
             )
     parts = fitness_parts(model, batch, y_pred, values)
     if parts is None:  # A loss of no examples, such as a regularizer alone.

@@ -57,7 +57,7 @@ VALUES = {
     "score_optimizer": "rmsprop",
     "mean_optimizer": "rmsprop",
     "noise": noise.LowRank(2),
-    "examples": Sampled(3),
+    "masked_out": "learn",
     "turns": Chunks(2),
     "density": Falling(schedules.OneShot(3)),
     "semi_updates": False,
@@ -69,7 +69,7 @@ VALUES = {
     "name": "mine",
     "end_step": 11,
 }
-OTHERS = {"turns": Turns(2, 2), "examples": "full"}
+OTHERS = {"turns": Turns(2, 2), "batch_mode": Sampled(3)}
 
 
 @EVERY

@@ -25,8 +25,8 @@ OPTIONS = {
     "outputs": {"noise": Outputs(0.1)},
     "layerwise": {"noise": Layerwise()},
     "layerwise, outputs": {"noise": Layerwise(Outputs(0.1))},
-    "sampled": {"examples": Sampled(5)},
-    "sampled, outputs": {"examples": Sampled(5), "noise": Outputs(0.1)},
+    "sampled": {"batch_mode": Sampled(5)},
+    "sampled, outputs": {"batch_mode": Sampled(5), "noise": Outputs(0.1)},
 }
 SHAPED = ("rank", "shared draws", "orthogonal")
 

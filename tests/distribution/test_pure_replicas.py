@@ -67,7 +67,7 @@ compare("open_es", noise=Outputs(0.1))
 raw = {"fitness_shaping": "raw", "mean_optimizer": "sgd"}
 compare("open_es", True, noise=Outputs(0.1), **raw)
 # Each replica draws of its own examples.
-many, history = trained(REPLICAS, "open_es", each, members=6, examples=Sampled(5))
+many, history = trained(REPLICAS, "open_es", each, members=6, batch_mode=Sampled(5))
 assert np.isfinite(history["loss"]).all()
 assert_equal_replicas(many)
 MASKED = True

@@ -32,4 +32,4 @@ def test_old_file_gives_model_weights_masks_and_state(name):
 def test_old_options_are_translated():
     optimizer = keras.models.load_model(DATA / "old_open_es.keras").optimizer
     assert optimizer.noise == keras_es.noise.LowRank(1)
-    assert optimizer.examples == keras_es.optimizers.Sampled(4)
+    assert optimizer.batch_mode == keras_es.optimizers.Sampled(4)

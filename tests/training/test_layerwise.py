@@ -156,7 +156,7 @@ def test_every_weight_moves_and_statistics_follow():
 
 def test_layers_with_noise_on_outputs_are_in_all_groups():
     norm = layers.BatchNormalization()
-    model = trained(norm, noise=Layerwise(Outputs(0.1)), examples=Sampled(4))
+    model = trained(norm, noise=Layerwise(Outputs(0.1)), batch_mode=Sampled(4))
     still = pure.with_noise_on_outputs(model, *images())
     chosen = [v.path.split("/")[-2] for v in still]
     assert chosen == ["logits", "logits"]

@@ -52,7 +52,7 @@ def test_population_logs():
 def test_other_metrics_of_sampled_examples_are_those_of_the_mean():
     x, y = data()
     optimizer = OpenES(
-        None, 4, examples=Sampled(4), fitness=lambda y, p: p[:, 0] * np.nan
+        None, 4, batch_mode=Sampled(4), fitness=lambda y, p: p[:, 0] * np.nan
     )
     model = compiled(sparse_mlp(), optimizer, metrics=["accuracy"])
     logs = model.train_on_batch(x, y, return_dict=True)

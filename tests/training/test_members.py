@@ -306,7 +306,7 @@ def test_models_of_one_batch_size_want_whole_batches(build):
     x, y = np.ones(model.inputs[0].shape, "float32"), np.zeros(8, "int32")
     asked = {
         'batch_mode="full".*Received: a model with': OpenES("sgd", 2),
-        "leave `examples` out.*Received": OpenES(None, 2, examples=Sampled(4)),
+        "leave `batch_mode` out.*Received": OpenES(None, 2, batch_mode=Sampled(4)),
     }
     for text, optimizer in asked.items():
         with pytest.raises(ValueError, match=text):

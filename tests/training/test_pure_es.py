@@ -277,7 +277,7 @@ def test_a_subclass_that_defines_its_own_step_is_refused_with_a_way_out():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OpenES(None, batch_mode="split"), "whole batch.*examples='split'"),
+        (lambda: OpenES(None, batch_mode="split"), "whole batch.*batch_mode='split'"),
         (lambda: SNES(None, turns=Turns(2)), "one step.*members=2"),
         (lambda: SNES("adam", noise=LowRank(1)), r"SNES\(None, noise=...\).*rank=1"),
         (lambda: OpenES("adam", mean_optimizer="sgd"), "mean_optimizer=<"),

@@ -56,7 +56,7 @@ def test_the_losses_of_members_are_unbiased(weighted, fitness):
     keras.utils.set_random_seed(0)
     softmax = [keras.Input((6,)), layers.Dense(3, "softmax")]
     model = keras_es.es_model(keras.Sequential(softmax))
-    optimizer = OpenES(None, 2, examples=Sampled(8), fitness=fitness, **still())
+    optimizer = OpenES(None, 2, batch_mode=Sampled(8), fitness=fitness, **still())
     model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
     true = model.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True)
     found = []
@@ -77,7 +77,7 @@ def test_hard_examples_are_drawn_more_often():
     keras.utils.set_random_seed(0)
     zeros = layers.Dense(1, use_bias=False, kernel_initializer="zeros")
     model = keras_es.es_model(keras.Sequential([keras.Input((EXAMPLES,)), zeros]))
-    optimizer = OpenES(None, 2, examples=Sampled(2), **still())
+    optimizer = OpenES(None, 2, batch_mode=Sampled(2), **still())
     model.compile(optimizer, "mse", jit_compile=False)
     for _ in range(20):
         logs = model.train_on_batch(x, y, return_dict=True)
@@ -91,7 +91,7 @@ def test_hard_examples_are_drawn_more_often():
 def test_metrics_are_those_of_the_mean_on_the_whole_batch():
     x, y = data(EXAMPLES)
     model = network(layers.Dropout(0.5))
-    optimizer = OpenES(None, 4, examples=Sampled(4), **still())
+    optimizer = OpenES(None, 4, batch_mode=Sampled(4), **still())
     model.compile(optimizer, cross_entropy(), metrics=["accuracy"], jit_compile=False)
     want = model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
     logs = model.train_on_batch(x, y, return_dict=True)
@@ -115,7 +115,7 @@ def test_a_batch_that_is_no_larger_is_seen_whole():
         # Of tensors on their own the size of the batch is known.
         model = network()
         model.compile(
-            OpenES(None, 4, examples=Sampled(count), seed=1),
+            OpenES(None, 4, batch_mode=Sampled(count), seed=1),
             cross_entropy(),
             jit_compile=False,
         )
@@ -134,7 +134,7 @@ def test_the_last_batch_may_be_smaller_than_what_is_drawn(jit_compile):
 
 @pytest.mark.parametrize("name", pure.NAMES)
 def test_all_strategies_can(name):
-    model = pure.compiled(name, examples=Sampled(5))
+    model = pure.compiled(name, batch_mode=Sampled(5))
     before = model.get_weights()
     history = problems.fit(model, epochs=3)
     assert np.isfinite(history.history["loss"]).all()
@@ -166,7 +166,7 @@ def test_structures_of_inputs_and_outputs():
     }
     model = keras_es.es_model(keras.Model(inputs, outputs))
     model.compile(
-        OpenES(None, 4, noise=Outputs(0.1), examples=Sampled(3)),
+        OpenES(None, 4, noise=Outputs(0.1), batch_mode=Sampled(3)),
         loss={"one": "mse", "each": "mae"},
         jit_compile=False,
     )
@@ -185,7 +185,7 @@ def test_a_mean_that_fails_does_not_stop_the_draw():
         def call(self, x):
             return keras.ops.where(x[:, :1] > 0, float("nan"), x)
 
-    model = trained(network(Fails()), examples=Sampled(2))
+    model = trained(network(Fails()), batch_mode=Sampled(2))
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
@@ -199,6 +199,6 @@ def test_one_fitness_for_all_examples_is_refused():
 
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="examples=Sampled.* is of pure.*Received"):
-        SNES("adam", examples=Sampled(8))
+        SNES("adam", batch_mode=Sampled(8))
     with pytest.raises(ValueError, match="`count` must be an.*Received"):
-        SNES(None, examples=Sampled(0))
+        SNES(None, batch_mode=Sampled(0))

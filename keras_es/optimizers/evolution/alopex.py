@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
-from keras_es._arguments import Argument, Refused, choice, decay, optional, schedule
+from keras_es._arguments import Argument, Refused, decay, optional, schedule
 from keras_es.ops import alopex, noise
+from keras_es.optimizers import arguments
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
 from keras_es.optimizers.registry import register
 from keras_es.optimizers.search.weights import ValueSearch
@@ -27,7 +28,7 @@ class Alopex(EvolutionStrategy):
         fitness: None or a function (see `EvolutionStrategy`).
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        examples: See `EvolutionStrategy`; replicas average dE.
+        batch_mode: See `EvolutionStrategy`; replicas average dE.
 
     Example:
 
@@ -43,7 +44,7 @@ class Alopex(EvolutionStrategy):
 
     step_size = Argument(schedule, 0.002)
     momentum = Argument(decay, 0.9)
-    batch_mode = Argument(optional(choice("split", "full")), None, keyword=True)
+    batch_mode = Argument(optional(arguments.batch_mode), None, keyword=True)
     population_size = Refused("its members are two, now and before the last change", 2)
     fitness_shaping = Refused("it compares two losses as they are")
     sigma = Refused("each weight moves by +-step_size", 0.0)

@@ -3,10 +3,11 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_es._arguments import Argument, Refused, choice, integer, optional, schedule
+from keras_es._arguments import Argument, Refused, integer, optional, schedule
 from keras_es.distribution.collectives import replica_count
 from keras_es.noise.options import Full, LowRank
 from keras_es.ops import genetic, noise, philox
+from keras_es.optimizers import arguments
 from keras_es.optimizers.arguments import value_at
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
 from keras_es.optimizers.registry import register
@@ -44,7 +45,7 @@ class GeneticAlgorithm(EvolutionStrategy):
         seed: Integer seed of the noise.
         name: Name of the optimizer.
         noise: None, `Full()` or `LowRank(r)`.
-        examples, turns: See `EvolutionStrategy`.
+        batch_mode, turns: See `EvolutionStrategy`.
 
     Example:
 
@@ -65,7 +66,7 @@ class GeneticAlgorithm(EvolutionStrategy):
     sigma = Argument(schedule, 0.01)
     parents = Argument(integer(1), 20)
     elite_candidates = Argument(integer(1), 10)
-    batch_mode = Argument(optional(choice("split", "full")), None, keyword=True)
+    batch_mode = Argument(optional(arguments.batch_mode), None, keyword=True)
     fitness_shaping = Refused("the best members survive, whatever their losses are")
     density = Refused("its masks are as sparse as wanted from the first generation")
     noises = (Full, LowRank)

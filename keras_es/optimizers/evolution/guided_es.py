@@ -5,7 +5,6 @@ from keras import ops
 from keras_es._arguments import (
     Argument,
     Refused,
-    choice,
     decay,
     integer,
     optional,
@@ -13,6 +12,7 @@ from keras_es._arguments import (
     share,
 )
 from keras_es.ops import search
+from keras_es.optimizers import arguments
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
 from keras_es.optimizers.registry import register
 from keras_es.optimizers.score_optimizer import (
@@ -92,7 +92,7 @@ class GuidedES(EvolutionStrategy):
     noise = Refused("its members are Bernoulli masks, drawn by their probabilities")
     score_optimizer = optimizer_argument()
     population_size = Argument(integer(2), 2)
-    batch_mode = Argument(optional(choice("split", "full")), None)
+    batch_mode = Argument(optional(arguments.batch_mode), None)
     fitness_shaping = Refused("its guidance is in the units of the loss, as is fitness")
     sigma = Argument(schedule, 0.1)
     correction = Argument(_correction, "auto")

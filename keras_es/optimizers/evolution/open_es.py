@@ -35,7 +35,7 @@ class OpenES(EvolutionStrategy):
         score_optimizer: Keras optimizer of the scores; None for Adam at 0.003.
         mean_optimizer: With `inner_optimizer=None`, Keras optimizer of the weights;
             None for Adam at 0.01.
-        noise, examples, turns, density, semi_updates: See `EvolutionStrategy`.
+        noise, turns, density, semi_updates, masked_out: See `EvolutionStrategy`.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
 

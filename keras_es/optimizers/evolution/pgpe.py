@@ -32,7 +32,7 @@ class PGPE(EvolutionStrategy):
         std_learning_rate: eta or a schedule; 0 holds the std.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        batch_mode, noise, examples, turns, semi_updates: See `EvolutionStrategy`.
+        batch_mode, noise, turns, semi_updates: See `EvolutionStrategy`.
 
     Example:
 

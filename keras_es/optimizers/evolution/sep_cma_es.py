@@ -28,7 +28,7 @@ class SepCMAES(EvolutionStrategy):
             as in the paper; 1 gives those of the full matrix.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        batch_mode, noise, examples, turns, semi_updates: See `EvolutionStrategy`.
+        batch_mode, noise, turns, semi_updates: See `EvolutionStrategy`.
 
     Example:
 

@@ -33,7 +33,7 @@ class SNES(EvolutionStrategy):
             of the weight, or with `inner_optimizer=None` of all coordinates.
         std_learning_rate: eta_sigma, None for (3 + ln d)/(5 sqrt d), as in the paper;
             0 holds the std.
-        noise, examples, turns, density, semi_updates: See `EvolutionStrategy`. Under
+        noise, turns, density, semi_updates, masked_out: See `EvolutionStrategy`. Under
             noise on outputs, with g what it says of the gradient, s the slope of the
             utilities over the losses and n members, these weights move by what the sum
             above is on average,

@@ -9,7 +9,6 @@ from keras_es import schedules
 from keras_es._arguments import (
     Argument,
     boolean,
-    choice,
     integer,
     optional,
     schedule,
@@ -20,7 +19,7 @@ from keras_es.ops import fitness as shaping
 from keras_es.optimizers import arguments
 from keras_es.optimizers.arguments import value_at
 from keras_es.optimizers.base import MaskOptimizer
-from keras_es.optimizers.options import Falling, Sampled
+from keras_es.optimizers.options import Falling
 from keras_es.optimizers.search.ask_tell import AskTell
 from keras_es.optimizers.search.masks import MaskSearch
 from keras_es.optimizers.search.ranking import Ranking
@@ -45,7 +44,13 @@ class EvolutionStrategy(MaskOptimizer):
             evolve weights and scores by losses alone.
         population_size: Even integer n >= 2, members of one generation; None for 8, or
             with inner_optimizer=None for `default_population_size`.
-        batch_mode: Short for `examples`: "split" or "full".
+        batch_mode: What members see of a batch. None for "split", or with
+            inner_optimizer=None for "full". "split": with M members in a step, each
+            pair gets B/M examples of the batch of B, both members the same ones, so a
+            step costs the forward and backward passes of one ordinary step; which half
+            of the batch is used is drawn for each step. "full": each member sees all B
+            examples, at n times the cost. With inner_optimizer=None "full" or a
+            `keras_es.optimizers.Sampled`.
         fitness: None for the model's loss, or a function (y, y_pred) -> per-example
             values (lower is better) that need not be differentiable. Weights are
             always trained on the model's loss.
@@ -58,13 +63,6 @@ class EvolutionStrategy(MaskOptimizer):
             times that. None for 0.3, or then `default_weight_sigma`.
         noise: With inner_optimizer=None, a value of `keras_es.noise`: how noise is
             drawn and on what. None for `Full()`.
-        examples: What members see of a batch. None for "split", or with
-            inner_optimizer=None for "full". "split": with M members in a step, each
-            pair gets B/M examples of the batch of B, both members the same ones, so a
-            step costs the forward and backward passes of one ordinary step; which half
-            of the batch is used is drawn for each step. "full": each member sees all B
-            examples, at n times the cost. With inner_optimizer=None "full" or a
-            `keras_es.optimizers.Sampled`.
         turns: None or a `keras_es.optimizers.Turns`: how the members of a generation
             take turns in several steps. With inner_optimizer=None a
             `keras_es.optimizers.Chunks`: how many are evaluated at once.
@@ -76,6 +74,7 @@ class EvolutionStrategy(MaskOptimizer):
             losses of all are gathered and ranked together, as one population.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
+        masked_out: "rest" or "learn" (see `MaskOptimizer`).
     """
 
     default_population_size = 256
@@ -98,7 +97,7 @@ class EvolutionStrategy(MaskOptimizer):
 
     inner_optimizer = Argument(optional(arguments.optimizer_of_weights))
     population_size = Argument(optional(integer(2)), None)
-    batch_mode = Argument(optional(choice("split", "full")), None)
+    batch_mode = Argument(optional(arguments.batch_mode), None)
     fitness = Argument(
         optional(arguments.function), None, serialize=arguments.serialize_function
     )
@@ -109,7 +108,6 @@ class EvolutionStrategy(MaskOptimizer):
     )
     sigma = Argument(optional(schedule), None)
     noise = Argument(optional(arguments.noise), None, keyword=True)
-    examples = Argument(optional(arguments.examples), None, keyword=True)
     turns = Argument(optional(arguments.turns), None, keyword=True)
     density = Argument(optional(arguments.density), None, keyword=True)
     semi_updates = Argument(boolean, True, keyword=True)
@@ -131,7 +129,8 @@ class EvolutionStrategy(MaskOptimizer):
         # Not through Keras's tracking of attributes, which is for state.
         self.__dict__.update(search=search, ranking=Ranking(self))
         self.__dict__["inner"] = search.inner(self)
-        self.batch_mode, self.examples = self._what_members_see()
+        if self.batch_mode is None:
+            self.batch_mode = search.default_batch_mode
         if self.population_size is None:
             self.population_size = search.default_population_size
         if self.population_size % 2 and self.mirrored:
@@ -145,19 +144,6 @@ class EvolutionStrategy(MaskOptimizer):
         if self.density is not None:
             self.sparsity_schedule = self.density.schedule
             self.magnitude_pull = self.density.pull
-
-    def _what_members_see(self):
-        """Return `batch_mode` and `examples`, which say the same."""
-        examples, mode = self.examples, self.batch_mode
-        if examples is None:
-            examples = mode or self.search.default_examples
-        says = "full" if isinstance(examples, Sampled) else examples
-        if mode not in (None, says):
-            raise ValueError(
-                "`batch_mode` is short for `examples`, and the two disagree: give one "
-                f"of them. Received: batch_mode={mode!r}, examples={examples!r}"
-            )
-        return says, examples
 
     def require_initial_sigma(self):
         """Raise for a schedule or 0 where sigma is where adaption begins."""

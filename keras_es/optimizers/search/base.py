@@ -21,7 +21,7 @@ class Search:
 
     default_population_size = 8
     default_sigma = 0.3
-    default_examples = "split"
+    default_batch_mode = "split"
 
     scheduled_turns = None
     """`TurnTaking` if a generation takes several steps."""

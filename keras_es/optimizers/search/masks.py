@@ -28,9 +28,9 @@ class MaskSearch(Search):
     def check(self):
         """Refuse arguments of pure evolution, and turns that do not divide."""
         s = self.strategy
-        sampled = s.examples if isinstance(s.examples, Sampled) else None
+        sampled = s.batch_mode if isinstance(s.batch_mode, Sampled) else None
         chunks = s.turns if isinstance(s.turns, Chunks) else None
-        self.refuse(noise=s.noise, examples=sampled, turns=chunks)
+        self.refuse(noise=s.noise, batch_mode=sampled, turns=chunks)
         members = None if s.turns is None else s.turns.members
         if members is not None and (members % 2 or s.population_size % members):
             raise ValueError(

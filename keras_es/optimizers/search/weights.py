@@ -26,7 +26,7 @@ class WeightSearch(Search):
     """
 
     inner = NoInner
-    default_examples = "full"
+    default_batch_mode = "full"
 
     def __init__(self, strategy):
         super().__init__(strategy)
@@ -36,11 +36,11 @@ class WeightSearch(Search):
     def check(self):
         """Refuse arguments that have no meaning where weights are evolved."""
         s = self.strategy
-        if s.examples == "split":
+        if s.batch_mode == "split":
             raise ValueError(
                 "With inner_optimizer=None all members see the whole batch, which they "
-                'share the work of: give examples="full" (batch_mode="full") or '
-                f"Sampled(count), or leave it out. Received: examples={s.examples!r}"
+                'share the work of: give batch_mode="full" or Sampled(count), or leave '
+                f"it out. Received: batch_mode={s.batch_mode!r}"
             )
         if s.masked_out != "rest":
             raise ValueError(
@@ -116,8 +116,8 @@ class WeightSearch(Search):
     @property
     def sampled(self):
         """How many examples members see, None for all."""
-        examples = self.strategy.examples
-        return examples.count if isinstance(examples, Sampled) else None
+        mode = self.strategy.batch_mode
+        return mode.count if isinstance(mode, Sampled) else None
 
     @property
     def first_pair(self):
