@@ -160,7 +160,8 @@ def read(report):
     for case in ElementTree.parse(report).iter("testcase"):
         outcomes = {child.tag for child in case}
         bad = {"failure": "failed", "error": "failed", "skipped": "skipped"}
-        (outcome,) = {bad[o] for o in outcomes if o in bad} or {"passed"}
+        # A test may fail, and its teardown besides.
+        outcome = min((bad[o] for o in outcomes if o in bad), default="passed")
         counts[outcome] += 1
         found = case.find("properties/property[@name='processor_seconds']")
         seconds = 0.0 if found is None else float(found.get("value"))
@@ -169,11 +170,12 @@ def read(report):
 
 
 def file_of(classname):
-    """Return the path of "tests.folder.test_file.Class"."""
+    """Return the path of "tests.folder.test_file.Class"; a doctest is of no test_file."""
     parts = classname.split(".")
     if parts[0] == PACKAGE:
         return PACKAGE
-    last = max(i for i, part in enumerate(parts) if part.startswith("test_"))
+    found = [i for i, part in enumerate(parts) if part.startswith("test_")]
+    last = max(found, default=len(parts) - 1)
     return "/".join(parts[: last + 1]) + ".py"
 
 

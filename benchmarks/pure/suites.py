@@ -59,7 +59,7 @@ def strategy(method, config, generations, seed):
     schedules = keras.optimizers.schedules
     common = {"population_size": config["population"], "seed": seed}
     if "sampled_examples" in config:
-        common["examples"] = optimizers.Sampled(config["sampled_examples"])
+        common["batch_mode"] = optimizers.Sampled(config["sampled_examples"])
     common["noise"] = LowRank(config["rank"]) if "rank" in config else Full()
     if "output_sigma" in config:
         common["noise"] = Outputs(config["output_sigma"], common["noise"])

@@ -83,7 +83,9 @@ def default_population(mask_optimizer: str) -> int | None:
     cls = optimizers.get(mask_optimizer)
     if not issubclass(cls, optimizers.EvolutionStrategy):
         return None
-    return cls("sgd").population_size
+    # Not from an object: it would hold variables, before devices are configured.
+    default = inspect.signature(cls).parameters["population_size"].default
+    return cls.mask_search.default_population_size if default is None else default
 
 
 def inner_optimizers() -> dict[str, type]:

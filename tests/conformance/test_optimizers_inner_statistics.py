@@ -64,7 +64,7 @@ def test_zeros_break_no_statistics(name):
     model, masked = model_with_dead_rows()
     before, mask = masked.kernel.numpy(), masked.kernel_mask.numpy()
     compiled(model, Static(OPTIMIZERS[name](**arguments)), run_eagerly=True)
-    slots = model.optimizer._slots[id(masked.kernel)]
+    slots = model.optimizer.inner.slots[id(masked.kernel)]
     first = [slot.numpy() for slot in slots]
     train(model)
     assert_finite(model)

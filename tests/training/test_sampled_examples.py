@@ -29,7 +29,7 @@ def trained(
     model=None, batch_size=16, epochs=2, jit_compile=False, loss=None, fit=(), **kwargs
 ):
     model = network() if model is None else model
-    arguments = {"examples": Sampled(4), "seed": 1, **kwargs}
+    arguments = {"batch_mode": Sampled(4), "seed": 1, **kwargs}
     optimizer = OpenES(None, 4, **arguments)
     loss = cross_entropy() if loss is None else loss
     model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile)
@@ -110,7 +110,7 @@ def test_xla_and_chunks_change_nothing(settings, more):
 
 
 def test_a_batch_that_is_no_larger_is_seen_whole():
-    whole = trained(examples=None)
+    whole = trained(batch_mode=None)
     for count in (16, 100):
         # Of tensors on their own the size of the batch is known.
         model = network()
@@ -140,8 +140,8 @@ def test_all_strategies_can(name):
     assert np.isfinite(history.history["loss"]).all()
     assert any((a != b).any() for a, b in zip(before, model.get_weights()))
     config = model.optimizer.get_config()
-    assert config["examples"]["config"] == {"count": 5}
-    assert type(model.optimizer).from_config(config).examples == Sampled(5)
+    assert config["batch_mode"]["config"] == {"count": 5}
+    assert type(model.optimizer).from_config(config).batch_mode == Sampled(5)
 
 
 @pytest.mark.slow
@@ -198,7 +198,7 @@ def test_one_fitness_for_all_examples_is_refused():
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="examples=Sampled.* is of pure.*Received"):
+    with pytest.raises(ValueError, match="batch_mode=Sampled.* is of pure.*Received"):
         SNES("adam", batch_mode=Sampled(8))
     with pytest.raises(ValueError, match="`count` must be an.*Received"):
         SNES(None, batch_mode=Sampled(0))

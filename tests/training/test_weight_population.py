@@ -265,7 +265,7 @@ def test_inputs_that_all_members_share_are_found():
 
     @tf.function(autograph=False)
     def trace():
-        shared, differing, _ = perturbed.perturbed_layers.find_shared(
+        shared, differing, _ = perturbed.layer_calls.find_shared(
             population.layers, noise.variables, loss_of(model, x, y)
         )
         found.update(shared)
