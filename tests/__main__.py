@@ -170,7 +170,7 @@ def read(report):
 
 
 def file_of(classname):
-    """Return the path of "tests.folder.test_file.Class"; a doctest is of no test_file."""
+    """Return the path of "tests.folder.test_file.Class", or of what has no test_."""
     parts = classname.split(".")
     if parts[0] == PACKAGE:
         return PACKAGE
