@@ -38,4 +38,5 @@ def next_signs(signs, change, temperature, uniform):
         for feedforward and recurrent neural networks, equations 1 and 2.
     """
     ratio = change / ops.maximum(temperature, 1e-30)
-    return ops.where(uniform < ops.sigmoid(signs * ratio), -1.0, 1.0)
+    falls = uniform < ops.sigmoid(signs * ratio)
+    return ops.cast(ops.where(falls, -1.0, 1.0), "float32")

@@ -69,7 +69,7 @@ def _spread_over_ties(fitness, table):
     row, column = ops.expand_dims(fitness, 1), ops.expand_dims(fitness, 0)
     better = ops.sum(ops.cast(column < row, "int32"), axis=1)
     equal = ops.sum(ops.cast(ops.equal(column, row), "int32"), axis=1)
-    total = ops.concatenate([ops.zeros((1,)), ops.cumsum(table)])
+    total = ops.concatenate([ops.zeros((1,), table.dtype), ops.cumsum(table)])
     ends = ops.take(total, ops.minimum(better + equal, n))
     return (ends - ops.take(total, better)) / ops.cast(equal, "float32")
 
@@ -109,7 +109,8 @@ def nes(fitness):
     """
     n = fitness.shape[0]
     ranks = ops.arange(1, n + 1, dtype="float32")
-    raw = ops.maximum(0.0, ops.log(n / 2.0 + 1.0) - ops.log(ranks))
+    highest = ops.log(ops.cast(n / 2.0 + 1.0, ranks.dtype))
+    raw = ops.maximum(0.0, highest - ops.log(ranks))
     return _spread_over_ties(fitness, raw / ops.sum(raw) - 1.0 / n)
 
 

@@ -27,7 +27,7 @@ def gaussian(weighted_noise, population_size, sigma):
         Salimans et al. 2017, arXiv 1703.03864, section 2.
     """
     # A schedule may end at 0, and 0/0 would make the scores NaN for good.
-    safe = ops.where(sigma > 0, sigma, 1.0)
+    safe = ops.cast(ops.where(sigma > 0, sigma, 1.0), weighted_noise.dtype)
     gradient = -weighted_noise / (population_size * safe)
     return ops.where(sigma > 0, gradient, ops.zeros_like(gradient))
 
@@ -165,7 +165,7 @@ def snes_mean_update(mean, std, weighted_noise, learning_rate):
     References:
         Schaul, Glasmachers, Schmidhuber 2011, algorithm 1.
     """
-    return mean + learning_rate * std * weighted_noise
+    return mean + ops.cast(learning_rate * std * weighted_noise, mean.dtype)
 
 
 def snes_std_update(std, weighted_square, learning_rate):

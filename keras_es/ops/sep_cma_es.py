@@ -121,7 +121,7 @@ def update(state, weighted_noise, weighted_square, generation, coefficients):
     """
     c = coefficients
     steps = [ops.sqrt(v) * s for v, s in zip(state.variances, weighted_noise)]
-    means = [m + state.sigma * y for m, y in zip(state.means, steps)]
+    means = [m + ops.cast(state.sigma * y, m.dtype) for m, y in zip(state.means, steps)]
     gain = math.sqrt(c.c_sigma * (2.0 - c.c_sigma) * c.mu_eff)
     sigma_paths = [
         (1.0 - c.c_sigma) * p + gain * s

@@ -1,12 +1,14 @@
 """Methods that hand a search gradient to an ordinary Keras optimizer of scores."""
 
 import keras
+from keras import ops
 
 from keras_es import _compat
 from keras_es._arguments import Argument, optional
 from keras_es.distribution.collectives import replica_count
 from keras_es.optimizers import arguments
 from keras_es.optimizers.guarded import guarded_apply
+from keras_es.optimizers.search.space import full_dtype
 
 
 def optimizer_argument(**kwargs):
@@ -56,7 +58,10 @@ def descended(optimizer, gradients, variables, ok):
     """
     if variables:
         # Keras sums gradients over replicas; a search gradient is their mean already.
-        gradients = [g / replica_count() for g in gradients]
+        gradients = [
+            ops.cast(g / replica_count(), full_dtype(v))
+            for g, v in zip(gradients, variables)
+        ]
         guarded_apply(optimizer, gradients, variables, {}, ok)
     return [v.value for v in variables]
 

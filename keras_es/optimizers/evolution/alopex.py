@@ -79,7 +79,8 @@ class Alopex(EvolutionStrategy):
             ):
                 change = self._delta.value * factor * sign.value
                 each = ops.reshape(back, (-1, *(1,) * sign.ndim))
-                values.append(center[None] - each * change[None])
+                change = ops.cast(each * change[None], center.dtype)
+                values.append(center[None] - change)
             return values
 
         return values_of
@@ -104,6 +105,7 @@ class Alopex(EvolutionStrategy):
             position = noise.counter_seed(key, self.generation.value, 0)
             uniform = noise.uniform(tuple(center.shape), position)
             signs.append(alopex.next_signs(sign.value, estimate, new, uniform))
-            centers.append(center + delta * factor * signs[-1])
+            change = ops.cast(delta * factor * signs[-1], center.dtype)
+            centers.append(center + change)
         state = [(self._temperature, new), (self._delta, delta)]
         return centers, state + list(zip(self._signs, signs))

@@ -11,6 +11,7 @@ from keras_es.optimizers import arguments
 from keras_es.optimizers.arguments import value_at
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
 from keras_es.optimizers.registry import register
+from keras_es.optimizers.search.space import full_dtype
 from keras_es.optimizers.search.weights import ValueSearch
 
 WINDOW = 256
@@ -109,7 +110,7 @@ class GeneticAlgorithm(EvolutionStrategy):
             self.add_variable(
                 tuple(v.shape),
                 initializer=lambda shape, dtype, v=v: ops.cast(v.value, dtype),
-                dtype="float32",
+                dtype=full_dtype(v),
                 name=f"ancestor_{i}",
                 **once,
             )
@@ -150,7 +151,7 @@ class GeneticAlgorithm(EvolutionStrategy):
         def body(i, values):
             born = newest - tf.cast(i, newest.dtype)
             changes = self.mutations(born, tf.gather(genes, i, axis=1))
-            return i + 1, [v + c for v, c in zip(values, changes)]
+            return i + 1, [v + ops.cast(c, v.dtype) for v, c in zip(values, changes)]
 
         length = self._length.value
         # The oldest mutation first, as the ancestor took them on.
@@ -181,7 +182,9 @@ class GeneticAlgorithm(EvolutionStrategy):
         """Return the values of members, [k, *shape] for each variable."""
         rows, genes = self.family(indices)
         changes = self.mutations(self.generation.value, genes)
-        return [tf.gather(p, rows) + c for p, c in zip(parents, changes)]
+        return [
+            tf.gather(p, rows) + ops.cast(c, p.dtype) for p, c in zip(parents, changes)
+        ]
 
     def member_values(self):
         """Return a function from indices to the values of these members."""
@@ -233,8 +236,9 @@ class GeneticAlgorithm(EvolutionStrategy):
         def body(length, values):
             born = generation - tf.cast(length - 1, generation.dtype)
             changes = self.mutations(born, tf.gather(genes[:1], length - 1, axis=1))
-            return length - 1, [v + c[0] for v, c in zip(values, changes)]
+            changes = [ops.cast(c[0], v.dtype) for v, c in zip(values, changes)]
+            return length - 1, [v + c for v, c in zip(values, changes)]
 
-        start = [ops.cast(a.value, "float32") for a in self._ancestors]
+        start = [tf.convert_to_tensor(a.value) for a in self._ancestors]
         length, values = tf.while_loop(shared, body, (length, start))
         return values, length

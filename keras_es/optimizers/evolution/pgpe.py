@@ -106,4 +106,8 @@ class PGPE(EvolutionStrategy):
             for std, gradient in zip(self._stds, spreads)
         ]
         state = [*zip(self._velocities, velocities), *zip(self._stds, stds)]
-        return [m + v for m, v in zip(self.search.centers(), velocities)], state
+        means = [
+            mean + ops.cast(velocity, mean.dtype)
+            for mean, velocity in zip(self.search.centers(), velocities)
+        ]
+        return means, state

@@ -209,7 +209,7 @@ class EvolutionStrategy(MaskOptimizer):
             ValueError: If the shaping function returns another shape.
         """
         centred = self.search.centred(fitness, valid)
-        utilities = ops.convert_to_tensor(self.fitness_shaping(centred))
+        utilities = ops.cast(self.fitness_shaping(centred), centred.dtype)
         if tuple(utilities.shape) != tuple(centred.shape):
             raise ValueError(
                 "`fitness_shaping` must return a utility for each member, of shape "

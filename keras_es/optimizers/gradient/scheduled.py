@@ -109,7 +109,8 @@ class ScheduledMasks(MaskOptimizer):
             kept = drop_grow.kept_units(size, masked.stored_units(), left)
             growth = self.growth(masked, i, guidance[i])
             units.append(masked.decode(drop_grow.growth_scores(kept, growth)))
-        return [ops.where(chosen, 1.0, -1.0) for chosen in units], units
+        signs = [ops.where(chosen, 1.0, -1.0) for chosen in units]
+        return [ops.cast(sign, "float32") for sign in signs], units
 
     def move_masks(self, guidance, ok):
         """Deploy `moved_masks`."""

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_es.optimizers.search.space import full_dtype
+
 
 class Search:
     """Part of an `EvolutionStrategy`: masks by their scores, or weights and masks.
@@ -33,8 +35,8 @@ class Search:
     # What a strategy asks.
 
     def centers(self):
-        """Return the values of the searched variables as float32 tensors."""
-        return [ops.cast(v.value, "float32") for v in self.variables]
+        """Return the values of the searched variables, float32 or float64."""
+        return [ops.cast(v.value, full_dtype(v)) for v in self.variables]
 
     def noise(self, pair):
         """Return the standard normal noise of one pair, for each searched variable.

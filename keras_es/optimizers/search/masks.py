@@ -162,7 +162,7 @@ class MaskSearch(Search):
             return (pair + 1, *(a + b for a, b in zip(sums, term(pair))))
 
         # From zero: the first term alone would be traced and compiled a second time.
-        zeros = [ops.zeros(v.shape) for v in self.variables] * copies
+        zeros = [ops.zeros(v.shape, v.dtype) for v in self.variables] * copies
         sums = ops.while_loop(
             lambda pair, *_: pair < pairs, body, (ops.cast(0, "int32"), *zeros)
         )

@@ -1,5 +1,6 @@
 """What pure evolution moves: all weights, and the scores of masks that can move."""
 
+import keras
 import tensorflow as tf
 
 SCORE_SCALE = 10.0
@@ -58,3 +59,16 @@ class SearchSpace:
             for v, value in values
             if id(v) not in kernels and id(v) not in scores
         ]
+
+
+def full_dtype(variable):
+    """Return in which dtype a searched variable is moved: float64, else float32.
+
+    Noise is float32; what it is added to keeps all of its digits.
+
+    Example:
+
+    >>> full_dtype(keras.Variable([1.0], dtype="bfloat16"))
+    'float32'
+    """
+    return keras.backend.result_type(variable.dtype, "float32")
