@@ -67,7 +67,7 @@ def test_counts_are_exact(sparsity, k):
     assert weight.nnz == 6 * k * 32 == np.count_nonzero(weight.effective_value())
     assert weight.shape == weight.matrix_shape == (40, 48)
     assert layer.kernel.shape == (6, k, 4, 8)
-    assert weight.sparsity == sparsity and weight.kernel_mask is None
+    assert weight.sparsity == sparsity and not weight.stores_inactive
     np.testing.assert_array_equal(weight.stored_units().numpy().sum(axis=0), [k] * 6)
 
 
