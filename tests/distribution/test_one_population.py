@@ -78,10 +78,10 @@ optimizer = model.optimizer
 losses = np.random.default_rng(0).normal(size=(R, P)).astype("float32")
 
 def search():
-    mine = tf.constant(losses)[distribution.replica_index()]
+    mine = tf.constant(losses)[collectives.replica_index()]
     noises = [optimizer.search.noise(pair) for pair in range(P // 2)]
     gradient = optimizer.estimate(mine, tf.fill([P], True), None)
-    return noises, distribution.mean_over_replicas(gradient)
+    return noises, collectives.mean_over_replicas(gradient)
 
 noises, gradient = tf.function(lambda: REPLICAS.run(search))()
 parts = REPLICAS.experimental_local_results
