@@ -14,17 +14,15 @@ each = tf.data.Dataset.from_tensors(
     (np.concatenate([x] * R), np.concatenate([y] * R))
 ).repeat(4)
 
-def trained(strategy, method, members, dataset, jit_compile, rate=None, **kwargs):
+def trained(strategy, method, members, dataset, jit_compile, rate=None, held=1, **kw):
     keras.utils.set_random_seed(0)
     keras.backend.clear_session()
     with strategy.scope():
         if rate is not None:
-            kwargs["score_optimizer"] = keras.optimizers.SGD(rate)
+            kw["score_optimizer"] = keras.optimizers.SGD(rate)
         model = keras_es.sparsify(mlp(keras.layers.BatchNormalization()), 0.5, seed=0)
-        optimizer = method(
-            sgd(), members, "full", semi_updates=False, 
-            **{"turns": Turns(members, 1), **kwargs}
-        )
+        turns = Turns(members, held)
+        optimizer = method(sgd(), members, "full", semi_updates=False, turns=turns, **kw)
         compiled(model, optimizer, jit_compile=jit_compile)
     masks = [m.kernel_mask.numpy() for m in keras_es.masked_weights(model)]
     history = model.fit(dataset, epochs=2, shuffle=False, verbose=0).history
@@ -51,8 +49,8 @@ compare(GuidedES, rate=3.0)
 MORE = """
 compare(GuidedES, correction=1.0, rate=3.0)
 compare(OpenES, jit_compile=True, rate=1.0)
-compare(SNES, turns=Turns(2, 2))
-compare(GuidedES, turns=Turns(2, 2), rate=3.0)
+compare(SNES, held=2)
+compare(GuidedES, held=2, rate=3.0)
 """
 
 
