@@ -21,8 +21,8 @@ def trained(strategy, method, members, dataset, jit_compile, rate=None, held=1, 
         if rate is not None:
             kw["score_optimizer"] = keras.optimizers.SGD(rate)
         model = keras_es.sparsify(mlp(keras.layers.BatchNormalization()), 0.5, seed=0)
-        turns = Turns(members, held)
-        optimizer = method(sgd(), members, "full", semi_updates=False, turns=turns, **kw)
+        kw |= {"turns": Turns(members, held)}
+        optimizer = method(sgd(), members, "full", semi_updates=False, **kw)
         compiled(model, optimizer, jit_compile=jit_compile)
     masks = [m.kernel_mask.numpy() for m in keras_es.masked_weights(model)]
     history = model.fit(dataset, epochs=2, shuffle=False, verbose=0).history
