@@ -15,6 +15,8 @@ import numpy as np
 
 _REQUIRED = inspect.Parameter.empty
 
+_TINY, _HUGE = (float(x) for x in (np.finfo("float32").tiny, np.finfo("float32").max))
+
 
 class Argument:
     """One argument of a constructor.
@@ -193,7 +195,7 @@ def is_integer(value):
 
 
 def integer(minimum=None, meaning=""):
-    """Return the kind of integers, NumPy's too, that are at least `minimum`.
+    """Return the kind of integers, NumPy's too, that int64 holds, from `minimum` on.
 
     Args:
         minimum: Smallest value that will do; None for any.
@@ -201,8 +203,11 @@ def integer(minimum=None, meaning=""):
     """
 
     def check(name, value):
-        if not is_integer(value) or (minimum is not None and value < minimum):
-            bound = "" if minimum is None else f" of at least {minimum}"
+        bound = "" if minimum is None else f" of at least {minimum}"
+        fits = is_integer(value) and (minimum is None or value >= minimum)
+        if fits and abs(value) >= 2**63:
+            fits, bound = False, f"{bound}, less than 2**63 in size"
+        if not fits:
             raise ValueError(
                 f"`{name}` must be an integer{bound}{meaning and ', ' + meaning}. "
                 f"Received: {name}={value!r}"
@@ -233,7 +238,7 @@ def is_number(value):
 
 
 def number(accepts, wanted):
-    """Return a kind of finite numbers.
+    """Return a kind of finite numbers, which float32 can hold.
 
     Args:
         accepts: Function of a float that tells whether it will do.
@@ -243,6 +248,11 @@ def number(accepts, wanted):
     def check(name, value):
         if not is_number(value) or not accepts(float(value)):
             raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
+        if value and not _TINY <= abs(value) <= _HUGE:  # It would be 0 or inf there.
+            raise ValueError(
+                f"`{name}` must be {wanted}, which float32 can hold. "
+                f"Received: {name}={value!r}"
+            )
         return float(value)
 
     return check

@@ -17,7 +17,16 @@ Shape = tuple[int, ...]
 
 
 def register(cls: type) -> type:
-    """Register a frozen pattern with Keras, so that it saves by its fields."""
+    """Register a frozen pattern with Keras, so that it saves by its fields.
+
+    Raises:
+        ValueError: If it is no class of a pattern.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Pattern)):
+        raise ValueError(
+            "`register` must be put above a subclass of keras_es.patterns.Pattern. "
+            f"Received: {cls!r}"
+        )
     return keras.saving.register_keras_serializable(package="keras_es")(cls)
 
 

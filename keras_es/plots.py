@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from keras_es._arguments import integer, is_integer, is_number, optional, text
+
 __all__ = ["mask_picture", "plot_curves", "plot_mask", "plot_sparsity", "run_report"]
 
 # A palette that people with colour-blindness can tell apart (Okabe and Ito).
@@ -37,7 +39,8 @@ def mask_picture(mask, max_side=256):
     array([[0.5, 0. ],
            [0. , 0.5]])
     """
-    matrix = np.asarray(mask, dtype="float64")
+    max_side = integer(1)("max_side", max_side)
+    matrix = _numbers("mask", mask)
     matrix = matrix.reshape(-1, matrix.shape[-1] if matrix.ndim > 1 else 1)
     for axis in (0, 1):
         size = matrix.shape[axis]
@@ -58,6 +61,7 @@ def plot_mask(axes, mask, title):
         title: Text above.
     """
     picture = mask_picture(mask)
+    _check_axes(axes)
     axes.imshow(
         picture,
         cmap="Greys",
@@ -82,6 +86,9 @@ def plot_curves(axes, history, name, title=None):
         name: Key of the logs; `val_` + name is drawn as well if it is there.
         title: Text above; by default the name.
     """
+    _check_axes(axes)
+    _check_history(history)
+    name, title = text("name", name), optional(text)("title", title)
     for key, label, color in ((name, "training", TRAIN), (f"val_{name}", "test", TEST)):
         points = [
             (row.get("epoch", i + 1), row[key])
@@ -109,6 +116,10 @@ def plot_sparsity(axes, names, sparsities, counts):
         sparsities: Their sparsities, in [0, 1].
         counts: Their numbers of non-zeros.
     """
+    _check_axes(axes)
+    columns = {"names": names, "sparsities": sparsities, "counts": counts}
+    for argument, values in columns.items():
+        _check_column(argument, values, names)
     rows = np.arange(len(names))
     axes.barh(rows, sparsities, color=BAR)
     for row, sparsity, count in zip(rows, sparsities, counts, strict=True):
@@ -154,7 +165,10 @@ def run_report(history, masks, title, input_shape=None):
     # Figure instead of pyplot: no global state, no backend, no window.
     from matplotlib.figure import Figure
 
-    masks = {name: np.asarray(mask) for name, mask in masks.items()}
+    _check_history(history)
+    masks = _checked_masks(masks)
+    if input_shape is not None:
+        _check_shape(input_shape)
     curves = _curve_names(history)
     panels = _mask_panels(masks, input_shape)
     columns = max(3, len(curves))
@@ -203,3 +217,68 @@ def _plot_pixels(axes, mask, input_shape):
     axes.set_title("Connections of each input pixel", fontsize=10)
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+# What is refused.
+
+
+def _numbers(name, values):
+    """Return a float64 array of finite numbers."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # of rows that differ in length
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiub" or not array.size or not np.isfinite(array).all():
+        raise ValueError(
+            f"`{name}` must be an array of booleans or finite numbers, not empty. "
+            f"Received: {name}={values!r}"
+        )
+    return array.astype("float64")
+
+
+def _check_axes(axes):
+    if isinstance(axes, type) or not hasattr(axes, "imshow"):
+        raise ValueError(f"`axes` must be axes of Matplotlib. Received: axes={axes!r}")
+
+
+def _check_history(history):
+    rows = isinstance(history, list | tuple)
+    if not rows or not all(isinstance(row, dict) for row in history):
+        raise ValueError(
+            "`history` must be the list of the logs of each epoch, dicts from name to "
+            f"number. Received: history={history!r}"
+        )
+
+
+def _check_column(name, values, names):
+    rows = isinstance(values, list | tuple | np.ndarray) and np.shape(values) == (
+        len(names),
+    )
+    if not rows or not all(
+        isinstance(v, str) if name == "names" else is_number(v) for v in values
+    ):
+        raise ValueError(
+            f"`{name}` must be a list with one entry for each weight, a number (of "
+            f"`names` a string). Received: {name}={values!r}"
+        )
+
+
+def _checked_masks(masks):
+    if not isinstance(masks, dict):
+        raise ValueError(
+            "`masks` must be a dict from names of weights to arrays. "
+            f"Received: masks={masks!r}"
+        )
+    for name, mask in masks.items():
+        text("name of a mask", name)
+        _numbers(name, mask)
+    return {name: np.asarray(mask) for name, mask in masks.items()}
+
+
+def _check_shape(shape):
+    fits = isinstance(shape, list | tuple) and len(shape) == 3
+    if not fits or not all(is_integer(size) and size > 0 for size in shape):
+        raise ValueError(
+            "`input_shape` must be (height, width, channels) of the images. "
+            f"Received: input_shape={shape!r}"
+        )

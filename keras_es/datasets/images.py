@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_es._arguments import integer
+from keras_es._arguments import boolean, integer, positive, text
 from keras_es.datasets import tfds
 
 __all__ = ["ImageDataset", "load"]
@@ -54,6 +54,15 @@ class ImageDataset:
     num_classes: int
     scale: float = 1.0
 
+    def __post_init__(self):
+        """Check that images and labels fit each other."""
+        text("name", self.name)
+        for images, labels in (("x_train", "y_train"), ("x_test", "y_test")):
+            _check_images(images, getattr(self, images))
+            _check_labels(labels, getattr(self, labels), len(getattr(self, images)))
+        for name, kind in (("num_classes", integer(1)), ("scale", positive)):
+            object.__setattr__(self, name, kind(name, getattr(self, name)))
+
     @property
     def train_size(self) -> int:
         """Number of training examples."""
@@ -71,7 +80,7 @@ class ImageDataset:
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Return the number of batches in which every training example is seen."""
-        batch_size = integer(1)("batch_size", batch_size)
+        batch_size = _batch_size(batch_size)
         return math.ceil(len(self.x_train) / batch_size)
 
     def train_batches(
@@ -101,8 +110,8 @@ class ImageDataset:
         Raises:
             ValueError: If an argument is out of range.
         """
-        batch_size = integer(1)("batch_size", batch_size)
-        seed = _seed(seed)
+        batch_size = _batch_size(batch_size)
+        seed, augment = _seed(seed), boolean("augment", augment)
         first_step = integer(0)("first_step", first_step)
         size = len(self.x_train)
         with tf.device("CPU:0"):
@@ -154,7 +163,7 @@ class ImageDataset:
         Raises:
             ValueError: If `batch_size` is no integer of at least 1.
         """
-        batch_size = integer(1)("batch_size", batch_size)
+        batch_size = _batch_size(batch_size)
         size = len(self.x_test)
         divisors = [d for d in range(1, min(batch_size, size) + 1) if size % d == 0]
         if divisors[-1] * 2 >= batch_size or divisors[-1] == size:
@@ -165,6 +174,38 @@ class ImageDataset:
 
     def _scaled(self, images):
         return tf.cast(images, tf.float32) * tf.constant(self.scale, tf.float32)
+
+
+def _check_images(name, images):
+    numbers = isinstance(images, np.ndarray) and images.dtype.kind in "fiub"
+    if not numbers or images.ndim != 4 or not images.size:
+        raise ValueError(
+            f"`{name}` must be an array of numbers [n, height, width, channels], n at "
+            f"least 1. Received: {name} {_described(images)}"
+        )
+
+
+def _check_labels(name, labels, count):
+    integers = isinstance(labels, np.ndarray) and labels.dtype.kind in "iu"
+    if not integers or labels.shape != (count,):
+        raise ValueError(
+            f"`{name}` must be an array of integers with a label for each of the "
+            f"{count} images. Received: {name} {_described(labels)}"
+        )
+
+
+def _described(value):
+    if isinstance(value, np.ndarray):
+        return f"of shape {value.shape}, {value.dtype}"
+    return f"of {type(value).__name__}"
+
+
+def _batch_size(value):
+    if integer(1)("batch_size", value) >= 2**31:
+        raise ValueError(
+            f"`batch_size` must be less than 2**31. Received: batch_size={value!r}"
+        )
+    return int(value)
 
 
 def _seed(value):
@@ -224,6 +265,7 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> ImageDataset:
         data_dir: Where tensorflow-datasets keeps or is to put its files; also a folder
             that contains such a folder named `tensorflow_datasets`. By default the
             environment variable KERAS_ES_DATA_DIR, else `~/tensorflow_datasets`.
+            `"digits"` has none.
 
     Returns:
         An `ImageDataset`. Test examples are those of the split `test`, else of
@@ -250,6 +292,11 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> ImageDataset:
             f"`data_dir` must be a path or None. Received: data_dir={data_dir!r}"
         )
     if name == "digits":
+        if data_dir is not None:
+            raise ValueError(
+                "'digits' comes with scikit-learn and is in no folder: leave "
+                f"`data_dir` out. Received: data_dir={data_dir!r}"
+            )
         return _load_digits()
     arrays, num_classes = tfds.load(name, _resolve_data_dir(data_dir))
     scale = 1.0 / float(np.iinfo(arrays[0].dtype).max)

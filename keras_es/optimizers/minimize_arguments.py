@@ -47,6 +47,11 @@ def _refuse_options(strategy):
                 f"`strategy` must have no `{name}`: {why}. "
                 f"Received: {name}={getattr(strategy, name)!r}"
             )
+    if not strategy.semi_updates:
+        raise ValueError(
+            "`strategy` must have semi_updates=True: there are no replicas. "
+            "Received: semi_updates=False"
+        )
     if isinstance(getattr(strategy, "noise", None), Layerwise | Outputs):
         raise ValueError(
             "`strategy` must have noise on its variables, for there are no layers. "

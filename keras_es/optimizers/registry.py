@@ -21,10 +21,21 @@ def register(name):
         name: Name of the method.
 
     Raises:
-        ValueError: If there is another class of that name.
+        ValueError: If the name is none, there is another class of that name, or what is
+            registered is no class of a method.
     """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            '`name` must be a snake-case name, such as "hill_climb". '
+            f"Received: name={name!r}"
+        )
 
     def put(cls):
+        if not (isinstance(cls, type) and hasattr(cls, "trains_by_gradients")):
+            raise ValueError(
+                "`register` must be put above a subclass of keras_es.optimizers."
+                f"MaskOptimizer. Received: {cls!r}"
+            )
         known = OPTIMIZERS.get(name) or PURE.get(name)
         if known is not None and known.__qualname__ != cls.__qualname__:
             raise ValueError(

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_es._arguments import integer, is_integer
 from keras_es.distribution import workers
 from keras_es.distribution.trainer import JoinedStep
 from keras_es.runs.checkpoints import AtomicCheckpoint
@@ -22,6 +23,12 @@ class TrainingStopped(Exception):  # noqa: N818  (not an error)
     __module__ = "keras_es.callbacks"  # where tracebacks say that it is
 
     def __init__(self, signum: int, step: int):
+        step = integer(0)("step", step)
+        if not is_integer(signum) or signum not in [*signal.Signals]:
+            raise ValueError(
+                "`signum` must be the number of a signal, such as signal.SIGTERM. "
+                f"Received: signum={signum!r}"
+            )
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
         self.signum = signum
         self.step = step

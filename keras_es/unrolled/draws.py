@@ -7,6 +7,7 @@ import math
 
 import tensorflow as tf
 
+from keras_es._arguments import is_integer
 from keras_es.ops import noise, philox
 
 # The word that stands for the step in the seed of an episode, which no step has.
@@ -26,6 +27,9 @@ def normal(shape, seed):
     Returns:
         float32 tensor.
 
+    Raises:
+        ValueError: If an argument is of another kind.
+
     Example:
 
     >>> keras_es.unrolled.normal((3,), tf.constant([1, 2])).shape
@@ -43,6 +47,9 @@ def uniform(shape, seed):
 
     Returns:
         float32 tensor.
+
+    Raises:
+        ValueError: If an argument is of another kind.
 
     Example:
 
@@ -65,6 +72,9 @@ def fold_in(seed, number):
     Returns:
         int32 tensor [2].
 
+    Raises:
+        ValueError: If an argument is of another kind.
+
     Example:
 
     >>> seed = tf.constant([1, 2])
@@ -72,7 +82,7 @@ def fold_in(seed, number):
     False
     """
     first, second = _words(seed)
-    return _as_seed(philox.philox2x32(tf.cast(number, tf.uint32), first, second))
+    return _as_seed(philox.philox2x32(_number(number), first, second))
 
 
 def start_windows(key, particle, count):
@@ -137,13 +147,41 @@ def stream_key(seed, what):
 
 
 def _at_least_1d(shape):
+    known = isinstance(shape, list | tuple | tf.TensorShape)
+    if not known or not all(is_integer(size) and size >= 0 for size in shape):
+        raise ValueError(
+            "`shape` must be a static shape, a tuple of integers of at least 0. "
+            f"Received: shape={shape!r}"
+        )
     shape = tuple(shape)
     return shape if math.prod(shape) != 1 else (1,)
 
 
 def _words(seed):
-    seed = tf.cast(seed, tf.uint32)
-    return seed[0], seed[1]
+    try:
+        found = tf.convert_to_tensor(seed)
+    except (TypeError, ValueError):
+        found = tf.constant("")
+    if not found.dtype.is_integer or not found.shape.is_compatible_with([2]):
+        raise ValueError(
+            "`seed` must be an integer tensor of shape [2], as a task gets it. "
+            f"Received: seed={seed!r}"
+        )
+    found = tf.cast(found, tf.uint32)
+    return found[0], found[1]
+
+
+def _number(number):
+    try:
+        found = tf.convert_to_tensor(number)
+    except (TypeError, ValueError):
+        found = tf.constant("")
+    if not found.dtype.is_integer or not found.shape.is_compatible_with([]):
+        raise ValueError(
+            "`number` must be an integer, or a scalar tensor of integers. "
+            f"Received: number={number!r}"
+        )
+    return tf.cast(found, tf.uint32)
 
 
 def _as_seed(words):

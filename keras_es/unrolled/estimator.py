@@ -4,6 +4,9 @@ import math
 
 import keras
 
+from keras_es import _arguments as kinds
+from keras_es.optimizers.arguments import keras_optimizer
+
 
 class Estimator(keras.optimizers.Optimizer):
     """Estimates gradients of unrolled losses from pairs, for any Keras optimizer.
@@ -63,23 +66,23 @@ class Estimator(keras.optimizers.Optimizer):
         seed=0,
         name=None,
     ):
-        inner = keras.optimizers.get(inner_optimizer)
+        inner = keras_optimizer("inner_optimizer", inner_optimizer)
+        name = kinds.optional(kinds.text)("name", name)
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = inner
         self.particles = whole("particles", particles)
         self.unroll_length = whole("unroll_length", unroll_length)
-        self.sigma = positive("sigma", sigma)
-        self.clip = None if clip is None else positive("clip", clip)
-        self.locked, self.burn_in = _boolean("locked", locked), burn_in
-        if burn_in is not None and _boolean("burn_in", burn_in) and locked:
+        self.sigma = _positive("sigma", sigma)
+        self.clip = kinds.optional(_positive)("clip", clip)
+        self.locked = kinds.boolean("locked", locked)
+        self.burn_in = kinds.optional(kinds.boolean)("burn_in", burn_in)
+        if self.burn_in and self.locked:
             raise ValueError(
                 "Particles that are `locked` begin at step 0 and have no burn-in. "
                 "Leave `burn_in` out. "
                 f"Received: locked={locked!r}, burn_in={burn_in!r}"
             )
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ValueError(f"`seed` must be an integer. Received: seed={seed!r}")
-        self.seed = seed
+        self.seed = kinds.seed("seed", seed)
 
     def window_length(self, horizon):
         """Return W for episodes of `horizon` steps."""
@@ -175,7 +178,7 @@ class Estimator(keras.optimizers.Optimizer):
         return cls(**config)
 
 
-def check_estimator(optimizer, task, replicas, jit_compile):
+def check_estimator(optimizer, task, replicas, jit_compile, run_eagerly):
     """Raise a ValueError if what `compile` is given does not fit together."""
     if not isinstance(optimizer, Estimator):
         raise ValueError(
@@ -184,6 +187,14 @@ def check_estimator(optimizer, task, replicas, jit_compile):
             f"optimizer={optimizer!r}"
         )
     optimizer.check_task(task)
+    kinds.boolean("run_eagerly", run_eagerly)
+    if isinstance(jit_compile, str):
+        kinds.choice("auto")("jit_compile", jit_compile)
+    elif not isinstance(jit_compile, bool):
+        raise ValueError(
+            '`jit_compile` must be True, False or "auto". '
+            f"Received: jit_compile={jit_compile!r}"
+        )
     if optimizer.particles % replicas:
         raise ValueError(
             "`particles` must be a multiple of the number of replicas. Received: "
@@ -196,26 +207,5 @@ def check_estimator(optimizer, task, replicas, jit_compile):
         )
 
 
-def whole(name, value):
-    """Return an integer of at least 1, or raise a ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"`{name}` must be an integer of at least 1. Received: {name}={value!r}"
-        )
-    return value
-
-
-def positive(name, value):
-    """Return a finite number above 0, or raise a ValueError."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0.0 < value < math.inf:
-        raise ValueError(
-            f"`{name}` must be a finite number above 0. Received: {name}={value!r}"
-        )
-    return float(value)
-
-
-def _boolean(name, value):
-    if not isinstance(value, bool):
-        raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
-    return value
+whole = kinds.integer(1)
+_positive = kinds.number(lambda x: x > 0, "a finite number above 0")

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_es._arguments import integer, optional, text
 from keras_es.unrolled.host import HostTask
 
 
@@ -55,7 +56,13 @@ class GymnasiumTask(HostTask):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.env_id, self.policy = env_id, policy
+        self.env_id, self.policy = text("env_id", env_id), policy
+        horizon = optional(integer(1))("horizon", horizon)
+        if not isinstance(env_kwargs, dict | None):
+            raise ValueError(
+                "`env_kwargs` must be None or a dict of arguments of `gymnasium.make`. "
+                f"Received: env_kwargs={env_kwargs!r}"
+            )
         self.env_kwargs = dict(env_kwargs or {})
         if not isinstance(policy, keras.Model) or not policy.built:
             raise ValueError(
@@ -128,7 +135,13 @@ class GymnasiumTask(HostTask):
                 f"Received: {error}"
             ) from error
         # Unwrapped: the limit of time is ours, and checks take longer than the step.
-        return gymnasium.make(self.env_id, **self.env_kwargs).unwrapped
+        try:
+            return gymnasium.make(self.env_id, **self.env_kwargs).unwrapped
+        except (gymnasium.error.Error, TypeError) as error:
+            raise ValueError(
+                f"Gymnasium cannot make the environment: {error} "
+                f"Received: env_id={self.env_id!r}, env_kwargs={self.env_kwargs!r}"
+            ) from error
 
     def get_config(self):
         config = super().get_config()

@@ -91,7 +91,7 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
                 is asked for a task of the host.
         """
         replicas = self.distribute_strategy.num_replicas_in_sync
-        check_estimator(optimizer, self.task, replicas, jit_compile)
+        check_estimator(optimizer, self.task, replicas, jit_compile, run_eagerly)
         if jit_compile == "auto":
             jit_compile = not run_eagerly and not self.task.on_host
         replicated = is_chosen(self.distribute_strategy)

@@ -112,7 +112,7 @@ class PES(Estimator):
 
     def __init__(self, inner_optimizer, *, noise="step", **kwargs):
         super().__init__(inner_optimizer, **kwargs)
-        if noise not in ("step", "window"):
+        if not isinstance(noise, str) or noise not in ("step", "window"):
             raise ValueError(
                 f'`noise` must be "step" or "window". Received: noise={noise!r}'
             )

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_es._arguments import is_integer
 from keras_es.unrolled.members import Members
 
 
@@ -200,7 +201,7 @@ def check_task(task):
             f"Received: task={task!r}"
         )
     horizon = task.horizon
-    if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
+    if not is_integer(horizon) or not 1 <= horizon < 2**31:
         raise ValueError(
             f"`{type(task).__name__}.horizon` must be an integer of at least 1, the "
             f"number of steps of an episode. Received: horizon={horizon!r}"

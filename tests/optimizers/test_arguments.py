@@ -104,6 +104,26 @@ def test_bad_values_say_what_was_expected(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OpenES(None, rank=1), r"spelled noise=.*LowRank\(1\) now.*rank=1"),
+        (lambda: OpenES(None, pairs_per_draw=4), r"Full\(pairs_per_draw=4\) now"),
+        (lambda: OpenES(None, orthogonal=True), r"noise=.*Orthogonal\(\) now"),
+        (lambda: SNES(None, output_sigma=0.3), r"noise=.*Outputs\(0.3\) now"),
+        (lambda: SNES(None, layerwise=True), r"noise=.*Layerwise\(\) now"),
+        (lambda: OpenES("adam", members_per_step=2), r"Turns\(members=2\) now"),
+        (lambda: OpenES("adam", steps_per_pair=8), r"turns=.*Turns\(steps=8\) now"),
+        (lambda: OpenES(None, members_per_chunk=8), r"turns=.*Chunks\(8\) now"),
+        (lambda: SNES("adam", magnitude_pull=0.1), r"Falling\(None, pull=0.1\) now"),
+        (lambda: SNES("adam", sparsity_schedule=1), r"density=.*Falling\(1\) now"),
+    ],
+)
+def test_arguments_of_older_versions_say_how_they_are_spelled_now(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 def test_one_object_cannot_train_weights_and_scores():
     adam = keras.optimizers.Adam()
     with pytest.raises(ValueError, match="must be another object than `inner_opt"):

@@ -28,6 +28,46 @@ def test_moving_masks_rest_after_three_quarters(name):
     assert (schedule.end_step, schedule.update_every) == (150, 2)
 
 
+@pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
+def test_a_name_stands_for_its_class(name):
+    model = problems.make_model()
+    by_name, by_class = (
+        for_run(method, "adam", model, STEPS, name="mine")
+        for method in (name, optimizers.get(name))
+    )
+    assert type(by_name) is type(by_class)
+    assert by_name.get_config() == by_class.get_config()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cls": "rigL"}, "Did you mean rigl.*Received: 'rigL'"),
+        ({"cls": None}, "`cls` must be a class of keras_es.optimizers.*cls=None"),
+        ({"cls": keras.optimizers.Adam}, "that moves masks.*'rigl'.*Received: cls="),
+        ({"model": None}, "`model` must be the Keras model.*Received: model=None"),
+        ({"steps": -1}, "`steps` must be an integer of at least 1.*steps=-1"),
+        ({"steps": 0}, "at least 1. Received: steps=0"),
+        ({"steps": True}, "`steps` must be an integer.*steps=True"),
+        ({"steps": 10.0}, "`steps` must be an integer.*steps=10.0"),
+        ({"begin_dense": "no"}, "`begin_dense` must be True or False.*='no'"),
+        ({"inner_optimizer": None}, "trains the weights.*inner_optimizer=None"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_say_what_was_expected(given, message):
+    fine = {"cls": "rigl", "inner_optimizer": "adam", "steps": STEPS}
+    model = problems.make_model()
+    with pytest.raises(ValueError, match=message):
+        for_run(**{**fine, "model": model, **given})
+
+
+@pytest.mark.parametrize("name", sorted({*optimizers.PURE} - {*optimizers.OPTIMIZERS}))
+def test_strategies_of_weights_alone_are_refused(name):
+    with pytest.raises(ValueError, match="evolves the weights: it has no schedule"):
+        for_run(name, None, problems.make_model(), STEPS)
+
+
 def test_pruning_ends_after_three_quarters():
     schedule = made("gradual_magnitude").sparsity_schedule
     assert (schedule.end_step, schedule.update_every) == (150, 2)
