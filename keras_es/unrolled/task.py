@@ -1,5 +1,7 @@
 """`Task`: an unrolled computation with a state, a loss for each step and weights."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -200,7 +202,7 @@ def check_task(task):
             "`task` must be a `keras_es.unrolled.Task`, an object and not a class. "
             f"Received: task={task!r}"
         )
-    horizon = task.horizon
+    horizon: Any = task.horizon
     if not is_integer(horizon) or not 1 <= horizon < 2**31:
         raise ValueError(
             f"`{type(task).__name__}.horizon` must be an integer of at least 1, the "
