@@ -211,7 +211,16 @@ class _Search:
 
     def _traced(self, population):
         def loss(parts):
-            value = self.fn(keras.tree.pack_sequence_as(self.structure, list(parts)))
+            try:
+                value = self.fn(
+                    keras.tree.pack_sequence_as(self.structure, list(parts))
+                )
+            except NotImplementedError as error:  # NumPy, of a tensor without a value
+                raise ValueError(
+                    "With compiled=True `fn` must be made of TensorFlow's or Keras's "
+                    "operations; for NumPy's leave `compiled` out. "
+                    f"Received: fn={self.fn!r}, compiled=True"
+                ) from error
             return _scalar_tensor(value)
 
         return tf.vectorized_map(loss, tuple(population))

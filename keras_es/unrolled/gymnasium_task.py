@@ -58,7 +58,10 @@ class GymnasiumTask(HostTask):
         super().__init__(**kwargs)
         self.env_id, self.policy = text("env_id", env_id), policy
         horizon = optional(integer(1))("horizon", horizon)
-        if not isinstance(env_kwargs, dict | None):
+        names = env_kwargs if isinstance(env_kwargs, dict) else {}
+        if not isinstance(env_kwargs, dict | None) or not all(
+            isinstance(name, str) for name in names
+        ):
             raise ValueError(
                 "`env_kwargs` must be None or a dict of arguments of `gymnasium.make`. "
                 f"Received: env_kwargs={env_kwargs!r}"
