@@ -35,14 +35,17 @@ def _next_units(optimizer, scores, ok):
     """Return the boolean unit masks of the next generation."""
     counts = unit_counts(optimizer)
     if optimizer.active_units is not None:
-        turns = optimizer.taking_turns
-        steps = 1 if turns is None else turns.steps
-        next_step = (optimizer.generation.value + 1) * steps
+        next_step = (optimizer.generation.value + 1) * generation_steps(optimizer)
         counts = optimizer.active_units.follow(next_step, ok)
     return [
         m.decode(s, count)
         for m, s, count in zip(optimizer.masked_weights, scores, counts)
     ]
+
+
+def generation_steps(optimizer):
+    """Return how many steps a generation of a built optimizer takes."""
+    return 1 if optimizer.taking_turns is None else optimizer.taking_turns.steps
 
 
 def count(optimizer, valid, ok):

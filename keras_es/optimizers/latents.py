@@ -30,14 +30,9 @@ class Resting:
         """Whether weights that come back start at zero, else where they were."""
         return self.optimizer.grows_from_zero
 
-    def reached(self, masked, units):
-        """Return where a member's gradient reaches a weight, of the kernel's shape.
-
-        Args:
-            masked: The masked weight.
-            units: Boolean unit mask of the member, None for the deployed one.
-        """
-        return masked.active(units)
+    def reached(self, active):
+        """Return where a member's gradient reaches a weight that is `active` there."""
+        return active
 
     def allowed(self, active, ok):
         """Return where the inner optimizer may act, for weights and their slots.
@@ -89,7 +84,7 @@ class Learning(Resting):
             "layer has none",
         )
 
-    def reached(self, masked, units):
+    def reached(self, active):
         """Return True: the gradient reaches every weight."""
         return tf.constant(True)
 

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_es.distribution.collectives import assign_all
-from keras_es.optimizers.deployment import deploy
+from keras_es.optimizers.deployment import deploy, generation_steps
 
 _STOP_EARLY = (
     "To stop early, let a callback choose among the epochs after the schedule's end: "
@@ -46,8 +46,7 @@ def settle(optimizer):
     if found == last:
         return None
     _deploy_last(optimizer, last)
-    turns = optimizer.taking_turns
-    steps = 1 if turns is None else turns.steps
+    steps = generation_steps(optimizer)
     why = "Weights of an earlier epoch were restored."
     if not restored:
         why = f"Masks move at the end of a generation, which takes {steps} steps."

@@ -109,9 +109,10 @@ class Member:
         self.active, self.guidance = [], []
         for masked, units in zip(p.masked, self.masks):
             key = id(masked.kernel)
-            reached = p.optimizer.latents.reached(masked, units)
+            active = masked.active(units)
+            reached = p.optimizer.latents.reached(active)
             allowed[key] = tf.logical_and(reached, self.valid)
-            self.active.append(tf.logical_and(masked.active(units), self.valid))
+            self.active.append(tf.logical_and(active, self.valid))
             if p.optimizer.needs_guidance:
                 unit = p.optimizer.unit_guidance(
                     masked, by_id[key], p.values[key], units

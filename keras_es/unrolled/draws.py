@@ -158,29 +158,23 @@ def _at_least_1d(shape):
 
 
 def _words(seed):
-    try:
-        found = tf.convert_to_tensor(seed)
-    except (TypeError, ValueError):
-        found = tf.constant("")
-    if not found.dtype.is_integer or not found.shape.is_compatible_with([2]):
-        raise ValueError(
-            "`seed` must be an integer tensor of shape [2], as a task gets it. "
-            f"Received: seed={seed!r}"
-        )
-    found = tf.cast(found, tf.uint32)
+    wanted = "an integer tensor of shape [2], as a task gets it"
+    found = _integers("seed", seed, [2], wanted)
     return found[0], found[1]
 
 
 def _number(number):
+    return _integers("number", number, [], "an integer, or a scalar tensor of integers")
+
+
+def _integers(name, value, shape, wanted):
+    """Return a tensor of integers as words, or raise for what is none of that shape."""
     try:
-        found = tf.convert_to_tensor(number)
+        found = tf.convert_to_tensor(value)
     except (TypeError, ValueError):
         found = tf.constant("")
-    if not found.dtype.is_integer or not found.shape.is_compatible_with([]):
-        raise ValueError(
-            "`number` must be an integer, or a scalar tensor of integers. "
-            f"Received: number={number!r}"
-        )
+    if not found.dtype.is_integer or not found.shape.is_compatible_with(shape):
+        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
     return tf.cast(found, tf.uint32)
 
 
