@@ -248,7 +248,8 @@ def number(accepts, wanted):
     def check(name, value):
         if not is_number(value) or not accepts(float(value)):
             raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
-        if value and not _TINY <= abs(value) <= _HUGE:  # It would be 0 or inf there.
+        # As a float: a NumPy scalar would cast the limits to its own, shorter, type.
+        if value and not _TINY <= abs(float(value)) <= _HUGE:  # 0 or inf in float32.
             raise ValueError(
                 f"`{name}` must be {wanted}, which float32 can hold. "
                 f"Received: {name}={value!r}"
