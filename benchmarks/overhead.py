@@ -3,7 +3,8 @@
 Each case trains the same network on the same batches by the same Adam; the masked ones
 at 95 %, unstructured, with a population of 8 and the defaults of each strategy. The
 baseline is the faster of plain Keras with XLA and without. `Static` shows what masks
-cost that stay as they are.
+cost that stay as they are, `GradualMagnitude` with `masked_out="learn"` what it costs
+to choose the largest weights anew in each step.
 """
 
 import statistics
@@ -14,7 +15,8 @@ from benchmarks.timing import Row, interleaved, median_ratio
 
 SUITE = "overhead"
 SPARSITY, POPULATION, CLASSES = 0.95, 8, 10
-METHODS = ("Static", "SNES", "BernoulliNES", "GuidedES")
+LEARNING = "GradualMagnitude, learning"
+METHODS = ("Static", "SNES", "BernoulliNES", "GuidedES", LEARNING)
 
 # Network, batch, steps in a measurement, bound of the ratio.
 CASES = {
@@ -129,5 +131,8 @@ def masked(network, method):
 
     model = keras_es.sparsify(built(network), SPARSITY, exclude=["logits"])
     arguments = {} if method == "Static" else {"population_size": POPULATION}
-    cls = getattr(keras_es.optimizers, method)
+    if method == LEARNING:
+        schedule = keras_es.schedules.ConstantSparsity()
+        arguments = {"masked_out": "learn", "sparsity_schedule": schedule}
+    cls = getattr(keras_es.optimizers, method.split(",")[0])
     return compiled(model, cls(keras.optimizers.Adam(1e-3), **arguments), "auto")

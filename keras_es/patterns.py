@@ -71,6 +71,22 @@ class Pattern:
         """
         return selection.top_k_mask(scores, count)
 
+    def decode_near(self, scores: Any, count: Any, start: Any) -> tuple[Any, Any]:
+        """Do what `decode` does, beginning where the last threshold was.
+
+        Args:
+            scores: float32 tensor [units_shape].
+            count: As for `decode`.
+            start: float32 [2], what the last call returned (see
+                `keras_es.ops.selection.top_k_near`).
+
+        Returns:
+            (units, start): what `decode` returns, and `start` of the next call.
+        """
+        if type(self).decode is not Pattern.decode:
+            return self.decode(scores, count), start
+        return selection.top_k_near(scores, count, start)
+
     def whole_count(self, count: Any, matrix_shape: Shape) -> Any:
         """Return the number of units, at least 1, that `decode` can choose next to one.
 

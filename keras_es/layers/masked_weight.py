@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_es import _compat, patterns
 from keras_es.layers.sparse_weight import SparseWeight
+from keras_es.ops import selection
 
 
 @contextlib.contextmanager
@@ -172,7 +173,8 @@ class MaskedWeight(SparseWeight):
         mask = self.expand(units)
         changed = ops.not_equal(mask, self.kernel_mask.value)
         assignments = [(self.mask_scores, scores), (self.kernel_mask, mask)]
-        return assignments, ops.sum(ops.cast(changed, "float32"))
+        changed = selection.count_true(ops.reshape(changed, (-1,)))
+        return assignments, ops.cast(changed, "float32")
 
     def grown(self, units):
         """Return where `units` is active and the deployed mask is not, as the kernel.

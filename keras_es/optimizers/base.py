@@ -11,18 +11,17 @@ import tensorflow as tf
 from keras_es import _arguments
 from keras_es._arguments import Argument, choice, integer, optional, text
 from keras_es.distribution.collectives import assign_all, replica_index
-from keras_es.optimizers import arguments, density, deployment, latents, magnitudes
+from keras_es.optimizers import (
+    arguments,
+    decoding,
+    density,
+    deployment,
+    latents,
+    magnitudes,
+)
 from keras_es.optimizers.inner import Inner
 from keras_es.optimizers.search.ranking import over_replicas
 from keras_es.populations.by_gradients import Population
-
-COUNTERS = {
-    "generation": "int64",
-    "nonfinite_members": "int64",
-    "skipped_steps": "int64",
-    "mask_flip_ratio": "float32",
-}
-"""Variables of every method, and their types; all begin at 0."""
 
 
 class MaskOptimizer(keras.optimizers.Optimizer):
@@ -82,6 +81,8 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     ranked_together = False
     # Whether XLA may compile members and updates as one program.
     compiled_together = True
+
+    deployed_by: Any = decoding.Decoding  # How masks are decoded from scores.
 
     generation: Any
     __signature__: inspect.Signature
@@ -146,7 +147,6 @@ class MaskOptimizer(keras.optimizers.Optimizer):
             valid: [n] booleans, False for members that failed.
             said: List of mean `unit_guidance`, or None; in pure evolution what noise on
                 outputs found.
-
         """
         return []
 
@@ -250,13 +250,11 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         self.masked_weights = [
             v.masked_weight for v in variables if hasattr(v, "masked_weight")
         ]
-        for name, dtype in COUNTERS.items():
-            shared = {"aggregation": "only_first_replica"}
-            counter = self.add_variable((), dtype=dtype, name=name, **shared)
-            self.__dict__[name] = counter
+        deployment.add_counters(self)
         self.inner.build(variables)
         self.latents.build()
         self.__dict__["active_units"] = density.begin(self)
+        self.__dict__["decoding"] = decoding.begin(self)
         self.build_state(variables)
         super().build(variables)
 
@@ -301,7 +299,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
 
     def step_logs(self):
         """Return sparsity, mask_flip_ratio, nonfinite_members and skipped_steps."""
-        return deployment.logs(self, [*COUNTERS][1:])
+        return deployment.logs(self)
 
     # The contract of Keras optimizers.
 

@@ -3,8 +3,26 @@
 import tensorflow as tf
 
 from keras_es.distribution.collectives import assign_all
-from keras_es.optimizers.density import unit_counts
+from keras_es.optimizers.decoding import next_units
 from keras_es.optimizers.guarded import is_average
+
+COUNTERS = {
+    "generation": "int64",
+    "nonfinite_members": "int64",
+    "skipped_steps": "int64",
+    "mask_flip_ratio": "float32",
+}
+"""Variables of every method, and their types; all begin at 0."""
+
+
+def add_counters(optimizer):
+    """Create the variables of every method, as attributes of an optimizer."""
+    for name, dtype in COUNTERS.items():
+        counter = optimizer.add_variable(
+            (), dtype=dtype, name=name, aggregation="only_first_replica"
+        )
+        # Straight into __dict__: Keras and TensorFlow would track it.
+        optimizer.__dict__[name] = counter
 
 
 def deploy_scores(optimizer, new_scores, ok):
@@ -21,31 +39,15 @@ def deploy_scores(optimizer, new_scores, ok):
             tf.where(ok, scores, masked.mask_scores.value)
             for masked, scores in zip(optimizer.masked_weights, new_scores)
         ]
-        units = _next_units(optimizer, new_scores, ok)
+        units, state = next_units(optimizer, new_scores, ok)
         optimizer.masks_decoded(new_scores, units, ok)
         assignments, flipped = deploy(optimizer, new_scores, units)
+        assignments += state
     assignments += [
         (optimizer.generation, optimizer.generation.value + 1),
         (optimizer.mask_flip_ratio, share_of_weights(optimizer, flipped)),
     ]
     assign_all(assignments)
-
-
-def _next_units(optimizer, scores, ok):
-    """Return the boolean unit masks of the next generation."""
-    counts = unit_counts(optimizer)
-    if optimizer.active_units is not None:
-        next_step = (optimizer.generation.value + 1) * generation_steps(optimizer)
-        counts = optimizer.active_units.follow(next_step, ok)
-    return [
-        m.decode(s, count)
-        for m, s, count in zip(optimizer.masked_weights, scores, counts)
-    ]
-
-
-def generation_steps(optimizer):
-    """Return how many steps a generation of a built optimizer takes."""
-    return 1 if optimizer.taking_turns is None else optimizer.taking_turns.steps
 
 
 def count(optimizer, valid, ok):
@@ -66,19 +68,15 @@ def share_of_weights(optimizer, number):
     return tf.cast(tf.cast(number, tf.float64) / size, tf.float32)
 
 
-def logs(optimizer, counters):
-    """Return the logs of a step: some counters, and the sparsity of the masks.
-
-    Args:
-        optimizer: The `MaskOptimizer`.
-        counters: Names of variables of it.
-    """
+def logs(optimizer):
+    """Return the logs of a step: counters, and the sparsity of the masks."""
     if optimizer.active_units is not None:
         nonzeros = optimizer.active_units.nonzeros()
     else:
         nonzeros = sum(m.nnz for m in optimizer.masked_weights)
     zeros = sum(m.size for m in optimizer.masked_weights) - nonzeros
-    found = {name: getattr(optimizer, name).value for name in counters}
+    # All but the generation.
+    found = {name: getattr(optimizer, name).value for name in [*COUNTERS][1:]}
     found = {
         name: tf.cast(tf.convert_to_tensor(value), tf.float32)
         for name, value in found.items()

@@ -92,6 +92,8 @@ class Learning(Resting):
         """Return the shares of inactive weights; slots live everywhere."""
         allowed, shares = {}, {}
         for masked, mask in zip(self.optimizer.masked_weights, active):
+            if masked.units == masked.size:
+                continue  # theta is 1: a weight learns as if there were no mask
             allowed[id(masked.kernel)] = tf.logical_and(mask, ok)
             share = math.sqrt(masked.units / masked.size)
             # Where the step is void nothing moves, active or not.

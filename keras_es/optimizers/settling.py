@@ -8,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_es.distribution.collectives import assign_all
-from keras_es.optimizers.deployment import deploy, generation_steps
+from keras_es.optimizers.decoding import generation_steps
+from keras_es.optimizers.deployment import deploy
 
 _STOP_EARLY = (
     "To stop early, let a callback choose among the epochs after the schedule's end: "

@@ -86,3 +86,56 @@ def test_many_sizes_log_no_retracing(caplog):
     decode()
     tf.function(decode, autograph=False)()
     assert not caplog.records
+
+
+STARTS = [(0.0, 0.0), (1.0, 1e-3), (-3e38, 1e30), (1e-42, 1e-30), (5.0, 0.0)]
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("name", VECTORS)
+def test_top_k_near_is_that_of_numpy_wherever_it_starts(name, mode):
+    scores = VECTORS[name]
+    select = MODES[mode](selection.top_k_near)
+    for k in sorted({0, 1, scores.size // 3, scores.size - 1, scores.size}):
+        for start in STARTS:
+            found, end = select(tf.constant(scores), tf.constant(k), tf.constant(start))
+            np.testing.assert_array_equal(found, numpy_masks.top_k(scores, k))
+            assert np.all(np.isfinite(end))
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+def test_top_k_near_follows_sizes_of_weights(mode):
+    """Falling numbers, zeros that tie, subnormal numbers; a size of odd rows."""
+    rng = np.random.default_rng(4)
+    scores = np.abs(rng.normal(size=4321)).astype("float32")
+    scores[:400], scores[400:500] = 0.0, 1e-41
+    select, start = MODES[mode](selection.top_k_near), tf.zeros(2)
+    for k in [4321, 4320, 4000, 3900, 2000, 1990, 1500, 1500, 216, 216, 1, 0, 216]:
+        found, start = select(tf.constant(scores), tf.constant(k), start)
+        # The processor may flush subnormal numbers, which then tie with zero.
+        kept = np.where(scores < 1e-38, 0.0, scores)
+        np.testing.assert_array_equal(found, numpy_masks.top_k(kept, k))
+        moved = np.abs(scores + rng.normal(size=4321) * 0.01).astype("float32")
+        scores = np.where(scores < 1e-38, scores, moved)
+
+
+def test_top_k_near_looks_a_few_times():
+    """A threshold that is where it was costs one look, one near it a handful."""
+    rng = np.random.default_rng(5)
+    scores = np.abs(rng.normal(size=20000)).astype("float32")
+    start = selection.top_k_near(tf.constant(scores), 1000, tf.zeros(2))[1]
+    looks = []
+    counted = selection.count_true
+
+    def count(condition):
+        looks.append(1)
+        return counted(condition)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "count_true", count)
+        selection.top_k_near(tf.constant(scores), 1000, start)
+        assert len(looks) == 1
+        for _ in range(10):
+            scores = np.abs(scores + 0.01 * rng.normal(size=20000)).astype("float32")
+            start = selection.top_k_near(tf.constant(scores), 1000, start)[1]
+    assert len(looks) < 1 + 10 * 10

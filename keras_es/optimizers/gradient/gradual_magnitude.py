@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras_es import schedules
 from keras_es._arguments import Argument, Refused, optional
 from keras_es.optimizers import magnitudes
+from keras_es.optimizers.decoding import Decoding, NearLast
 from keras_es.optimizers.gradient.scheduled import REST, ScheduledMasks
 from keras_es.optimizers.registry import register
 
@@ -70,6 +71,11 @@ class GradualMagnitude(ScheduledMasks):
     def scheduled(self):
         """Whether masks move at some steps only."""
         return self.masked_out == "rest"
+
+    @property
+    def deployed_by(self):
+        """Near the last step's thresholds, if masks are decoded in every step."""
+        return Decoding if self.scheduled else NearLast
 
     @classmethod
     def end_share(cls, run):

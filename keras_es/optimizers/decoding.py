@@ -1,0 +1,86 @@
+"""How the deployed masks are decoded from scores, once in a generation."""
+
+import tensorflow as tf
+
+from keras_es.optimizers.density import unit_counts
+
+
+class Decoding:
+    """Each weight's best units, found anew.
+
+    Args:
+        optimizer: The `MaskOptimizer`.
+    """
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def build(self):
+        """Create what state it needs: none."""
+
+    def units(self, scores, counts):
+        """Return boolean unit masks, and a list of (variable, new value).
+
+        Args:
+            scores: Scores of each masked weight.
+            counts: Active units of each, None for what its sparsity asks for.
+        """
+        weights = self.optimizer.masked_weights
+        return [m.decode(s, c) for m, s, c in zip(weights, scores, counts)], []
+
+
+class NearLast(Decoding):
+    """Each weight's best units, looked for where the last threshold was.
+
+    For masks that are decoded in every step, of scores that change little from one to
+    the next. The masks are the same, for the state says only where to begin.
+    """
+
+    def build(self):
+        """Create the threshold of each weight, and how dense scores are around it."""
+        self.starts = [
+            self.optimizer.add_variable(
+                (2,), dtype="float32", name=f"threshold_{i}",
+                aggregation="only_first_replica",
+            )
+            for i, _ in enumerate(self.optimizer.masked_weights)
+        ]  # fmt: skip
+
+    def units(self, scores, counts):
+        """Return boolean unit masks, and where to look next time."""
+        units, state = [], []
+        weights = self.optimizer.masked_weights
+        for masked, values, count, start in zip(weights, scores, counts, self.starts):
+            count = masked.unit_count if count is None else count
+            begin = tf.convert_to_tensor(start.value)
+            found, end = masked.pattern.decode_near(values, count, begin)
+            units.append(found)
+            state.append((start, end))
+        return units, state
+
+
+def begin(optimizer):
+    """Return the decoding of an optimizer that is being built."""
+    found = optimizer.deployed_by(optimizer)
+    found.build()
+    return found
+
+
+def next_units(optimizer, scores, ok):
+    """Return the unit masks of the next generation, and the state of the decoding.
+
+    Args:
+        optimizer: The `MaskOptimizer`.
+        scores: Its new scores.
+        ok: Boolean scalar; if False the numbers of active units stay.
+    """
+    counts = unit_counts(optimizer)
+    if optimizer.active_units is not None:
+        next_step = (optimizer.generation.value + 1) * generation_steps(optimizer)
+        counts = optimizer.active_units.follow(next_step, ok)
+    return optimizer.decoding.units(scores, counts)
+
+
+def generation_steps(optimizer):
+    """Return how many steps a generation of a built optimizer takes."""
+    return 1 if optimizer.taking_turns is None else optimizer.taking_turns.steps
