@@ -18,6 +18,7 @@ from models import (
     lenet,
     mnist_11k,
     mnist_30k,
+    resnet20,
 )
 
 
@@ -40,6 +41,7 @@ ARCHITECTURES = {
     "mnist_30k": Architecture(mnist_30k.build),
     "cifar_small": Architecture(cifar_small.build),
     "cifar_convnet": Architecture(cifar_convnet.build),
+    "resnet20": Architecture(resnet20.build),
 }
 
 __all__ = ["ARCHITECTURES", "Architecture"]

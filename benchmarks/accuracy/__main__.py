@@ -25,7 +25,9 @@ def parse(argv):
     parser = make_parser("accuracy", __doc__)
     add = parser.add_argument
     add("--suite", required=True, help=f"of {', '.join(SUITES)}; commas between")
-    add("--methods", default=",".join(methods.METHODS), help="default: %(default)s")
+    variants = ", ".join(methods.VARIANTS)
+    note = f"default: %(default)s; also {variants}"
+    add("--methods", default=",".join(methods.METHODS), help=note)
     add("--sparsity", help="only these, like 0.9,0.95; default: all of the suite")
     add("--seeds", type=int, help="number of seeds; default: that of the suite")
     add("--steps", type=int, help="training steps; default: those of the suite")
@@ -40,7 +42,7 @@ def parse(argv):
     )
     flags = parser.parse_args(argv)
     flags.suite = split_names(parser, "suite", flags.suite, SUITES)
-    flags.methods = split_names(parser, "methods", flags.methods, methods.METHODS)
+    flags.methods = split_names(parser, "methods", flags.methods, methods.NAMES)
     try:
         flags.sparsity = flags.sparsity and [*map(float, flags.sparsity.split(","))]
     except ValueError:

@@ -3,12 +3,17 @@
 Nine configurations are tried of each method, on a validation split of the training set:
 three learning rates of the weights by three values of the method's own knob, or nine
 learning rates where it has none. The best on the mean over all cases of the search is
-the default configuration of the method in every suite.
+the default configuration of the method in every suite. Which methods there are, and
+what is tuned of each, they say themselves (`keras_es.optimizers.register`).
 """
 
 import dataclasses
 import json
 from pathlib import Path
+
+# First: it sets what has to be set before TensorFlow loads.
+from benchmarks import timing  # noqa: F401
+from keras_es.optimizers import OPTIMIZERS, registry
 
 RATES = (0.001, 0.003, 0.01)
 RATES_ALONE = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02)
@@ -18,73 +23,111 @@ CHOSEN = Path(__file__).with_name("chosen.json")
 
 
 @dataclasses.dataclass(frozen=True)
-class Knob:
-    """What is tuned of a method besides the learning rate of the weights.
+class Variant:
+    """A method in another setting, with the same knob; not one of the package's names.
 
     Attributes:
-        name: Its name.
-        values: Values to try; the middle one is what is taken without a search.
-        arguments: Function (value, optimizer, steps) -> arguments of the method, with
-            the optimizer as it is by default.
+        method: Name of the method.
+        allocation: Of the sparsity among layers, None for that of the suite.
+        arguments: Arguments of the method.
+        says: What it is, for readers of the table.
     """
 
-    name: str
-    values: tuple
-    arguments: object
+    method: str
+    allocation: str | None = None
+    arguments: dict = dataclasses.field(default_factory=dict)
+    says: str = ""
+
+
+VARIANTS = {
+    "gmp_uniform": Variant("gradual_magnitude", "uniform", {}, "every layer alike"),
+    "gmp_erk": Variant("gradual_magnitude", "erk", {}, "Erdos-Renyi kernel"),
+    "gmp_global": Variant(
+        "gradual_magnitude", None, {}, "one threshold of |w| for all layers"
+    ),
+    "no_losses": Variant(
+        "criterion_es", None, {"mean_learning_rate": 0.0}, "the same without losses"
+    ),
+    "from_the_start": Variant(
+        "criterion_es", None, {"sparsity_schedule": None}, "sparse from the first step"
+    ),
+}
+"""What else is compared: other allocations of pruning, and ours without its parts."""
+
+
+def base(method):
+    """Return the method that a variant is one of, or the method itself."""
+    return VARIANTS[method].method if method in VARIANTS else method
+
+
+def allocation(method, usual):
+    """Return how sparsity is allocated among layers, `usual` if it does not say."""
+    return (method in VARIANTS and VARIANTS[method].allocation) or usual
+
+
+def knob_of(method):
+    """Return what is tuned of a method, a `Tuned` or None, as it is declared there."""
+    return registry.TUNED.get(base(method))
+
+
+def methods():
+    """Return the names of all methods, in the order of tables."""
+    last = [name for name in ("static",) if name in OPTIMIZERS]
+    first = sorted(set(OPTIMIZERS) - set(last), key=_place)
+    return (*first, *last, "dense")
+
+
+def _place(name):
+    """Order of the table: those of ours first, others behind them."""
+    order = (
+        "criterion_es", "guided_es", "open_es", "snes", "bernoulli_nes",
+        "gradual_magnitude", "rigl", "straight_through", "set",
+    )  # fmt: skip
+    return (order.index(name) if name in order else len(order), name)
 
 
 def _replaced(schedule, **changes):
     return type(schedule).from_config({**schedule.get_config(), **changes})
 
 
-def _drop_fraction(value, optimizer, steps):
-    schedule = _replaced(optimizer.update_schedule, drop_fraction=value)
-    return {"update_schedule": schedule}
+def tuned_arguments(knob, value, optimizer, steps):
+    """Return the argument that holds a knob, with a value of it.
 
-
-def _end_share(value, optimizer, steps):
-    end_step = max(1, int(value * steps))
-    schedule = _replaced(optimizer.sparsity_schedule, end_step=end_step)
-    return {"sparsity_schedule": schedule}
-
-
-def _score_rate(value, optimizer, steps):
+    Args:
+        knob: The `Tuned`.
+        value: The value.
+        optimizer: The optimizer as it is by default in such a run.
+        steps: Steps of the run.
+    """
     import keras
 
-    schedule = optimizer.score_optimizer._learning_rate
-    schedule = _replaced(schedule, initial_learning_rate=value)
-    return {"score_optimizer": keras.optimizers.Adam(schedule)}
+    if knob.argument is None:
+        return {knob.name: value}
+    if knob.of_run:
+        value = max(1, int(value * steps))
+    held = getattr(optimizer, knob.argument)
+    field = knob.field or knob.name
+    if isinstance(held, keras.optimizers.Optimizer):
+        rate = _replaced(held._learning_rate, **{field: value})
+        return {knob.argument: keras.optimizers.Adam(rate)}
+    return {knob.argument: _replaced(held, **{field: value})}
 
 
-def _sigma(value, optimizer, steps):
-    return {"sigma": value}
+METHODS = methods()
+"""All methods, and a dense network, in the order of tables."""
 
-
-KNOBS = {
-    "straight_through": Knob("score_rate", (0.003, 0.01, 0.03), _score_rate),
-    "guided_es": Knob("score_rate", (0.03, 0.09, 0.27), _score_rate),
-    "bernoulli_nes": Knob("score_rate", (0.003, 0.01, 0.03), _score_rate),
-    "open_es": Knob("score_rate", (0.02, 0.05, 0.12), _score_rate),
-    "snes": Knob("sigma", (0.1, 0.3, 1.0), _sigma),
-    "rigl": Knob("drop_fraction", (0.1, 0.3, 0.5), _drop_fraction),
-    "set": Knob("drop_fraction", (0.1, 0.3, 0.5), _drop_fraction),
-    "gradual_magnitude": Knob("end_share", (0.5, 0.75, 0.9), _end_share),
-    "static": None,
-    "dense": None,
-}
-"""Knob of each method, in the order of tables."""
-
-METHODS = tuple(KNOBS)
+NAMES = (*METHODS, *VARIANTS)
+"""What can be compared."""
 
 
 def grid(method):
     """Return the configurations that the search tries, dicts."""
-    knob = KNOBS[method]
+    knob = knob_of(method)
     if knob is None:
         return [{"learning_rate": rate} for rate in RATES_ALONE]
     return [
         {"learning_rate": rate, knob.name: value}
-        for rate in RATES
+        for rate in knob.rates or RATES
         for value in knob.values
     ]
 
@@ -93,9 +136,12 @@ def configuration(method, path=CHOSEN):
     """Return the configuration of a method: what was found, else the middle."""
     path = Path(path)
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    knob = KNOBS[method]
+    knob = knob_of(method)
     middle = {} if knob is None else {knob.name: knob.values[1]}
-    return found.get(method, {"learning_rate": RATES[1], **middle})
+    rates = RATES if knob is None else knob.rates or RATES
+    # A variant was not tuned by itself unless it is there by its own name.
+    default = found.get(base(method), {"learning_rate": rates[1], **middle})
+    return found.get(method, default)
 
 
 def best(rows):
@@ -132,14 +178,18 @@ def optimizer(method, config, model, steps, seed):
 
     if method == "dense":
         return adam()
-    cls, knob = optimizers.get(method), KNOBS[method]
+    variant = VARIANTS.get(method, Variant(method))
+    knob, given = knob_of(method), {"seed": seed, **variant.arguments}
+    cls = optimizers.get(variant.method)
+    if method == "gmp_global":
+        from benchmarks.accuracy.global_magnitude import GlobalMagnitude as cls
 
     def made(**arguments):
         return optimizers.for_run(
             cls, adam(), model, steps, begin_dense=True, **arguments
         )
 
-    arguments = {"seed": seed}
-    if knob is not None:
-        arguments |= knob.arguments(config[knob.name], made(), steps)
-    return made(**arguments)
+    if knob is not None and knob.argument not in given:
+        value = config[knob.name]
+        given |= tuned_arguments(knob, value, made(), steps)
+    return made(**given)

@@ -2,7 +2,7 @@
 
 import math
 
-from benchmarks.accuracy.methods import METHODS
+from benchmarks.accuracy.methods import NAMES
 from benchmarks.accuracy.results import mean_and_standard_error
 from benchmarks.picture import COLORS
 
@@ -32,7 +32,7 @@ def summary(rows):
 def table(rows):
     """Return the lines of a Markdown table: accuracy in percent by case and method."""
     cases = summary(rows)
-    shown = [m for m in METHODS if any(m in found for found in cases.values())]
+    shown = [m for m in NAMES if any(m in found for found in cases.values())]
     lines = [
         "| | " + " | ".join(f"`{m}`" for m in shown) + " |",
         "|---" * (len(shown) + 1) + "|",
@@ -69,7 +69,7 @@ def draw(rows, title, path):
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels()):
             handles.setdefault(name, handle)
-    order = [name for name in METHODS if name in handles]
+    order = [name for name in NAMES if name in handles]
     figure.legend(
         [handles[n] for n in order], order, loc="outside right upper", fontsize=9
     )
@@ -80,18 +80,18 @@ def draw(rows, title, path):
 def _panel(axes, label, points, dense):
     if dense is not None:
         axes.axhline(100 * dense[0], color=COLORS[-1], ls="--", lw=1, label="dense")
-    shown = [m for m in METHODS if any(m in found for _, found in points)]
+    shown = [m for m in NAMES if any(m in found for _, found in points)]
     for i, method in enumerate(shown):
         # Side by side, for error bars of equal methods would cover each other.
         shift = 0.05 * (i - (len(shown) - 1) / 2)
         known = [(x, f[method]) for x, (_, f) in enumerate(points) if method in f]
-        style = METHODS.index(method)
+        style = NAMES.index(method)
         axes.errorbar(
             [x + shift for x, _ in known],
             [100 * mean for _, (mean, _, _) in known],
             [0.0 if math.isnan(error) else 100 * error for _, (_, error, _) in known],
-            color=COLORS[style],
-            marker=MARKERS[style],
+            color=COLORS[style % len(COLORS)],
+            marker=MARKERS[style % len(MARKERS)],
             markersize=5,
             lw=1,
             capsize=2,

@@ -95,6 +95,14 @@ SUITES = {
         ),
         tuned_on=(1,),
     ),
+    "fashion-lenet": Suite(
+        "fashion_mnist",
+        "lenet",
+        steps=4000,
+        batch_size=128,
+        # Nothing is tuned on it.
+        cases=_weights(0.95, 0.98),
+    ),
     "mnist-conv": Suite(
         "mnist",
         "mnist_11k",
@@ -117,5 +125,16 @@ SUITES = {
         # The first convolution has 27 inputs, which no block divides.
         exclude=("logits", "first"),
         cases=(*_weights(0.95), *_blocks("blocks 16x8", [(16, 8)], 0.95)),
+    ),
+    "cifar-resnet20": Suite(
+        "cifar10",
+        "resnet20",
+        steps=7820,  # twenty epochs
+        batch_size=128,
+        seeds=1,
+        allocation="erk",
+        augment=True,
+        exclude=("logits", "first"),
+        cases=_weights(0.95),
     ),
 }

@@ -95,7 +95,7 @@ def build(suite, case, method, data, seed):
         model,
         case.sparsity,
         pattern=dict(zip(paths, chosen, strict=True)),
-        allocation=suite.allocation,
+        allocation=methods.allocation(method, suite.allocation),
         exclude=list(suite.exclude),
         seed=seed,
     )

@@ -3,6 +3,7 @@
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.evolution.alopex import Alopex
 from keras_es.optimizers.evolution.bernoulli_nes import BernoulliNES
+from keras_es.optimizers.evolution.criterion_es import CriterionES
 from keras_es.optimizers.evolution.genetic import GeneticAlgorithm
 from keras_es.optimizers.evolution.guided_es import GuidedES
 from keras_es.optimizers.evolution.open_es import OpenES
@@ -28,6 +29,7 @@ __all__ = [
     "Alopex",
     "BernoulliNES",
     "Chunks",
+    "CriterionES",
     "EvolutionStrategy",
     "Falling",
     "GeneticAlgorithm",

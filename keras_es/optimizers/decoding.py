@@ -18,15 +18,19 @@ class Decoding:
     def build(self):
         """Create what state it needs: none."""
 
-    def units(self, scores, counts):
-        """Return boolean unit masks, and a list of (variable, new value).
+    def decode(self, scores, counts):
+        """Return scores, boolean unit masks, and a list of (variable, new value).
 
         Args:
             scores: Scores of each masked weight.
             counts: Active units of each, None for what its sparsity asks for.
         """
         weights = self.optimizer.masked_weights
-        return [m.decode(s, c) for m, s, c in zip(weights, scores, counts)], []
+        return scores, [m.decode(*s) for m, *s in zip(weights, scores, counts)], []
+
+    def totals(self, counts):
+        """Return the numbers of units that are exact: here those of each weight."""
+        return list(counts)
 
 
 class NearLast(Decoding):
@@ -46,8 +50,8 @@ class NearLast(Decoding):
             for i, _ in enumerate(self.optimizer.masked_weights)
         ]  # fmt: skip
 
-    def units(self, scores, counts):
-        """Return boolean unit masks, and where to look next time."""
+    def decode(self, scores, counts):
+        """Return scores, boolean unit masks, and where to look next time."""
         units, state = [], []
         weights = self.optimizer.masked_weights
         for masked, values, count, start in zip(weights, scores, counts, self.starts):
@@ -56,7 +60,7 @@ class NearLast(Decoding):
             found, end = masked.pattern.decode_near(values, count, begin)
             units.append(found)
             state.append((start, end))
-        return units, state
+        return scores, units, state
 
 
 def begin(optimizer):
@@ -66,8 +70,8 @@ def begin(optimizer):
     return found
 
 
-def next_units(optimizer, scores, ok):
-    """Return the unit masks of the next generation, and the state of the decoding.
+def decoded(optimizer, scores, ok):
+    """Return scores and unit masks of the next generation, and state of the decoding.
 
     Args:
         optimizer: The `MaskOptimizer`.
@@ -78,7 +82,7 @@ def next_units(optimizer, scores, ok):
     if optimizer.active_units is not None:
         next_step = (optimizer.generation.value + 1) * generation_steps(optimizer)
         counts = optimizer.active_units.follow(next_step, ok)
-    return optimizer.decoding.units(scores, counts)
+    return optimizer.decoding.decode(scores, counts)
 
 
 def generation_steps(optimizer):

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_es.distribution.collectives import assign_all
-from keras_es.optimizers.decoding import next_units
+from keras_es.optimizers.decoding import decoded
 from keras_es.optimizers.guarded import is_average
 
 COUNTERS = {
@@ -39,7 +39,7 @@ def deploy_scores(optimizer, new_scores, ok):
             tf.where(ok, scores, masked.mask_scores.value)
             for masked, scores in zip(optimizer.masked_weights, new_scores)
         ]
-        units, state = next_units(optimizer, new_scores, ok)
+        new_scores, units, state = decoded(optimizer, new_scores, ok)
         optimizer.masks_decoded(new_scores, units, ok)
         assignments, flipped = deploy(optimizer, new_scores, units)
         assignments += state

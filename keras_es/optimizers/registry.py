@@ -1,5 +1,6 @@
 """The methods by name: `register` puts a class in, `get` finds it."""
 
+import dataclasses
 import difflib
 
 import keras
@@ -11,7 +12,34 @@ PURE: dict[str, type] = {}
 """Name -> class of all that evolve the weights too, with `inner_optimizer=None`."""
 
 
-def register(name):
+TUNED: dict[str, "Tuned | None"] = {}
+"""Name -> what a search tunes of a method besides the learning rate of the weights."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """The one number of a method that is worth a search, and what to try.
+
+    Attributes:
+        name: Its name in tables.
+        values: Three values, the middle one what is taken without a search.
+        argument: Argument of the method in which it is, with the settings of
+            `for_run`; None if it is the argument of that name itself.
+        field: Its name in the config of that argument: of a schedule, or of the rate
+            of an optimizer. None for `name`.
+        of_run: Whether it is a share of the steps of a run, and the field counts steps.
+        rates: Learning rates of the weights to try with it; None for the usual ones.
+    """
+
+    name: str
+    values: tuple
+    argument: str | None = None
+    field: str | None = None
+    of_run: bool = False
+    rates: tuple | None = None
+
+
+def register(name, tuned=None):
     """Return a decorator that makes a method known by a snake-case name.
 
     It is then found by `keras_es.optimizers.get`, by train.py, by the conformance
@@ -19,6 +47,7 @@ def register(name):
 
     Args:
         name: Name of the method.
+        tuned: A `Tuned`, or None if there is nothing to tune but the learning rate.
 
     Raises:
         ValueError: If the name is none, there is another class of that name, or what is
@@ -42,6 +71,7 @@ def register(name):
                 f"`name` must be one that no method has yet. Received: name={name!r}, "
                 f"which is that of {known.__name__}"
             )
+        TUNED[name] = tuned
         if cls.trains_by_gradients:
             OPTIMIZERS[name] = cls
         if cls.evolves_weights:

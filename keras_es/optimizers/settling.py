@@ -34,7 +34,8 @@ def settle(optimizer):
     found = _counts(optimizer)
     known = [int(count) for count in active.now()]
     last = [m.unit_count for m in optimizer.masked_weights]
-    restored = np.any(np.array(found) > known)
+    totals = optimizer.decoding.totals
+    restored = np.any(np.array(totals(found)) > totals(known))
     if scheduled != last:
         if not restored:
             return None
@@ -44,7 +45,7 @@ def settle(optimizer):
             "If training goes on, masks follow the schedule again and end with "
             f"{_nonzeros(optimizer, last)}; as they are, they are denser. {_STOP_EARLY}"
         )
-    if found == last:
+    if totals(found) == totals(last):
         return None
     _deploy_last(optimizer, last)
     steps = generation_steps(optimizer)
@@ -76,11 +77,8 @@ def _nonzeros(optimizer, counts):
 def _deploy_last(optimizer, counts):
     """Keep the best units of each weight, by what the method judges them by."""
     scores = optimizer.pruning_scores()
-    units = [
-        m.decode(s, count)
-        for m, s, count in zip(optimizer.masked_weights, scores, counts)
-    ]
+    scores, units, state = optimizer.decoding.decode(scores, counts)
     optimizer.masks_decoded(scores, units, True)
     assignments, _ = deploy(optimizer, scores, units)
     counts = np.array(counts, "int64")
-    assign_all([*assignments, (optimizer.active_units.counts, counts)])
+    assign_all([*assignments, *state, (optimizer.active_units.counts, counts)])

@@ -31,6 +31,9 @@ class Step:
         turns = self.optimizer.taking_turns
         if turns is not None and turns.held:
             when(turns.draw_is_due, lambda: turns.hold(self.parts.rare(turns.draw)))
+        if self.optimizer.judges:
+            due = self.optimizer.judgement_is_due
+            when_all(due, self._judge, x, y, sample_weight)
         # Without a strategy, members, updates and logs are one program.
         logs, ok, guidance = self.parts.all_in_one(
             lambda: self._learn(x, y, sample_weight)
@@ -73,6 +76,11 @@ class Step:
             metrics = nan_of_nothing(self.model, metrics, unless=ok)
         logs = {**metrics, **population_logs(result.fitness, result.valid)}
         return logs, ok, kept or []
+
+    def _judge(self, *batch):
+        """Judge members on a batch that weights have not been trained on yet."""
+        judged = self.parts.rare(lambda: self.optimizer.judged(self.model, *batch))
+        self.parts.rare_within(lambda: self.optimizer.move_criterion(*judged))
 
     def _move(self, guidance, ok):
         guidance = mean_over_replicas(guidance)

@@ -42,6 +42,7 @@ ALL = itertools.product(sorted(optimizers.OPTIMIZERS), INNER)
 def test_unused_weights_and_their_slots_rest(name, inner):
     # A large noise, so that weights with momentum leave the masks.
     kwargs = {"population_size": 2} | ({} if name == "static" else {"sigma": 1.5})
+    kwargs["masked_out"] = "rest"
     optimizer = problems.make(name, INNER[inner](), **kwargs)
     model = problems.compiled(optimizer, problems.make_model(0.8))
     x, y = problems.data()

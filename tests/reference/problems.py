@@ -74,7 +74,7 @@ def make(method, /, inner="adam", **kwargs):
         kwargs.setdefault("population_size", 4)
         kwargs.setdefault("turns", Turns(kwargs["population_size"], 1))
         return OPTIMIZERS[method](inner, **kwargs)
-    known = {"seed", "name", *SCHEDULES.get(method, {})}
+    known = {"seed", "name", "masked_out", *SCHEDULES.get(method, {})}
     if method == "straight_through":
         known.add("score_optimizer")
     kwargs = {key: value for key, value in kwargs.items() if key in known}

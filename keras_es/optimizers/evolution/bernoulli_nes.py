@@ -3,7 +3,7 @@
 from keras_es._arguments import Refused
 from keras_es.ops import search
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
-from keras_es.optimizers.registry import register
+from keras_es.optimizers.registry import Tuned, register
 from keras_es.optimizers.score_optimizer import (
     build_slots,
     descended,
@@ -13,7 +13,12 @@ from keras_es.optimizers.score_optimizer import (
 from keras_es.optimizers.search.bernoulli import BernoulliSearch, settled_bernoulli
 
 
-@register("bernoulli_nes")
+@register(
+    "bernoulli_nes",
+    Tuned(
+        "score_rate", (0.003, 0.01, 0.03), "score_optimizer", "initial_learning_rate"
+    ),
+)
 class BernoulliNES(EvolutionStrategy):
     """Masks m ~ Bernoulli(p), p = sigmoid((scores - tau)/T), of lower variance.
 

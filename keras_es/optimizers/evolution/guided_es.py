@@ -14,7 +14,7 @@ from keras_es._arguments import (
 from keras_es.ops import search
 from keras_es.optimizers import arguments
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
-from keras_es.optimizers.registry import register
+from keras_es.optimizers.registry import Tuned, register
 from keras_es.optimizers.score_optimizer import (
     build_slots,
     descended,
@@ -37,7 +37,16 @@ def _correction(name, value):
         ) from None
 
 
-@register("guided_es")
+@register(
+    "guided_es",
+    Tuned(
+        "score_rate",
+        (0.09, 0.27, 0.81),
+        "score_optimizer",
+        "initial_learning_rate",
+        rates=(0.003, 0.01, 0.03),
+    ),
+)
 class GuidedES(EvolutionStrategy):
     """Natural evolution of Bernoulli masks with the backward pass as control variate.
 

@@ -5,7 +5,7 @@ import keras
 from keras_es.noise.options import Noise
 from keras_es.ops import search
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
-from keras_es.optimizers.registry import register
+from keras_es.optimizers.registry import Tuned, register
 from keras_es.optimizers.score_optimizer import (
     build_slots,
     descended,
@@ -15,7 +15,10 @@ from keras_es.optimizers.score_optimizer import (
 )
 
 
-@register("open_es")
+@register(
+    "open_es",
+    Tuned("score_rate", (0.02, 0.05, 0.12), "score_optimizer", "initial_learning_rate"),
+)
 class OpenES(EvolutionStrategy):
     """Mirrored Gaussian noise of one scale; an ordinary optimizer takes the step.
 

@@ -5,10 +5,10 @@ from keras_es.noise.options import Noise
 from keras_es.ops import search
 from keras_es.optimizers import arguments
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
-from keras_es.optimizers.registry import register
+from keras_es.optimizers.registry import Tuned, register
 
 
-@register("snes")
+@register("snes", Tuned("sigma", (0.1, 0.3, 1.0)))
 class SNES(EvolutionStrategy):
     r"""Separable natural evolution strategy: a mean and a std for each coordinate.
 

@@ -7,13 +7,16 @@ from keras_es._arguments import Argument, Refused, optional
 from keras_es.optimizers import magnitudes
 from keras_es.optimizers.decoding import Decoding, NearLast
 from keras_es.optimizers.gradient.scheduled import REST, ScheduledMasks
-from keras_es.optimizers.registry import register
+from keras_es.optimizers.registry import Tuned, register
 
 LEARNT = 0.5
 """Share of a run after which the sparsity is final where pruned weights learn."""
 
 
-@register("gradual_magnitude")
+@register(
+    "gradual_magnitude",
+    Tuned("end_share", (0.5, 0.75, 0.9), "sparsity_schedule", "end_step", of_run=True),
+)
 class GradualMagnitude(ScheduledMasks):
     """Gradual magnitude pruning: keep the units with the largest sum of |w|.
 

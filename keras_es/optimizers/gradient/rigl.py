@@ -4,10 +4,10 @@ import tensorflow as tf
 
 from keras_es.optimizers.density import refuse_block_sparse
 from keras_es.optimizers.gradient.scheduled import ScheduledMasks
-from keras_es.optimizers.registry import register
+from keras_es.optimizers.registry import Tuned, register
 
 
-@register("rigl")
+@register("rigl", Tuned("drop_fraction", (0.1, 0.3, 0.5), "update_schedule"))
 class RigL(ScheduledMasks):
     """Rigged lottery tickets: drop the smallest units, grow by the dense gradient.
 

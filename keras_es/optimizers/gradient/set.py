@@ -3,10 +3,10 @@
 from keras_es import schedules
 from keras_es.ops import noise
 from keras_es.optimizers.gradient.scheduled import ScheduledMasks
-from keras_es.optimizers.registry import register
+from keras_es.optimizers.registry import Tuned, register
 
 
-@register("set")
+@register("set", Tuned("drop_fraction", (0.1, 0.3, 0.5), "update_schedule"))
 class SET(ScheduledMasks):
     """Sparse evolutionary training: drop the smallest units, grow others at random.
 

@@ -1,7 +1,7 @@
 """Masks by the gradient as if decoding were the identity."""
 
 from keras_es.optimizers.base import MaskOptimizer
-from keras_es.optimizers.registry import register
+from keras_es.optimizers.registry import Tuned, register
 from keras_es.optimizers.score_optimizer import (
     build_slots,
     descended,
@@ -11,7 +11,16 @@ from keras_es.optimizers.score_optimizer import (
 )
 
 
-@register("straight_through")
+@register(
+    "straight_through",
+    Tuned(
+        "score_rate",
+        (0.01, 0.03, 0.1),
+        "score_optimizer",
+        "initial_learning_rate",
+        rates=(0.003, 0.01, 0.03),
+    ),
+)
 class StraightThrough(MaskOptimizer):
     """Straight-through estimation: top-k of the scores, trained by dL/dm.
 

@@ -1,0 +1,181 @@
+"""Evolution of the criterion by which masks are chosen."""
+
+import keras
+import tensorflow as tf
+
+from keras_es import schedules
+from keras_es._arguments import (
+    Argument,
+    boolean,
+    choice,
+    integer,
+    optional,
+    schedule,
+    share,
+)
+from keras_es.distribution.collectives import mean_over_replicas, replica_index
+from keras_es.optimizers import arguments, latents, magnitudes
+from keras_es.optimizers.arguments import value_at
+from keras_es.optimizers.base import MaskOptimizer
+from keras_es.optimizers.density import refuse_block_sparse
+from keras_es.optimizers.registry import Tuned, register
+from keras_es.optimizers.search.criterion import ByCriterion, CriterionSearch
+from keras_es.populations.judged import JudgedPopulation
+
+SPARSE = 0.5
+"""Share of a run after which a network that began dense is as sparse as wanted."""
+
+SEARCHED = 0.75
+"""Share of a run in which the criterion moves."""
+
+
+@register(
+    "criterion_es",
+    Tuned(
+        "criterion_rate",
+        (0.01, 0.03, 0.1),
+        "mean_learning_rate",
+        "initial_learning_rate",
+    ),
+)
+class CriterionES(MaskOptimizer):
+    r"""Evolve the criterion, not the mask: a few numbers, which losses can tell.
+
+    Masks are the largest of
+
+        u_i = exp(a_l) c_i / t_l,   c_i = sum |w| (v + eps)**(gamma_l / 2),
+
+    over the units i of all weights l together, chosen anew after every step. t_l is the
+    k_l-th largest c of the weight, k_l what the allocation asks for: at a = 0, where
+    the search begins, each weight has k_l units, the largest by magnitude. The
+    total is exact at any a, and a moves units from weight to weight. (Weights whose
+    units differ in size, and `NByM`, keep to the allocation each.) v is Adam's second
+    moment, divided by its mean, so that gamma = 0 is magnitude and gamma = 1 what a
+    diagonal Fisher matrix says of each weight.
+
+    Every `judge_every` steps members a +- sigma z (and gamma) are judged, on a batch
+    that no weight was trained on yet, by forward passes only. With d = (f+ - f-)/2 and
+    r its running root mean square,
+
+        a <- (1 - pull) a - eta d z / r.
+
+    Weights are trained by gradients under the deployed mask in every step, with all of
+    the batch. As default masked-out weights learn too (`masked_out="learn"`): they come
+    back, with a trained value, once they are among the largest.
+
+    Args:
+        inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
+        sparsity_schedule: A `keras_es.schedules.SparsitySchedule`; None for
+            `ConstantSparsity()`, as sparse as wanted from the first step.
+        judge_every: Integer of at least 1, steps from one judgement to the next.
+        judged_pairs: Integer of at least 1, antithetic pairs in each.
+        fitness: None for the model's loss, or a function (y, y_pred) -> per-example
+            values (lower is better) that need not be differentiable. Weights are always
+            trained on the model's loss.
+        sigma: Scale of the noise of the genes, or a schedule of the step.
+        mean_learning_rate: eta, or a schedule of the step; 0 leaves the criterion.
+        pull: Share of the way back to a = gamma = 0 in each judgement, in [0, 1].
+        moments: Whether gamma is searched; else it is 0. Without Adam's second moments
+            there is none.
+        seed: Integer seed of the noise.
+        name: Name of the optimizer.
+        masked_out: "learn" or "rest" (see `MaskOptimizer`).
+
+    Raises:
+        ValueError: If an argument is out of range, or if a layer stores active blocks
+            only, so that nothing is known of the size of others.
+
+    Example:
+
+    >>> CriterionES("adam", judge_every=10).masked_out
+    'learn'
+
+    References:
+        Salimans et al. 2017, Evolution strategies, arXiv 1703.03864, for the estimate;
+        LeCun, Denker, Solla 1990, Optimal brain damage, for the criterion; and
+        `keras_es.optimizers.latents.Learning` for weights that learn.
+    """
+
+    resets_slots = True
+    judges = True
+    deployed_by = ByCriterion
+
+    sparsity_schedule = Argument(
+        optional(lambda n, v: schedules.get(n, v, schedules.SparsitySchedule)), None
+    )
+    judge_every = Argument(integer(1), 5)
+    judged_pairs = Argument(integer(1), 1)
+    fitness = Argument(
+        optional(arguments.function), None, serialize=arguments.serialize_function
+    )
+    sigma = Argument(schedule, 0.2)
+    mean_learning_rate = Argument(schedule, 0.03)
+    pull = Argument(share, 0.01)
+    moments = Argument(boolean, False)
+    masked_out = Argument(choice(*latents.KINDS), "learn", keyword=True)
+
+    def check_arguments(self):
+        """Make the search; without a schedule masks are sparse from the first step."""
+        self.__dict__["search"] = CriterionSearch(self, self.moments)
+        if self.sparsity_schedule is None:
+            self.sparsity_schedule = schedules.ConstantSparsity()
+
+    @classmethod
+    def settle(cls, run):
+        """Let the criterion settle, and a dense beginning end, before the run does."""
+        steps = max(1, int(SEARCHED * run.steps))
+        decays = keras.optimizers.schedules
+        rate = decays.PolynomialDecay(run.default.mean_learning_rate, steps, 0.0)
+        arguments = {"mean_learning_rate": rate}
+        if run.dense:
+            end_step = max(1, int(SPARSE * run.steps))
+            arguments["sparsity_schedule"] = schedules.PolynomialSparsity(end_step)
+        return arguments
+
+    def first_scores(self):
+        """Return the sums of |w|."""
+        return magnitudes.sums(self.masked_weights)
+
+    def pruning_scores(self):
+        """Return the sums of |w|, of which the criterion makes its own."""
+        return magnitudes.sums(self.masked_weights)
+
+    def build_search(self):
+        """Create the genes."""
+        refuse_block_sparse(
+            self,
+            "compares the sizes of all units, and a block-sparse layer stores active "
+            "ones only",
+        )
+        self.search.build()
+
+    def current(self, value):
+        """Return a hyperparameter now: a number, or a schedule of the step."""
+        return value_at(value, self.generation.value)
+
+    def update(self, estimate, ok):
+        """Decide masks anew after every step; the criterion makes the scores."""
+        return [m.mask_scores.value for m in self.masked_weights], []
+
+    def judgement_is_due(self):
+        """Tell whether members are judged before this step."""
+        if self.search.is_empty:
+            return tf.constant(False)
+        step = self.generation.value
+        moves = self.current(self.mean_learning_rate) > 0.0
+        due = tf.equal(step % self.judge_every, self.judge_every - 1)
+        return tf.logical_and(due, moves)
+
+    def judged(self, model, *batch):
+        """Return the fitness of members on a batch, and which of them are valid."""
+        population = JudgedPopulation(model, *batch)
+        return population.judge(self.search.member, 2 * self.judged_pairs)
+
+    def move_criterion(self, fitness, valid):
+        """Move the genes by what members said, of all replicas."""
+        estimate, square = mean_over_replicas(self.search.estimate(fitness, valid))
+        self.search.move(estimate, square)
+
+    def global_pair(self, pair):
+        """Return the index of a pair among those of all replicas, for its noise."""
+        return pair + replica_index() * self.judged_pairs

@@ -1,0 +1,180 @@
+"""`CriterionSearch`: a search of the criterion that masks are chosen by."""
+
+import tensorflow as tf
+
+from keras_es.distribution.collectives import assign_all
+from keras_es.ops import noise
+from keras_es.optimizers.decoding import Decoding
+from keras_es.patterns import Pattern
+
+SMALL = 1e-30
+"""Added where sizes are divided by."""
+
+LIMIT = 2.0
+"""Bound of |a|: a weight's threshold stays within a factor of 7."""
+
+
+LONGEST = 2.0
+"""Bound of a step in units of what differences of losses are like."""
+
+
+class CriterionSearch:
+    """Two genes for each weight: how its units are weighed against other weights'.
+
+    Of unit i of weight l, with w its weights and v Adam's second moment,
+
+        c_i = sum |w| (v + eps)**(gamma_l / 2),    u_i = exp(a_l) c_i / t_l,
+
+    where t_l is the k_l-th largest c, k_l as many units as the allocation asks for.
+    Where a = 0 all weights have their threshold at u = 1, and the largest u of
+    all are what the allocation asks for; a_l moves units from weight to weight.
+
+    Weights whose units are of one size share units with each other, so that the number
+    of non-zeros is exact; others, and those with as many units in each group (`NByM`),
+    keep to the allocation.
+
+    Args:
+        optimizer: The `MaskOptimizer`.
+        moments: Whether gamma is searched.
+    """
+
+    def __init__(self, optimizer, moments):
+        self.optimizer, self.moments = optimizer, moments
+
+    def build(self):
+        """Create genes and thresholds."""
+        weights = self.optimizer.masked_weights
+        self.groups = _groups(weights)
+        self.seconds = [self._second_moment(m) for m in weights]
+        shared = {"dtype": "float32", "aggregation": "only_first_replica"}
+        add, count = self.optimizer.add_variable, len(weights)
+        self.genes = add((2, count), name="criterion", **shared)
+        self.scale = add((), name="fitness_scale", **shared)
+        self.starts = add((count, 2), name="thresholds", **shared)
+        together = [g for g in self.groups if len(g) > 1]
+        self.shared_starts = add((len(together), 2), name="shared_thresholds", **shared)
+        free = [any(i in g for g in together) for i in range(count)]
+        known = [s is not None and self.moments for s in self.seconds]
+        self.free = tf.constant([free, known])
+        self.is_empty = not any(free + known)
+
+    def _second_moment(self, masked):
+        """Return the slot with the mean square gradient of a weight, or None."""
+        slots = self.optimizer.inner.slots.get(id(masked.kernel), ())
+        found = [s for s in slots if s.path.endswith("velocity")]
+        return found[0] if found else None
+
+    def noise(self, pair):
+        """Return the noise of one pair, [2, weights]: 0 for what is not searched."""
+        o = self.optimizer
+        key = noise.stream_key(o.seed, "criterion")
+        position = noise.counter_seed(key, o.generation.value, o.global_pair(pair))
+        drawn = noise.normal(tuple(self.genes.shape), position)
+        return tf.where(self.free, drawn, 0.0)
+
+    def decode(self, genes, counts):
+        """Return scores u and unit masks, and where thresholds are.
+
+        Args:
+            genes: [2, weights], a and gamma.
+            counts: How many units of each weight the allocation asks for.
+
+        Returns:
+            (scores, units, state): two lists, and a list of (variable, new value).
+        """
+        weights, starts = self.optimizer.masked_weights, tf.unstack(self.starts.value)
+        scores, units, ends = [], [], []
+        for i, (masked, count) in enumerate(zip(weights, counts)):
+            sizes = self._sizes(i, masked, genes[1, i])
+            alone, end = masked.pattern.decode_near(sizes, count, starts[i])
+            if _comparable(masked):
+                sizes = sizes * (tf.exp(genes[0, i]) / tf.maximum(end[0], SMALL))
+            scores.append(sizes)
+            units.append(alone)
+            ends.append(end)
+        state = [(self.starts, tf.stack(ends))] if ends else []
+        shared, together = [], [g for g in self.groups if len(g) > 1]
+        for group, start in zip(together, tf.unstack(self.shared_starts.value)):
+            flat = tf.concat([tf.reshape(scores[i], (-1,)) for i in group], 0)
+            total = tf.add_n([tf.cast(counts[i], tf.int32) for i in group])
+            chosen, end = Pattern().decode_near(flat, total, start)
+            shared.append(end)
+            parts = tf.split(chosen, [weights[i].units for i in group])
+            for i, part in zip(group, parts):
+                units[i] = tf.reshape(part, scores[i].shape)
+        if shared:
+            state.append((self.shared_starts, tf.stack(shared)))
+        return scores, units, state
+
+    def _sizes(self, index, masked, gamma):
+        w = tf.abs(tf.convert_to_tensor(masked.kernel.value))
+        second = self.seconds[index]
+        if self.moments and second is not None:
+            v = tf.cast(tf.convert_to_tensor(second.value), w.dtype)
+            gamma = tf.cast(gamma, w.dtype)
+            # Relative to their mean: what is common to a weight is a's to say.
+            v = v / tf.maximum(tf.reduce_mean(v), SMALL)
+            w = w * tf.pow(v + 1e-6, gamma / 2.0)
+        return tf.cast(masked.reduce(w), tf.float32)
+
+    def member(self, index):
+        """Return the unit masks of a member that is judged: genes +-sigma z."""
+        o = self.optimizer
+        sign = 1.0 - 2.0 * tf.cast(index % 2, tf.float32)
+        step = sign * o.current(o.sigma) * self.noise(index // 2)
+        counts = o.active_units.now()
+        return self.decode(self.genes.value + step, counts)[1]
+
+    def estimate(self, fitness, valid):
+        """Return mean d z over pairs [2, weights] and mean d**2, d = (f+ - f-)/2.
+
+        Args:
+            fitness: [2 n] losses of the members.
+            valid: [2 n] booleans; a pair with a member that failed says nothing.
+        """
+        both = tf.reduce_all(tf.reshape(valid, (-1, 2)), axis=1)
+        losses = tf.where(valid, fitness, 0.0)
+        d = tf.where(both, losses[0::2] - losses[1::2], 0.0) / 2.0
+        noises = tf.stack([self.noise(pair) for pair in range(d.shape[0])])
+        return tf.reduce_mean(d[:, None, None] * noises, 0), tf.reduce_mean(d * d)
+
+    def move(self, estimate, square):
+        """Go a step, in units of what differences are like, and back to the start."""
+        o, old = self.optimizer, self.scale.value
+        known = tf.where(old > 0.0, 0.95 * old + 0.05 * square, square)
+        step = estimate * tf.math.rsqrt(tf.maximum(known, SMALL))
+        step = o.current(o.mean_learning_rate) * tf.clip_by_value(
+            step, -LONGEST, LONGEST
+        )
+        # Without a rate there is nothing to pull against: a search that has ended.
+        pull = tf.where(tf.equal(o.current(o.mean_learning_rate), 0.0), 0.0, o.pull)
+        genes = (1.0 - pull) * self.genes.value - step
+        genes = tf.clip_by_value(genes, [[-LIMIT], [-1.0]], [[LIMIT], [2.0]])
+        assign_all([(self.genes, genes), (self.scale, known)])
+
+
+class ByCriterion(Decoding):
+    """The best units of all weights together, by the criterion that was found."""
+
+    def decode(self, scores, counts):
+        """Return u as scores, unit masks, and thresholds; what `scores` are is new."""
+        return self.optimizer.search.decode(self.optimizer.search.genes.value, counts)
+
+    def totals(self, counts):
+        """Return how many units the weights of each group have together."""
+        return [sum(counts[i] for i in group) for group in self.optimizer.search.groups]
+
+
+def _comparable(masked):
+    """Tell whether a pattern chooses the best of all units of a weight."""
+    return type(masked.pattern).decode is Pattern.decode
+
+
+def _groups(weights):
+    """Return lists of indices of the weights that share units."""
+    groups: dict = {}
+    for i, masked in enumerate(weights):
+        size = masked.size // masked.units
+        key = size if _comparable(masked) else ("alone", i)
+        groups.setdefault(key, []).append(i)
+    return list(groups.values())

@@ -1,0 +1,172 @@
+"""Evolution of the criterion: masks in NumPy, judgements by hand, what it finds."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_es
+from keras_es import patterns, schedules
+from keras_es.optimizers import CriterionES, GradualMagnitude
+
+
+def two_branches(optimizer, pattern=None, sparsity=0.75, **kwargs):
+    """y = A x1 + B x2 with two masked kernels, and a target of x1 alone."""
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((32,))
+    left = keras.layers.Dense(4, name="left", use_bias=False)(inputs[:, :16])
+    right = keras.layers.Dense(4, name="right", use_bias=False)(inputs[:, 16:])
+    model = keras.Model(inputs, keras.layers.Add()([left, right]))
+    model = keras_es.sparsify(model, sparsity, pattern=pattern, seed=3)
+    model.compile(optimizer, loss="mse", **{"jit_compile": False} | kwargs)
+    random = np.random.default_rng(1)
+    x = random.normal(size=(64, 32)).astype("float32")
+    y = x[:, :16] @ random.normal(size=(16, 4)) + 0.1 * random.normal(size=(64, 4))
+    return model, x, y.astype("float32")
+
+
+def adam():
+    return keras.optimizers.Adam(0.02)
+
+
+def masks(model):
+    return [m.kernel_mask.numpy() for m in keras_es.masked_weights(model)]
+
+
+def fit(model, x, y, epochs=1):
+    model.fit(x, y, batch_size=16, epochs=epochs, shuffle=False, verbose=0)
+
+
+def test_without_a_step_it_is_gradual_magnitude_to_the_bit():
+    """Judging leaves nothing behind either: the rate is not 0 but nothing moves."""
+    falling = schedules.PolynomialSparsity(5)
+    plain = GradualMagnitude(adam(), sparsity_schedule=falling, masked_out="learn")
+    ends = []
+    for optimizer in (plain, CriterionES(adam(), falling, 2, mean_learning_rate=1e-30)):
+        model, x, y = two_branches(optimizer)
+        fit(model, x, y, epochs=3)
+        ends.append([m.kernel.numpy() for m in keras_es.masked_weights(model)])
+        ends[-1] += masks(model)
+    for expected, found in zip(*ends):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("moments", [False, True])
+def test_masks_are_the_largest_of_all_in_numpy(moments):
+    optimizer = CriterionES(adam(), mean_learning_rate=0.0, moments=moments)
+    model, x, y = two_branches(optimizer)
+    fit(model, x, y)
+    genes = np.array([[0.7, -0.2], [0.5, 1.5 if moments else 0.0]], "float32")
+    optimizer.search.genes.assign(genes)
+    fit(model, x, y)
+    weights, u = keras_es.masked_weights(model), []
+    for m, a, gamma in zip(weights, *genes):
+        c = np.abs(m.kernel.numpy()).astype("float64")
+        if moments:
+            v = optimizer.inner.slots[id(m.kernel)][1].numpy().astype("float64")
+            c = c * (v / v.mean() + 1e-6) ** (gamma / 2)
+        u.append(np.exp(a) * c / np.sort(c, axis=None)[-m.unit_count])
+    threshold = np.sort(np.concatenate([part.ravel() for part in u]))[-32]
+    for part, found in zip(u, masks(model)):
+        np.testing.assert_array_equal(found, part >= threshold)
+    assert [m.sum() for m in masks(model)] != [16, 16]
+    assert sum(m.sum() for m in masks(model)) == 32
+    assert keras_es.sparsity_report(model).nonzero_masked == 32
+
+
+def test_weights_whose_units_differ_in_size_keep_to_the_allocation():
+    pattern = {"left": patterns.Block(2, 2), "right": patterns.NByM(1, 4)}
+    optimizer = CriterionES(adam())
+    model, x, y = two_branches(optimizer, pattern)
+    optimizer.build(model.trainable_variables)
+    optimizer.search.genes.assign([[2.0, -2.0], [0.0, 0.0]])
+    fit(model, x, y)
+    assert [m.sum() for m in masks(model)] == [16, 16]
+    assert optimizer.search.is_empty and not optimizer.judgement_is_due()
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_judgement_by_hand(jit_compile):
+    """Losses of the members' masks on the next batch, and the step of the genes."""
+    optimizer = CriterionES(
+        keras.optimizers.SGD(0.0), judge_every=1, sigma=0.5, mean_learning_rate=0.1
+    )
+    model, x, y = two_branches(optimizer, jit_compile=jit_compile)
+    optimizer.build(model.trainable_variables)
+    genes = np.array([[0.3, -0.1], [0.0, 0.0]], "float32")
+    optimizer.search.genes.assign(genes)
+    z, deployed = optimizer.search.noise(0).numpy(), masks(model)
+    losses = []
+    for sign in (1, -1):
+        units = optimizer.search.decode(genes + sign * 0.5 * z, [16, 16])[1]
+        for m, mask in zip(keras_es.masked_weights(model), units):
+            m.kernel_mask.assign(mask)
+        losses.append(model.evaluate(x, y, batch_size=64, verbose=0))
+    for m, mask in zip(keras_es.masked_weights(model), deployed):
+        m.kernel_mask.assign(mask)
+    model.train_on_batch(x, y)
+    d = (losses[0] - losses[1]) / 2
+    expected = 0.99 * genes - 0.1 * d * z / abs(d)
+    np.testing.assert_allclose(optimizer.search.genes.numpy(), expected, 1e-4, 1e-5)
+    np.testing.assert_allclose(optimizer.search.scale.numpy(), d * d, 1e-3)
+
+
+def test_a_member_that_failed_says_nothing():
+    search = CriterionES(adam(), judge_every=1).search
+    model, _, _ = two_branches(search.optimizer)
+    search.optimizer.build(model.trainable_variables)
+    step, square = search.estimate(tf.constant([np.nan, 1.0]), tf.constant([0, 1]) > 0)
+    assert not np.any(step) and square == 0.0
+
+
+def test_losses_give_units_to_the_weight_that_needs_them():
+    optimizer = CriterionES(
+        adam(), judge_every=1, judged_pairs=2, mean_learning_rate=0.1
+    )
+    model, x, y = two_branches(optimizer)
+    fit(model, x, y, epochs=20)
+    left, right = (m.sum() for m in masks(model))
+    assert left + right == 32 and left >= 22
+    a = optimizer.search.genes.numpy()[0]
+    assert a[0] > a[1]
+
+
+def test_a_fitness_without_gradient_decides():
+    """It wants what x2 says, whatever the loss: units go to the other branch."""
+
+    def silent(y, y_pred):
+        return -keras.ops.cast(keras.ops.abs(y_pred[:, 0]) > 1.0, "float32")
+
+    optimizer = CriterionES(adam(), judge_every=1, fitness=silent)
+    model, x, y = two_branches(optimizer)
+    fit(model, x, y, epochs=3)
+    assert np.any(optimizer.search.genes.numpy()[0] != 0.0)
+    assert not np.any(optimizer.search.genes.numpy()[1])
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_training_goes_on_to_the_bit_after_a_file(tmp_path, jit_compile):
+    def make():
+        optimizer = CriterionES(adam(), judge_every=2, mean_learning_rate=0.3)
+        return two_branches(optimizer, jit_compile=jit_compile)
+
+    model, x, y = make()
+    fit(model, x, y, epochs=2)
+    model.save(tmp_path / "half.keras")
+    fit(model, x, y)
+    again = keras.models.load_model(tmp_path / "half.keras")
+    fit(again, x, y)
+    for expected, found in zip(model.variables, again.variables):
+        np.testing.assert_array_equal(found, expected, err_msg=expected.path)
+    genes = [m.optimizer.search.genes.numpy() for m in (model, again)]
+    np.testing.assert_array_equal(*genes)
+
+
+def test_for_run_ends_the_search_and_the_dense_beginning():
+    model, _, _ = two_branches("sgd")
+    run = keras_es.optimizers.for_run
+    optimizer = run("criterion_es", "adam", model, 100, begin_dense=True)
+    assert optimizer.sparsity_schedule.end_step == 50
+    assert float(optimizer.mean_learning_rate(75)) == 0.0
+    sparse = run(CriterionES, "adam", model, 100)
+    assert isinstance(sparse.sparsity_schedule, schedules.ConstantSparsity)
