@@ -4,12 +4,17 @@ import json
 import math
 import re
 
+import keras
+import numpy as np
 import pytest
 
+import keras_es
 from benchmarks.accuracy import __main__ as accuracy
 from benchmarks.accuracy import methods, report, training
+from benchmarks.accuracy.global_magnitude import GlobalMagnitude
 from benchmarks.accuracy.results import Results
 from benchmarks.accuracy.suites import SUITES
+from keras_es import schedules
 from keras_es.optimizers import OPTIMIZERS
 from tests.marks import slow_unless
 
@@ -165,6 +170,42 @@ THRESHOLDS = {
     "straight_through": 0.89,
     "gradual_magnitude": 0.91,
 }
+
+
+@pytest.mark.parametrize("name", methods.VARIANTS)
+def test_variants_are_what_they_say(name):
+    """The method of a run and its arguments, by the knobs that methods declare."""
+    suite = SUITES["digits"]
+    data = training.examples("digits", "test")
+    model = training.build(suite, suite.cases[0], name, data, 0)
+    config = methods.configuration(name, "none")
+    found = methods.optimizer(name, config, model, 100, 0)
+    variant = methods.VARIANTS[name]
+    assert isinstance(found, OPTIMIZERS[variant.method])
+    for argument, value in variant.arguments.items():
+        if value is not None:
+            assert getattr(found, argument) == value
+    constant = name == "from_the_start"
+    assert (found.sparsity_schedule.end_step == 0) == constant
+    densities = {1.0 - m.sparsity for m in keras_es.masked_weights(model)}
+    assert (len(densities) > 1) == (name == "gmp_erk")
+
+
+def test_one_threshold_for_all_layers():
+    keras.utils.set_random_seed(0)
+    plain = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(12), keras.layers.Dense(4)]
+    )
+    model = keras_es.sparsify(plain, 0.75, seed=0)
+    schedule = schedules.PolynomialSparsity(2, update_every=1)
+    model.compile(GlobalMagnitude("sgd", sparsity_schedule=schedule), "mse")
+    x = np.random.default_rng(0).normal(size=(32, 8))
+    model.fit(x, x[:, :4], batch_size=8, verbose=0)
+    weights = keras_es.masked_weights(model)
+    assert sum(m.deployed_nnz() for m in weights) == (96 + 48) // 4
+    kernels = [np.abs(m.kernel.numpy()) for m in weights]
+    kept = [k[m.kernel_mask.numpy()] for k, m in zip(kernels, weights)]
+    assert [len(k) for k in kept] != [24, 12]
 
 
 @pytest.mark.parametrize("method", slow_unless(["rigl"], THRESHOLDS))

@@ -89,8 +89,9 @@ class MaskedWeight(SparseWeight):
     def nnz(self) -> int:
         """Exact number of non-zero weights that `sparsity` asks for.
 
-        The deployed mask has as many, but for the time in which a schedule that
-        begins dense has not ended (see `deployed_nnz`).
+        The deployed mask has as many (`deployed_nnz`), but for the time in which a
+        schedule that begins dense has not ended, and but for `CriterionES`, under which
+        weights exchange units and their total is exact.
         """
         return self.size // self.units * self.unit_count
 

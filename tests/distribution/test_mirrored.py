@@ -65,6 +65,38 @@ for key in want:
 assert_close(one, many)
 assert_equal_replicas(many)
 """,
+    "criterion": """
+# Each replica gets the same examples and judges a pair of its own: as one replica
+# that judges all pairs, with a dense beginning and two layers that exchange units.
+x, y = data(8)
+once = tf.data.Dataset.from_tensors((x, y)).repeat(8)
+each = tf.data.Dataset.from_tensors(
+    (np.concatenate([x] * R), np.concatenate([y] * R))
+).repeat(8)
+falling = keras_es.schedules.PolynomialSparsity(4)
+
+def build():
+    return mlp(keras.layers.BatchNormalization(), keras.layers.Dense(16))
+
+def search(pairs):
+    return lambda: CriterionES(
+        keras.optimizers.Adam(0.02), falling, 2, pairs, mean_learning_rate=0.5
+    )
+
+for jit_compile in (False, True):
+    one, want = train(ONE, build, search(R), once, jit_compile=jit_compile)
+    many, got = train(REPLICAS, build, search(1), each, jit_compile=jit_compile)
+    weights = [keras_es.masked_weights(model) for model in (one, many)]
+    assert len(weights[0]) > 1 and np.any(one.optimizer.search.genes.numpy())
+    for first, second in zip(*weights, strict=True):
+        np.testing.assert_array_equal(
+            second.kernel_mask.numpy(), first.kernel_mask.numpy()
+        )
+    counts = [sum(m.deployed_nnz() for m in found) for found in weights]
+    assert counts == [sum(m.nnz for m in weights[0])] * 2
+    assert_close(one, many)
+    assert_equal_replicas(many)
+""",
     "methods and failures": """
 for method in (GuidedES, Static, StraightThrough):
     model, history = train(
