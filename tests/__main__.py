@@ -30,7 +30,7 @@ DURATIONS = TESTS / "durations.json"
 KINDS = {"not slow": "fast", "slow": "slow"}
 """What the file of durations calls the tests of a mark."""
 
-SECONDS_OF_A_PROCESS = 90.0
+SECONDS_OF_A_PROCESS = 140.0
 UNKNOWN_FILE = 10.0
 NOTHING_COLLECTED = 5
 
@@ -116,7 +116,7 @@ class Batch:
         command += ["-p", "no:cacheprovider", *["-x"] * options.x, *arguments, *files]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stdout=log, stderr=log, env=environment(options.n)
+                command, cwd=ROOT, stdout=log, stderr=log, env=environment(options)
             )
 
     def ended(self):
@@ -144,12 +144,19 @@ class Batch:
         )
 
 
-def environment(processes):
-    """Return the variables of a process; those beside others keep to one core."""
-    if processes == 1:
-        return dict(os.environ)
-    threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2"}
-    return {**threads, "OMP_NUM_THREADS": "1", **os.environ}
+def environment(options):
+    """Return the variables of a process; those beside others keep to one core.
+
+    Fast tests take XLA without LLVM's optimizations: it is the graphs that are tested,
+    and to compile them is most of the price. Slow tests have XLA as users have it.
+    """
+    found = {}
+    if options.n > 1:
+        found |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2"}
+        found |= {"OMP_NUM_THREADS": "1"}
+    if options.m == "not slow":
+        found |= {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return {**found, **os.environ}
 
 
 def read(report):

@@ -99,7 +99,12 @@ def normal(shape, position):
     Returns:
         float32 tensor.
     """
-    first, second = bits(shape, position)
+    words = bits(shape, position)
+    return tf.ensure_shape(_normal_of(*words), words[0].shape)
+
+
+@tf.function(autograph=False, input_signature=[tf.TensorSpec(None, tf.uint32)] * 2)
+def _normal_of(first, second):
     u = 1.0 - tf.cast(_signed(tf.bitwise.right_shift(first, _word(8))), tf.float32) * (
         2.0**-24
     )
@@ -125,12 +130,12 @@ def kept(function, generation):
         generation: Integer scalar of at least 0, not a constant.
     """
     once = 1 + tf.minimum(tf.cast(generation, tf.int32), 0)
-    spec = tf.function(function, autograph=False).get_concrete_function()
+    called = tf.function(function, autograph=False).get_concrete_function()
     empty = tf.nest.map_structure(
-        lambda s: tf.zeros(s.shape, s.dtype), spec.structured_outputs
+        lambda s: tf.zeros(s.shape, s.dtype), called.structured_outputs
     )
     return tf.while_loop(
-        lambda i, _: i < once, lambda i, _: (i + 1, function()), (0, empty)
+        lambda i, _: i < once, lambda i, _: (i + 1, called()), (0, empty)
     )[1]
 
 

@@ -62,17 +62,19 @@ def map_in_turn(function, count, state=()):
             lambda r, v: tf.tensor_scatter_nd_update(r, [[i]], v[None]), results, values
         )
 
+    called = _traced_once(function, state)
+    spec, first = called.structured_outputs[0], 0
+
     def body(i, results, state):
-        values, state = function(i, state)
+        values, state = called(i, state)
         return i + 1, put(results, i, values), state
 
-    spec, first = _result_spec(function, state), 0
     if all(s.shape.is_fully_defined() for s in tf.nest.flatten(spec)):
         results = tf.nest.map_structure(
             lambda s: tf.zeros((count, *s.shape), s.dtype), spec
         )
     else:  # The last batch is smaller: the first call tells its size.
-        values, state = function(tf.constant(0), state)
+        values, state = called(tf.constant(0), state)
         results = tf.nest.map_structure(lambda v: _rows_like(v, count), values)
         results, first = put(results, 0, values), 1
     loop = (tf.constant(first), results, state)
@@ -84,8 +86,8 @@ def _rows_like(value, count):
     return tf.ensure_shape(zeros, (count, *value.shape))
 
 
-def _result_spec(function, state):
-    """Trace a function on the side for the shapes of its results; nothing runs."""
-    traced = tf.function(lambda i: function(i, state)[0], autograph=False)
-    spec = tf.TensorSpec((), tf.int32)
-    return traced.get_concrete_function(spec).structured_outputs
+def _traced_once(function, state):
+    """Return function(i, state) as a graph, which knows the shapes of its results."""
+    specs = tf.nest.map_structure(tf.TensorSpec.from_tensor, state)
+    traced = tf.function(function, autograph=False)
+    return traced.get_concrete_function(tf.TensorSpec((), tf.int32), specs)
