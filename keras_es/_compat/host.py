@@ -48,6 +48,7 @@ __all__ = [
     "should_quantize_layer",
     "track_in_checkpoints",
     "unscale_loss_for_distribution",
+    "untrack_in_checkpoints",
 ]
 
 # One value for each thread: MirroredStrategy traces its replicas in threads.
@@ -111,9 +112,15 @@ def add_weights_to_built_layer(layer):
             layer._tracker.lock()
 
 
-def track_in_checkpoints(layer, variable):
-    """Let `tf.train.Checkpoint` find a weight that is no attribute of its layer."""
-    layer._track_trackable(variable, variable.name, overwrite=True)
+def track_in_checkpoints(layer, value, name=None):
+    """Let `tf.train.Checkpoint` find a weight or state that is no attribute."""
+    layer._track_trackable(value, name or value.name, overwrite=True)
+
+
+def untrack_in_checkpoints(layer, names):
+    """Let `tf.train.Checkpoint` forget what it was told of a layer."""
+    for name in names:
+        layer._delete_tracking(name)
 
 
 def discard_weights(layer, variables):

@@ -13,6 +13,7 @@ from keras_es.layers.block_sparse_weight import (
     BlockSparseWeight,
     InitialIndex,
 )
+from keras_es.layers.brought import Count
 from keras_es.layers.sparse_layer import (
     SparseLayer,
     check_sparsity,
@@ -91,6 +92,7 @@ class BlockSparseLayer(SparseLayer):
             self, name, kernel, index, scores, patterns.Block(rows, cols), sparsity,
             (inputs, outputs),
         )  # fmt: skip
+        _compat.track_in_checkpoints(self, Count(weight), weight.count_name)
         self.__dict__["_masked_weights"] = (*self.masked_weights, weight)
         # As Keras tags variables (`overwrite_with_gradient`): an optimizer is built
         # with variables only and finds their masks here.
@@ -162,6 +164,8 @@ class BlockSparseLayer(SparseLayer):
         bias = getattr(self, "bias", None)
         bias = None if bias is None else ops.convert_to_tensor(bias.value)
         _compat.discard_weights(self, _compat.own_variables(self))
+        names = [w.count_name for w in self.masked_weights]
+        _compat.untrack_in_checkpoints(self, names)
         for name in ("block_sparsities", "block_sizes", "mask_seed", "_masked_weights"):
             self.__dict__.pop(name, None)
         plain: Any = self.plain_class()

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_es import _compat, patterns
+from keras_es.layers.brought import Count
 from keras_es.layers.masked_weight import (
     EffectiveRegularizer,
     InitialMask,
@@ -131,6 +132,7 @@ class MaskedLayer(SparseLayer):
             self, name, latent, kernel_mask, scores, pattern, sparsity,
             (rows, columns), count,
         )  # fmt: skip
+        _compat.track_in_checkpoints(self, Count(masked), masked.count_name)
         if latent.regularizer is not None:
             latent.regularizer = EffectiveRegularizer(latent.regularizer, kernel_mask)
         # As Keras tags variables (`overwrite_with_gradient`): an optimizer is built
@@ -145,8 +147,10 @@ class MaskedLayer(SparseLayer):
             if isinstance(masked.kernel.regularizer, EffectiveRegularizer):
                 masked.kernel.regularizer = masked.kernel.regularizer.regularizer
             del masked.kernel.masked_weight
+        names = [m.count_name for m in self.masked_weights]
         drop = [v for m in self.masked_weights for v in m.choice]
         _compat.discard_weights(self, drop)
+        _compat.untrack_in_checkpoints(self, names)
         for name in (
             "mask_patterns",
             "mask_sparsities",

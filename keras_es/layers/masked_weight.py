@@ -190,6 +190,17 @@ class MaskedWeight(SparseWeight):
         """Return the effective kernel: latent kernel times deployed mask."""
         return apply_mask(self.kernel, self.kernel_mask)
 
+    def check_set(self, store: Any, denser: bool) -> None:
+        """Refuse what `set_weights` brings of this weight if it does not fit."""
+        mask = np.asarray(store[self.kernel_mask.name], "bool")
+        if not denser and mask.shape == self.shape:
+            store = {**store, self.count_name: self._active_units(mask)}
+        self.check_loaded(store)
+
+    def _active_units(self, mask: Any) -> int:
+        units = self.reduce(ops.convert_to_tensor(mask.astype("float32"))) > 0.0
+        return int(ops.sum(ops.cast(units, "int64")))
+
     def check_loaded(self, store: Any) -> None:
         """Refuse a file whose mask is of another sparsity or breaks the pattern.
 
@@ -203,7 +214,7 @@ class MaskedWeight(SparseWeight):
         if mask.shape != self.shape:
             return  # Keras says so when the variable is assigned.
         units = self.reduce(ops.convert_to_tensor(mask.astype("float32"))) > 0.0
-        count = int(ops.sum(ops.cast(units, "int64")))
+        count = self._active_units(mask)
         asked = count if count < self.unit_count else self.unit_count
         if self.count_name in store.keys():
             asked = int(np.asarray(store[self.count_name]))
@@ -212,7 +223,8 @@ class MaskedWeight(SparseWeight):
                 f"The weights of {self.name!r} have {asked} of {self.units} units, a "
                 f"sparsity of {1 - asked / self.units:.4g}; this layer has "
                 f"{self.unit_count}, a sparsity of {self.sparsity:.4g}. Load them into "
-                "a model that `sparsify` made with the same sparsity. "
+                "a model that `sparsify` made with the same sparsity; those of a "
+                "schedule that begins dense into one compiled with it. "
                 f"Received: {asked} units, expected {self.unit_count}"
             )
         fitting = self.decode(ops.cast(units, "float32"), count)

@@ -9,7 +9,12 @@ import numpy as np
 
 from keras_es import _compat
 from keras_es._arguments import is_number, seed
+from keras_es.layers.brought import check_weights
 from keras_es.layers.sparse_weight import SparseWeight
+
+
+class NotQuantized(NotImplementedError, ValueError):
+    """A masked layer is not quantized: for `keras.Model.quantize` a warning."""
 
 
 class SparseLayer(_compat.Mixin):
@@ -50,6 +55,19 @@ class SparseLayer(_compat.Mixin):
         """Tuple of the layer's `MaskedWeight`s, empty before `build`."""
         return self.__dict__.get("_masked_weights", ())
 
+    def set_weights(self, weights: Any) -> None:
+        """Set the weights, as `keras.layers.Layer.set_weights`.
+
+        Raises:
+            ValueError: If masks are of another sparsity or pattern.
+        """
+        parts = [self, *_compat.direct_sublayers(self)]  # with a recurrent one's cell
+        masked = [
+            m for p in parts if isinstance(p, SparseLayer) for m in p.masked_weights
+        ]
+        check_weights(masked, self.weights, weights, False)
+        super().set_weights(weights)
+
     def save_own_variables(self, store: Any) -> None:
         """Save weights, masks and scores by name."""
         for variable in _compat.own_variables(self):
@@ -84,12 +102,20 @@ class SparseLayer(_compat.Mixin):
         self._refuse("LoRA")
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse: Keras quantizes dense kernels, in place of the latent ones."""
-        self._refuse("Quantization")
+        """Refuse: Keras quantizes dense kernels, in place of the latent ones.
 
-    def _refuse(self, what: str) -> None:
-        # No NotImplementedError, which `keras.Model.quantize` makes a warning.
-        raise ValueError(
+        `quantize` of an `ESModel` refuses as a whole. That of a plain `keras.Model`
+        with masked layers asks one layer after the other, so that to stop it here would
+        leave a model that is quantized by half: it warns and leaves masked layers out,
+        as it does with all that cannot be quantized.
+
+        Raises:
+            NotQuantized: Always, a ValueError.
+        """
+        self._refuse("Quantization", NotQuantized)
+
+    def _refuse(self, what: str, error: type[Exception] = ValueError) -> None:
+        raise error(
             f"{what} needs a dense kernel and would fill its zeros again. Call "
             "`keras_es.strip_masks(model)` first, and take the plain model. "
             f"Received: layer={self.name!r}"

@@ -115,6 +115,18 @@ class SparseWeight(abc.ABC):
         """Name under which a file has the number of units that `sparsity` asks for."""
         return self.mask_scores.name.replace("mask_scores", "unit_count")
 
+    def check_set(self, store: Any, denser: bool) -> None:
+        """Refuse what `set_weights` brings of this weight if it does not fit.
+
+        Args:
+            store: Dict from name of a variable to its value.
+            denser: Whether the mask may be denser than asked.
+
+        Raises:
+            ValueError: If the mask is of another sparsity or pattern.
+        """
+        self.check_loaded(store)
+
     @abc.abstractmethod
     def check_loaded(self, store: Any) -> None:
         """Refuse what a file has of this weight if it does not fit.

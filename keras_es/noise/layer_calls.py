@@ -96,7 +96,8 @@ def find_shared(layers, variables, function):
 
     The function is called once with the weights as they are, marked by a zero added to
     each; an input that does not depend on the mark is shared. What else was
-    computed is not used and falls away when the graph is compiled.
+    computed is not used and falls away when the graph is compiled. Without a graph
+    (`run_eagerly`) nothing tells what depends on the mark, and nothing is shared.
 
     Args:
         layers: Dict from id of a kernel to its layer.
@@ -124,6 +125,10 @@ def find_shared(layers, variables, function):
     with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
         with _calls({k: (layer, recorded(k, layer)) for k, layer in layers.items()}):
             function()
+    if tf.executing_eagerly():
+        own = _called_within_loops(layers, variables, function)
+        seen = {k: (layers[k], pairs) for k, pairs in calls.items() if k not in own}
+        return {}, set(), seen
     depending, found = depending_on(mark), {}
     for key, pairs in calls.items():
         inputs = [x for x, _ in pairs]
@@ -136,6 +141,26 @@ def find_shared(layers, variables, function):
         if not any(_is_within(x, mark.graph) for x, _ in pairs)
     }
     return found, depending, seen
+
+
+def _called_within_loops(layers, variables, function):
+    """Return the keys of layers that a graph would call inside of a loop.
+
+    Without a graph a loop is one of Python, and each of its calls looks like any other.
+    What cannot be traced is only done without a graph, and compares with nothing.
+    """
+    within: set = set()
+
+    def trace():
+        within.update(set(layers) - set(find_shared(layers, variables, function)[2]))
+
+    if not layers:
+        return within
+    try:
+        tf.function(trace, autograph=False).get_concrete_function()
+    except Exception:
+        return set()
+    return within
 
 
 def _marked(variable, mark):

@@ -298,9 +298,9 @@ class MaskOptimizer(keras.optimizers.Optimizer):
         deployment.deploy_scores(self, scores, ok)
         assign_all(state, ok)
 
-    def step_logs(self):
-        """Return sparsity, mask_flip_ratio, nonfinite_members and skipped_steps."""
-        return deployment.logs(self)
+    def step_logs(self, frozen=()):
+        """Return sparsity (with frozen masked weights), mask flips and failures."""
+        return deployment.logs(self, frozen)
 
     # The contract of Keras optimizers.
 

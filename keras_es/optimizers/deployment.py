@@ -43,9 +43,10 @@ def deploy_scores(optimizer, new_scores, ok):
         optimizer.masks_decoded(new_scores, units, ok)
         assignments, flipped = deploy(optimizer, new_scores, units)
         assignments += state
+    share = share_of_weights(optimizer.masked_weights, flipped)
     assignments += [
         (optimizer.generation, optimizer.generation.value + 1),
-        (optimizer.mask_flip_ratio, share_of_weights(optimizer, flipped)),
+        (optimizer.mask_flip_ratio, share),
     ]
     assign_all(assignments)
 
@@ -62,26 +63,35 @@ def count(optimizer, valid, ok):
     )
 
 
-def share_of_weights(optimizer, number):
-    """Return a number of weights as a share of all masked ones, float32 scalar."""
-    size = sum(m.size for m in optimizer.masked_weights) or 1
+def share_of_weights(masked_weights, number):
+    """Return a number of weights as a share of all of some, float32 scalar."""
+    size = sum(m.size for m in masked_weights) or 1
     return tf.cast(tf.cast(number, tf.float64) / size, tf.float32)
 
 
-def logs(optimizer):
-    """Return the logs of a step: counters, and the sparsity of the masks."""
+def logs(optimizer, frozen=()):
+    """Return the logs of a step: counters, and the sparsity of the masks.
+
+    Args:
+        optimizer: The `MaskOptimizer`.
+        frozen: Masked weights that count for the sparsity besides those that move.
+    """
+    masked_weights = [*optimizer.masked_weights, *frozen]
     if optimizer.active_units is not None:
         nonzeros = optimizer.active_units.nonzeros()
     else:
         nonzeros = sum(m.nnz for m in optimizer.masked_weights)
-    zeros = sum(m.size for m in optimizer.masked_weights) - nonzeros
+    for masked in frozen:  # Perhaps in the middle of a schedule: not `nnz`.
+        active = tf.cast(masked.stored_units(), tf.int64)
+        nonzeros += tf.reduce_sum(active) * (masked.size // masked.units)
+    zeros = sum(m.size for m in masked_weights) - nonzeros
     # All but the generation.
     found = {name: getattr(optimizer, name).value for name in [*COUNTERS][1:]}
     found = {
         name: tf.cast(tf.convert_to_tensor(value), tf.float32)
         for name, value in found.items()
     }
-    found["sparsity"] = share_of_weights(optimizer, zeros)
+    found["sparsity"] = share_of_weights(masked_weights, zeros)
     return found
 
 

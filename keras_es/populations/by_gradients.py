@@ -16,6 +16,7 @@ from keras_es.populations.model_state import (
     frozen_values,
     refuse_fixed_batch,
     touched_variables,
+    warn_of_nothing_to_train,
 )
 
 
@@ -35,6 +36,7 @@ class Population:
 
     def __init__(self, model, x, y, sample_weight):
         self.model, self.optimizer = model, model.optimizer
+        warn_of_nothing_to_train(model)
         if self.optimizer.splits_batch:
             refuse_fixed_batch(model, 'members share a batch: give batch_mode="full"')
         self.batch = (x, y, sample_weight)
@@ -45,8 +47,7 @@ class Population:
         self.masked = self.optimizer.masked_weights
         self.frozen = frozen_values(model, self.values, self.masked)
         self.metrics = list(model.metrics_variables)
-        state = [v for m in self.masked for v in m.choice]
-        self.touched = touched_variables(model, x, state)
+        self.touched = touched_variables(model, x)
         self.missing = set()
         # A scaled gradient may overflow (float16): its optimizer then skips the step
         # and lowers the scale, for which it has to see it.

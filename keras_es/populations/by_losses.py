@@ -16,6 +16,7 @@ from keras_es.populations.mapping import join
 from keras_es.populations.model_state import (
     frozen_values,
     refuse_fixed_batch,
+    refuse_nothing_to_evolve,
     touched_variables,
 )
 
@@ -31,10 +32,15 @@ class EvolvedPopulation:
         x: Inputs, any structure of tensors with a leading batch axis.
         y: Targets, or None.
         sample_weight: Weights, or None.
+
+    Raises:
+        ValueError: If there is nothing to evolve, a layer was frozen after `compile`,
+            or members would see fewer examples than the model can be called with.
     """
 
     def __init__(self, model, x, y, sample_weight):
         self.model, self.optimizer = model, model.optimizer
+        refuse_nothing_to_evolve(model)
         self.search = self.optimizer.search
         self.batch, self.examples = (x, y, sample_weight), batch_size(x)
         self.by_example = self.search.output_noise() is not None
@@ -47,8 +53,7 @@ class EvolvedPopulation:
         self.metrics = list(model.metrics_variables)
         masked = self.optimizer.masked_weights
         self.fixed = frozen_values(model, {id(v) for v in self.variables}, masked)
-        state = [v for m in masked for v in m.choice]
-        self.touched = touched_variables(model, x, state)
+        self.touched = touched_variables(model, x)
 
     def evaluate(self):
         """Evaluate all members and return an `Evaluation` without gradients."""

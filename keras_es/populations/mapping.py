@@ -32,7 +32,7 @@ def members_can_be_vectorized(function, elements):
     The function is called with the first member; its results are not used.
     """
     if not tf.inside_function():
-        return True  # Not compiled by XLA, which alone refuses loops.
+        return False  # `run_eagerly` is for looking at each member.
     first = _row(elements, 0)
     function(first)
     return can_be_vectorized(depending_on(*first))
@@ -53,9 +53,13 @@ def map_in_turn(function, count, state=()):
         count: Number of calls.
         state: Structure of tensors that the first call gets.
 
+    A loop of the graph, and of Python where there is none (`run_eagerly`).
+
     Returns:
         (results, state): results with a first axis of calls, and the last state.
     """
+    if tf.executing_eagerly():
+        return _in_turn_eagerly(function, count, state)
 
     def put(results, i, values):
         return tf.nest.map_structure(
@@ -79,6 +83,14 @@ def map_in_turn(function, count, state=()):
         results, first = put(results, 0, values), 1
     loop = (tf.constant(first), results, state)
     return tf.while_loop(lambda i, *_: i < count, body, loop, parallel_iterations=1)[1:]
+
+
+def _in_turn_eagerly(function, count, state):
+    results = []
+    for i in range(count):
+        values, state = function(tf.constant(i), state)
+        results.append(values)
+    return tf.nest.map_structure(lambda *v: tf.stack(v), *results), state
 
 
 def _rows_like(value, count):

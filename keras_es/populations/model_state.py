@@ -1,5 +1,7 @@
 """What of a model members leave behind, and what of it they only read."""
 
+import warnings
+
 import keras
 import tensorflow as tf
 
@@ -8,21 +10,19 @@ from keras_es.layers import tree
 from keras_es.layers.masked_weight import effective_weights
 
 
-def touched_variables(model, x, but=()):
+def touched_variables(model, x):
     """Return the non-trainable variables that a training call updates.
 
-    Found by a trace on the side, which runs nothing: a model may hold large
-    frozen weights, and a loop should not carry them.
+    Found by a trace on the side, which runs nothing (under `run_eagerly` by a call): a
+    model may hold large frozen weights, and a loop should not carry them.
 
     Args:
         model: Keras model.
         x: A batch of inputs.
-        but: Variables that are left out where no graph is built.
     """
     candidates = list(model.non_trainable_variables)
-    if not candidates or tf.executing_eagerly():
-        state = {id(v) for v in but}
-        return [v for v in candidates if id(v) not in state]
+    if not candidates:
+        return []
     updated: list = []
 
     def probe():
@@ -31,7 +31,10 @@ def touched_variables(model, x, but=()):
             _compat.forward(model, x, training=True)
         updated.extend(v for v in candidates if scope.get_current_value(v) is not None)
 
-    tf.function(probe, autograph=False).get_concrete_function()
+    if tf.executing_eagerly():
+        probe()
+    else:
+        tf.function(probe, autograph=False).get_concrete_function()
     return updated
 
 
@@ -59,6 +62,59 @@ def refuse_fixed_batch(model, why):
         )
 
 
+def refuse_nothing_to_evolve(model):
+    """Raise if there is nothing that pure evolution could move.
+
+    Raises:
+        ValueError: If the model has no trainable weights.
+    """
+    if not model.trainable_variables:
+        raise ValueError(
+            "There is nothing to evolve: the model has no trainable weights. Set "
+            "`trainable = True` on layers that are to be evolved and call `compile` "
+            f"again. Received: model={model.name!r} with {_frozen(model)}"
+        )
+
+
+def refuse_other_weights(model, searched):
+    """Raise if a search is of other weights than those of a model that train now.
+
+    Raises:
+        ValueError: If layers were frozen after `compile`, or are no longer.
+    """
+    before = {id(v): v.path for v in searched}
+    now = {id(v): v.path for v in model.trainable_variables}
+    changed = [p for i, p in {**before, **now}.items() if (i in before) != (i in now)]
+    if changed and before:
+        raise ValueError(
+            "`trainable` was changed after the model was compiled. Call `compile` "
+            f"again, with a new optimizer. Received: a change for {changed}"
+        )
+
+
+def warn_of_nothing_to_train(model):
+    """Warn, as Keras does, that a model without trainable weights stays as it is."""
+    if not model.trainable_variables:
+        warnings.warn(
+            "The model does not have any trainable weights: "
+            f"{type(model.optimizer).__name__} moves nothing, for masks rest as well "
+            "where layers are frozen. Set `trainable = True` on layers that are to be "
+            f"trained and call `compile` again. Received: model={model.name!r} with "
+            f"{_frozen(model)}",
+            stacklevel=2,
+        )
+
+
+def _frozen(model):
+    return f"{len(model.non_trainable_weights)} weights that are not trainable"
+
+
+def frozen_masks(model, moving):
+    """Return the masked weights of a model that are not among the moving ones."""
+    known = {id(m.kernel) for m in moving}
+    return [m for m in tree.masked_weights(model) if id(m.kernel) not in known]
+
+
 def frozen_values(model, trained, moving):
     """Return (variable, value) of what masked weights that do not train read.
 
@@ -79,13 +135,11 @@ def frozen_values(model, trained, moving):
             "again after a change of `trainable`. Received: trainable=False for "
             f"{[m.name for m in frozen]}"
         )
-    known = {id(m.kernel) for m in moving}
     pairs = []
-    for masked in tree.masked_weights(model):
-        if id(masked.kernel) not in known:
-            value = tf.convert_to_tensor(masked.kernel.value)
-            effective, overrides = masked.member_values(value, None)
-            pairs += [(masked.kernel, effective), *overrides]
+    for masked in frozen_masks(model, moving):
+        value = tf.convert_to_tensor(masked.kernel.value)
+        effective, overrides = masked.member_values(value, None)
+        pairs += [(masked.kernel, effective), *overrides]
     return pairs
 
 

@@ -63,7 +63,9 @@ class WeightPopulation:
                 f"Received: population_size={population_size}"
             )
         masks_move = space is not None and bool(space.masked)
-        self.vectorize = not (has_loops(model) or masks_move)
+        # `run_eagerly` is for looking at each member.
+        eager = tf.executing_eagerly()
+        self.vectorize = not (eager or has_loops(model) or masks_move)
         self.draws = population_size // per_draw
         self.draws_per_chunk = chunks.draws_at_once(
             self, members_per_chunk, batch_size or 256
@@ -205,6 +207,9 @@ class _Members:
         return dict(zip(map(id, self.noise.variables), values))
 
     def _draw(self, generation, scales, indices):
+        if tf.executing_eagerly():  # A function would be compiled for each chunk.
+            return self.noise.draw(generation, indices, scales)
+
         @tf.function(jit_compile=True, autograph=False)
         def draw(generation, indices):
             return self.noise.draw(generation, indices, scales)

@@ -10,6 +10,7 @@ from keras_es import _compat
 from keras_es.distribution.collectives import is_chosen
 from keras_es.distribution.trainer import Replicated
 from keras_es.layers import tree
+from keras_es.layers.brought import check_weights
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.settling import settle
 from keras_es.training.compilation import unknown_to_xla, xla_wins
@@ -198,7 +199,15 @@ class ESMixin(Replicated):
         return history
 
     def set_weights(self, weights):
-        """Set the weights, as `keras.Model.set_weights`; see `fit` for the masks."""
+        """Set the weights, as `keras.Model.set_weights`; see `fit` for the masks.
+
+        Raises:
+            ValueError: If masks are of another sparsity or pattern; denser ones are
+                those of an optimizer's schedule that begins dense.
+        """
+        optimizer = getattr(self, "optimizer", None)
+        falls = getattr(optimizer, "sparsity_schedule", None) is not None
+        check_weights(tree.masked_weights(self), self.weights, weights, falls)
         super().set_weights(weights)
         self._settle_masks()
 

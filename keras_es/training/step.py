@@ -9,6 +9,7 @@ from keras_es.distribution.collectives import (
     when_all,
 )
 from keras_es.populations.evaluation import Evaluation
+from keras_es.populations.model_state import frozen_masks
 from keras_es.training.compilation import Parts
 from keras_es.training.logs import nan_of_nothing, population_logs
 
@@ -44,7 +45,8 @@ class Step:
             )
         if self.optimizer.scheduled:
             when_all(self.optimizer.move_is_due, self._move, guidance, ok)
-        return {**logs, **self.optimizer.step_logs()}
+        frozen = frozen_masks(self.model, self.optimizer.masked_weights)
+        return {**logs, **self.optimizer.step_logs(frozen)}
 
     def _learn(self, x, y, sample_weight):
         """Evaluate members and move weights; move masks if no turns are taken."""

@@ -320,6 +320,29 @@ def test_a_masked_model_is_not_quantized_by_half():
     assert quantized_kernels(sparse) == ["float32", "int8"]
 
 
+@inputs_stay
+@pytest.mark.filterwarnings("ignore:__array__")
+def test_masked_layers_in_a_plain_model_are_left_out_with_a_warning():
+    # Keras asks layer after layer: an error would come when some are quantized.
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(8, name="first"),
+            keras_es.layers.MaskedDense(8, sparsity=0.5, name="masked"),
+            keras.layers.Dense(2, name="last"),
+        ]
+    )
+    x, masked = np.ones((1, 8), "float32"), model.layers[1]
+    want = masked(x)
+    with pytest.warns(UserWarning, match="strip_masks.*Received: layer='masked'"):
+        model.quantize("int8")
+    dtypes = [layer._kernel.dtype for layer in model.layers]
+    assert dtypes == ["int8", "float32", "int8"]
+    np.testing.assert_array_equal(masked(x), want)
+    with pytest.raises(ValueError, match="strip_masks"):
+        masked.quantize("int8")
+
+
 def test_methods_that_keras_bound_follow_the_class():
     plain = keras.Sequential([keras.Input((3, 4)), keras.layers.GRU(2)])
     sparse = keras_es.sparsify(plain, 0.5)

@@ -54,7 +54,8 @@ def test_model_that_is_frozen_but_for_a_dense_head():
     compiled(model)
     before = state_of(model.layers[1])
     logs = model.train_on_batch(*data(), return_dict=True)
-    assert logs["sparsity"] == 0.0 and logs["mask_flip_ratio"] == 0.0
+    # What does not move is as sparse as it was.
+    assert logs["sparsity"] == 0.5 and logs["mask_flip_ratio"] == 0.0
     assert not np.array_equal(before[0], model.layers[1].kernel)
 
 
@@ -126,4 +127,47 @@ def test_plain_optimizer_and_static_masks_train_alike():
 def test_mask_optimizer_on_a_plain_model_is_refused():
     model = compiled(mlp(), SNES("sgd"))
     with pytest.raises(RuntimeError, match="ESMixin.*Received"):
+        model.train_on_batch(*data())
+
+
+def all_frozen(model):
+    model.trainable = False
+    return model
+
+
+PURE = [
+    lambda: keras_es.optimizers.OpenES(None, 4),
+    lambda: keras_es.optimizers.SepCMAES(None, 4),
+    lambda: keras_es.optimizers.GeneticAlgorithm(None),
+    lambda: keras_es.optimizers.Alopex(None),
+]
+
+
+@pytest.mark.parametrize("optimizer", PURE)
+def test_pure_evolution_of_nothing_is_refused(optimizer):
+    for model in (sparse_mlp(), keras_es.es_model(mlp())):
+        compiled(all_frozen(model), optimizer())
+        with pytest.raises(ValueError, match="nothing to evolve.*Received: model="):
+            model.train_on_batch(*data())
+
+
+@pytest.mark.parametrize("optimizer", [SNES, Static])
+def test_a_model_that_is_all_frozen_is_evaluated_with_a_warning_as_in_keras(optimizer):
+    model = compiled(all_frozen(sparse_mlp()), optimizer("sgd"))
+    before = state_of(model)
+    with pytest.warns(UserWarning, match="not have any trainable weights.*Received"):
+        logs = model.train_on_batch(*data(), return_dict=True)
+    for old, new in zip(before, state_of(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert logs["sparsity"] == keras_es.sparsity_report(model).sparsity == 0.5
+
+
+@pytest.mark.parametrize("frozen_first", [True, False])
+def test_pure_evolution_of_weights_that_froze_or_thawed_is_refused(frozen_first):
+    model = keras_es.es_model(mlp())
+    model.layers[0].trainable = not frozen_first
+    compiled(model, keras_es.optimizers.OpenES(None, 4))
+    model.optimizer.build(model.trainable_variables)
+    model.layers[0].trainable = frozen_first
+    with pytest.raises(ValueError, match="compile.*again.*Received: .*dense"):
         model.train_on_batch(*data())

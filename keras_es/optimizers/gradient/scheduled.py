@@ -124,7 +124,7 @@ class ScheduledMasks(MaskOptimizer):
             for m, new in zip(self.masked_weights, units)
         ]
         assignments, flipped = deploy(self, scores, units)
-        share = share_of_weights(self, flipped)
+        share = share_of_weights(self.masked_weights, flipped)
         assign_all([*assignments, (self.mask_flip_ratio, share)])
 
     def get_config(self):

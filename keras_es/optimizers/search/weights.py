@@ -15,6 +15,7 @@ from keras_es.optimizers.search.base import Search
 from keras_es.optimizers.search.space import SearchSpace
 from keras_es.populations.by_losses import EvolvedPopulation
 from keras_es.populations.given import ValuePopulation
+from keras_es.populations.model_state import refuse_other_weights
 from keras_es.populations.perturbed import WeightPopulation
 
 
@@ -102,7 +103,12 @@ class WeightSearch(Search):
         return {**scores, "mean_optimizer": lambda: self.space.weights}
 
     def population(self, model, batch):
-        """Return what evaluates all members, by losses alone."""
+        """Return what evaluates all members, by losses alone.
+
+        Raises:
+            ValueError: If layers were frozen, or are no longer, since `build`.
+        """
+        refuse_other_weights(model, self.space.weights)
         return EvolvedPopulation(model, *batch)
 
     # Members.
