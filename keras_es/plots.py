@@ -228,12 +228,15 @@ def _numbers(name, values):
         array = np.asarray(values)
     except ValueError:  # of rows that differ in length
         array = np.asarray(None)
-    if array.dtype.kind not in "fiub" or not array.size or not np.isfinite(array).all():
+    if array.dtype.kind in "fiub":
+        with np.errstate(over="ignore"):  # longer ones may be infinite then
+            array = array.astype("float64")
+    if array.dtype.kind != "f" or not array.size or not np.isfinite(array).all():
         raise ValueError(
             f"`{name}` must be an array of booleans or finite numbers, not empty. "
             f"Received: {name}={values!r}"
         )
-    return array.astype("float64")
+    return array
 
 
 def _check_axes(axes):

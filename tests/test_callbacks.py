@@ -1,5 +1,6 @@
 """Checkpoints that survive, logs that can be read, signals that stop."""
 
+import hashlib
 import json
 import os
 import signal
@@ -82,6 +83,14 @@ def forget_note(path):
     path.with_suffix(".json").unlink()
 
 
+def garbage(path):
+    path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
 def spoil_note(path):
     path.with_suffix(".json").write_text('{"epoch": 4')
 
@@ -113,6 +122,8 @@ def other_type(key, value):
     [
         (truncate, "truncated or damaged"),
         (flip_byte, "truncated or damaged"),
+        (garbage, "truncated or damaged"),
+        (emptied, "truncated or damaged"),
         (forget_note, "its note is missing"),
         (spoil_note, "its note is damaged"),
         (strange_note, "truncated or damaged"),
@@ -141,6 +152,16 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(folder, damage, rea
     model, progress, damaged = callbacks.AtomicCheckpoint.restore(folder)
     assert model is not None and progress.step == 4
     assert damaged == [f"step-00000008.keras ({reason})"]
+
+
+def test_a_whole_file_that_is_no_model_is_refused_by_its_name(folder):
+    checkpointed(folder, 2)
+    path = folder / "step-00000008.keras"
+    garbage(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    note_of(path.with_suffix(".json"), sha256=digest)
+    with pytest.raises(RunError, match="cannot load.*step-00000008.*one before"):
+        callbacks.AtomicCheckpoint.restore(folder)
 
 
 def test_all_damaged(folder):

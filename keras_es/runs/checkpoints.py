@@ -138,10 +138,11 @@ class AtomicCheckpoint(keras.callbacks.Callback):
             the newer ones that are damaged.
 
         Raises:
-            keras_es.runs.errors.RunError: If a checkpoint is of another run.
+            keras_es.runs.errors.RunError: If a checkpoint is of another run, or whole
+                and no model that can be loaded here.
         """
         path, progress, damaged = latest(folder, run)
-        model = None if path is None else keras.models.load_model(path)
+        model = None if path is None else load(path)
         return model, progress, damaged
 
     def save(self) -> Path | None:
@@ -229,6 +230,24 @@ def save(
                 old.with_suffix(".json").unlink(missing_ok=True)
                 old.unlink()
     return path
+
+
+def load(path: Path) -> keras.Model:
+    """Load the model of a whole checkpoint.
+
+    Not the one before if that fails: what was saved as it is in the file would, in all
+    of them, miss the same class or version.
+
+    Raises:
+        RunError: If that fails.
+    """
+    try:
+        return keras.models.load_model(path)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise RunError(
+            f"cannot load the checkpoint {path}: {' '.join(str(error).split())[:200]}; "
+            "remove it to go on from the one before"
+        ) from error
 
 
 def latest(

@@ -29,6 +29,7 @@ class TrainingStopped(Exception):  # noqa: N818  (not an error)
                 "`signum` must be the number of a signal, such as signal.SIGTERM. "
                 f"Received: signum={signum!r}"
             )
+        signum = int(signum)  # a short one of NumPy could not hold the code
         super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
         self.signum = signum
         self.step = step

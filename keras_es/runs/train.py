@@ -109,7 +109,8 @@ def train(
     per_epoch = data.steps_per_epoch(config["batch_size"])
     _check_same_step(strategy, progress, folder)
     if path is not None and progress is not None:
-        model = _loaded(path, strategy)
+        with strategy.scope():
+            model = checkpoints.load(path)
         total = per_epoch * config["epochs"]
         say(f"resuming after step {progress.step:,} of {total:,}")
     checkpoint = AtomicCheckpoint(folder, progress=progress, run=config)
@@ -132,17 +133,6 @@ def train(
                 verbose=verbose,
             )
     return model, progress
-
-
-def _loaded(path, strategy):
-    try:
-        with strategy.scope():
-            return keras.models.load_model(path)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise RunError(
-            f"cannot load the checkpoint {path}: {' '.join(str(error).split())[:200]}; "
-            "remove it to go on from the one before"
-        ) from error
 
 
 def _check_same_step(strategy, progress, folder):

@@ -71,6 +71,7 @@ ODD = {
     "1j": 1j,
     "int64": np.int64(3),
     "float32": np.float32(0.5),
+    "float16": np.float16(0.5),
     "float32 nan": np.float32("nan"),
     "array": np.array([1.0, 2.0]),
     "array of nan": np.array([np.nan, 1.0]),
@@ -81,6 +82,18 @@ ODD = {
     "huge": 10**40,
     "-huge": -(10**40),
 }
+
+SCALARS = {
+    "int8": np.int8(100),
+    "uint8": np.uint8(200),
+    "uint64": np.uint64(2**64 - 1),
+    "float16": np.float16(4.0),
+    "float16 inf": np.float16("inf"),
+    "longdouble": np.longdouble(0.5),
+    "longdouble 1e400": np.longdouble("1e400"),
+    "0 axes": np.array(0.5, "float16"),
+}
+"""Numbers of NumPy that are shorter, or longer, than what they are compared with."""
 
 REQUIRED = inspect.Parameter.empty
 RAW = re.compile(
@@ -380,6 +393,17 @@ def faults(cases):
 @pytest.mark.parametrize("room", ROOMS)
 def test_odd_arguments_are_used_or_refused_in_words(room):
     assert list(faults(ROOMS[room]())) == []
+
+
+CHEAP = ["options", "schedules and patterns", "plots"]
+
+
+def test_scalars_of_every_width(tmp_path, monkeypatch):
+    # Optimizers and layers check by the same kinds.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(globals(), "ODD", SCALARS)
+    for cases in (*(ROOMS[room]() for room in CHEAP), of_callbacks(tmp_path)):
+        assert list(faults(cases)) == []
 
 
 def test_odd_arguments_of_callbacks(tmp_path, monkeypatch):
