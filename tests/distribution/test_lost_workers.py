@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 
 TRAIN = (
     ROOT / "train.py", "--strategy=multi_worker", "--epochs=4", "--batch_size=128",
-    "--population_size=4", "--sparsity=0.75", "--jit_compile=false", "--workdir=run",
+    "--mask_optimizer=guided_es", "--population_size=4", "--sparsity=0.75",
+    "--jit_compile=false", "--workdir=run",
 )  # fmt: skip
 
 
