@@ -10,7 +10,7 @@ from keras import layers
 import keras_es
 from keras_es.noise import Full, Layerwise, LowRank, Outputs, layerwise
 from keras_es.noise.weights import WeightNoise
-from keras_es.optimizers import SNES, Chunks, OpenES, Sampled
+from keras_es.optimizers import SNES, OpenES, Sampled
 from tests.marks import slow
 from tests.reference import problems, pure
 from tests.reference.estimates import assert_unbiased
@@ -136,17 +136,6 @@ def weights(**kwargs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [{}, {"noise": Layerwise(Outputs(0.1))}], ids=str)
-@pytest.mark.parametrize(
-    "settings", [{"jit_compile": True}, {"turns": Chunks(2)}], ids=str
-)
-def test_xla_and_chunks_change_nothing(settings, more):
-    got = trained(**settings, **more)
-    for a, b in zip(weights(**more), got.get_weights()):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.slow
 def test_every_weight_moves_and_statistics_follow():
     norm = layers.BatchNormalization
     first = convolutions(norm()).get_weights()
@@ -167,17 +156,6 @@ def test_layers_with_noise_on_outputs_are_in_all_groups():
         for group in model.optimizer.search.groups(said)
     ]
     assert names == [{"first"}, {"batch_normalization"}, {"second"}]
-
-
-@pytest.mark.slow
-def test_it_goes_on_to_the_bit_after_a_file(tmp_path):
-    whole, half = trained(epochs=4), trained(epochs=2)
-    half.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    assert again.optimizer.get_config() == half.optimizer.get_config()
-    again.fit(*images(), 8, 2, shuffle=False, verbose=0)
-    for a, b in zip(whole.get_weights(), again.get_weights()):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_masks_that_move_take_part():

@@ -6,8 +6,8 @@ import pytest
 
 import keras_es
 from keras_es.noise import Layerwise, Orthogonal, Outputs
-from keras_es.optimizers import PGPE, SNES, Chunks, OpenES, SepCMAES
-from tests.reference import problems, pure
+from keras_es.optimizers import PGPE, SNES, OpenES, SepCMAES
+from tests.reference import pure
 
 SIGMA = 0.5
 
@@ -43,30 +43,6 @@ def test_lengths_are_those_without(cls):
     lengths = [np.linalg.norm(n, axis=1) for n in (plain, orthogonal)]
     np.testing.assert_allclose(*lengths, rtol=1e-5)
     assert np.abs(plain[2:] - orthogonal[2:]).max() > 0.1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["open_es", "sep_cma_es"])
-def test_xla_and_chunks_change_nothing(name):
-    weights = []
-    for more in ({}, {"jit_compile": True, "turns": Chunks(2)}):
-        model = pure.compiled(name, noise=Orthogonal(), sigma=0.1, **more)
-        problems.fit(model)
-        weights.append(model.get_weights())
-    for a, b in zip(*weights):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.slow
-def test_training_goes_on_to_the_bit_after_a_file(tmp_path):
-    model = pure.compiled("snes", noise=Orthogonal())
-    problems.fit(model, epochs=2)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.optimizer.noise == Orthogonal()
-    for each in (model, loaded):
-        problems.fit(each)
-    problems.assert_same(problems.weights_of(model), problems.weights_of(loaded))
 
 
 @pytest.mark.parametrize("around", [Layerwise, lambda noise: Outputs(0.1, noise)])

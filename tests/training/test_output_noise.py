@@ -10,8 +10,7 @@ import keras_es
 from keras_es.noise import Full, Outputs
 from keras_es.noise import outputs as output_noise
 from keras_es.ops import noise, philox
-from keras_es.optimizers import SNES, Chunks, OpenES
-from tests.marks import slow
+from keras_es.optimizers import SNES, OpenES
 from tests.reference import problems, pure
 from tests.training.common import images
 
@@ -183,27 +182,6 @@ def test_layers_with_few_positions_and_no_regularizer_are_chosen():
         assert (before != after).all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"jit_compile": True},
-        {"turns": Chunks(2)},
-        {"turns": Chunks(4), "jit_compile": True},
-    ],
-    ids=str,
-)
-def test_xla_and_chunks_change_nothing(settings):
-    for a, b in zip(trained().get_weights(), trained(**settings).get_weights()):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("jit_compile", [False, slow(True)])
-def test_the_last_batch_may_be_smaller(jit_compile):
-    model = trained(batch_size=7, jit_compile=jit_compile, turns=Chunks(4))
-    assert all(np.isfinite(w).all() for w in model.get_weights())
-
-
 def test_a_fitness_for_each_example_is_used_as_the_loss_is():
     def cross_entropy(y, y_pred):
         return keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
@@ -220,7 +198,7 @@ def test_one_number_for_all_examples_is_a_fitness_too():
             keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
         )
 
-    model = trained(fitness=worst, epochs=40, mean_optimizer=keras.optimizers.SGD(0.1))
+    model = trained(fitness=worst, epochs=40, mean_optimizer=keras.optimizers.SGD(0.03))
     x, y = images()
     before = worst(y, network()(x))
     assert worst(y, model(x)) < 0.9 * before
@@ -256,18 +234,6 @@ def test_snes_trains_a_network_with_both_kinds_of_noise():
     assert losses[-1] < losses[0]
     config = model.optimizer.get_config()
     assert SNES.from_config(config).noise == Outputs(0.3)
-
-
-@pytest.mark.slow
-def test_training_goes_on_to_the_bit_after_a_file(tmp_path):
-    whole = trained(epochs=4)
-    half = trained(epochs=2)
-    half.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    assert again.optimizer.get_config() == half.optimizer.get_config()
-    again.fit(*images(), 8, 2, shuffle=False, verbose=0)
-    for a, b in zip(whole.get_weights(), again.get_weights()):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_all_weights_have_noise_in_ask_after_fit():

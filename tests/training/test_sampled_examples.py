@@ -10,9 +10,7 @@ from keras import layers
 
 import keras_es
 from keras_es.noise import Outputs
-from keras_es.optimizers import SNES, Chunks, OpenES, Sampled
-from tests.marks import slow
-from tests.reference import problems, pure
+from keras_es.optimizers import SNES, OpenES, Sampled
 from tests.reference.estimates import assert_unbiased
 from tests.training.common import cross_entropy, data
 
@@ -98,17 +96,6 @@ def test_metrics_are_those_of_the_mean_on_the_whole_batch():
     assert logs["accuracy"] == pytest.approx(want)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings", [{"jit_compile": True}, {"turns": Chunks(2)}], ids=str
-)
-@pytest.mark.parametrize("more", [{}, {"noise": Outputs(0.1)}], ids=str)
-def test_xla_and_chunks_change_nothing(settings, more):
-    got = trained(**settings, **more)
-    for a, b in zip(weights(**more), got.get_weights()):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-
-
 def test_a_batch_that_is_no_larger_is_seen_whole():
     whole = trained(batch_mode=None)
     for count in (16, 100):
@@ -126,33 +113,9 @@ def test_a_batch_that_is_no_larger_is_seen_whole():
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("jit_compile", [False, slow(True)])
-def test_the_last_batch_may_be_smaller_than_what_is_drawn(jit_compile):
-    model = trained(batch_size=15, jit_compile=jit_compile)
+def test_the_last_batch_may_be_smaller_than_what_is_drawn():
+    model = trained(batch_size=15)
     assert all(np.isfinite(w).all() for w in model.get_weights())
-
-
-@pytest.mark.parametrize("name", pure.NAMES)
-def test_all_strategies_can(name):
-    model = pure.compiled(name, batch_mode=Sampled(5))
-    before = model.get_weights()
-    history = problems.fit(model, epochs=3)
-    assert np.isfinite(history.history["loss"]).all()
-    assert any((a != b).any() for a, b in zip(before, model.get_weights()))
-    config = model.optimizer.get_config()
-    assert config["batch_mode"]["config"] == {"count": 5}
-    assert type(model.optimizer).from_config(config).batch_mode == Sampled(5)
-
-
-@pytest.mark.slow
-def test_it_goes_on_to_the_bit_after_a_file(tmp_path):
-    whole, half = trained(epochs=4), trained(epochs=2)
-    half.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    x, y = data(EXAMPLES)
-    again.fit(x, y, 16, 2, shuffle=False, verbose=0)
-    for a, b in zip(whole.get_weights(), again.get_weights()):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_structures_of_inputs_and_outputs():

@@ -133,9 +133,8 @@ def test_losses_are_those_of_each_perturbed_model(build, settings):
     assert "call" not in vars(model.layers[-1])
 
 
-@pytest.mark.parametrize(
-    "settings", [slow({}), {"rank": 2}, slow({"pairs_per_draw": 2})], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"rank": 2}, {"pairs_per_draw": 2}], ids=str)
 def test_chunks_of_any_size_give_the_same_under_xla(settings):
     model, x, y = make(dense)
     function = loss_of(model, x, y)
