@@ -7,6 +7,7 @@ sparsity would fit: reports and logs would say one thing, the deployed mask anot
 import json
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_es.layers.sparse_weight import SparseWeight
@@ -14,7 +15,11 @@ from keras_es.patterns import Unstructured
 
 
 def check_weights(
-    masked_weights: list[SparseWeight], variables: Any, values: Any, denser: bool
+    masked_weights: list[SparseWeight],
+    variables: Any,
+    values: Any,
+    denser: bool,
+    exchanged: bool = False,
 ) -> None:
     """Refuse weights for `set_weights` whose masks are of another sparsity or pattern.
 
@@ -23,6 +28,7 @@ def check_weights(
         variables: Its variables, in the order of `values`.
         values: Arrays.
         denser: Whether masks may be denser than asked, as in the middle of a schedule.
+        exchanged: Whether weights may have units of each other: their total counts.
 
     Raises:
         ValueError: If a mask does not fit.
@@ -30,11 +36,24 @@ def check_weights(
     if len(variables) != len(values):
         return  # Keras says so.
     brought = {id(v): value for v, value in zip(variables, values)}
+    missing = 0
     for weight in masked_weights:
         own = (weight.kernel, *weight.choice)
         if all(id(v) in brought for v in own):
             store = {v.name: brought[id(v)] for v in own}
-            weight.check_set(store, denser or weight.deployed_nnz() > weight.nnz)
+            if exchanged:
+                missing += weight.nnz - int(np.sum(brought[id(weight.choice[0])]))
+                weight.check_loaded({**store, weight.count_name: weight.unit_count})
+            else:
+                weight.check_set(store, denser or weight.deployed_nnz() > weight.nnz)
+    if missing > 0:
+        wanted = sum(weight.nnz for weight in masked_weights)
+        raise ValueError(
+            f"The weights have {wanted - missing} non-zeros under their masks; those "
+            f"of this model have {wanted} together. Set those of a model that "
+            "`sparsify` made with the same sparsity. "
+            f"Received: {wanted - missing} non-zeros, expected {wanted}"
+        )
 
 
 class Count(tf.train.experimental.PythonState):

@@ -207,7 +207,9 @@ class ESMixin(Replicated):
         """
         optimizer = getattr(self, "optimizer", None)
         falls = getattr(optimizer, "sparsity_schedule", None) is not None
-        check_weights(tree.masked_weights(self), self.weights, weights, falls)
+        exchanged = getattr(optimizer, "judges", False)
+        masked = tree.masked_weights(self)
+        check_weights(masked, self.weights, weights, falls, exchanged)
         super().set_weights(weights)
         self._settle_masks()
 

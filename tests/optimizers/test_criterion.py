@@ -131,6 +131,26 @@ def test_losses_give_units_to_the_weight_that_needs_them():
     assert a[0] > a[1]
 
 
+def test_weights_that_exchanged_units_can_be_set_again():
+    """As `EarlyStopping` does; their total is looked at, and what it should be."""
+    model, x, y = two_branches(CriterionES(adam()))
+    first = model.get_weights()
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.search.genes.assign([[0.5, -0.5], [0.0, 0.0]])
+    fit(model, x, y)
+    weights, chosen = model.get_weights(), masks(model)
+    assert chosen[0].sum() > 16
+    model.set_weights(first)
+    model.set_weights(weights)
+    other, _, _ = two_branches(CriterionES(adam()))
+    other.set_weights(weights)
+    for found, expected in zip(masks(other), chosen):
+        np.testing.assert_array_equal(found, expected)
+    (sparser, _, _) = two_branches(CriterionES(adam()), sparsity=0.875)
+    with pytest.raises(ValueError, match="Received: 16 non-zeros, expected 32"):
+        model.set_weights(sparser.get_weights())
+
+
 def test_a_fitness_without_gradient_decides():
     """It wants what x2 says, whatever the loss: units go to the other branch."""
 
