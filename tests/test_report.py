@@ -106,3 +106,10 @@ def test_a_model_without_masks():
     found = keras_es.sparsity_report(model())
     assert (found.rows, found.masked, found.sparsity) == ([], 0, 0.0)
     assert found.nonzero == found.parameters
+
+
+def test_a_unit_of_each_weight_stays_and_the_number_says_so():
+    model = keras.Sequential([keras.Input((200,)), keras.layers.Dense(200)])
+    report = keras_es.sparsity_report(keras_es.sparsify(model, 0.9999999))
+    assert report.nonzero_masked == 1 and report.sparsity == 1 - 1 / 40_000
+    assert "(sparsity 0.9999)" in str(report) and "1.0000" not in str(report)

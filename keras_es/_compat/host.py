@@ -221,6 +221,32 @@ class TrainerHooks(Mixin):
         if spec is not None:
             self.batch_is_known(spec)
 
+    def _run_through_graph(self, inputs, operation_fn=None, *args, **kwargs):
+        """Follow `keras.models.clone_model`, which makes each layer by its config."""
+        if operation_fn is None:
+            return super()._run_through_graph(inputs, *args, **kwargs)
+        made = []
+
+        def noted(operation):
+            found = operation_fn(operation)
+            # In a call of the model it is no layer, but what calls one.
+            if isinstance(found, keras.layers.Layer) and found is not operation:
+                made.append((operation, found))
+            return found
+
+        outputs = super()._run_through_graph(inputs, noted, *args, **kwargs)
+        for layer, copy in made:
+            self.layer_is_copied(layer, copy)
+        return outputs
+
+    def layer_is_copied(self, layer, copy):
+        """Follow a layer and its copy, which has been built.
+
+        Args:
+            layer: Layer of this model.
+            copy: What was made of it.
+        """
+
     def batch_is_known(self, batch):
         """Follow the structure of the batches, once the model is built.
 

@@ -56,7 +56,7 @@ class SparsityReport:
             shape = "x".join(map(str, row["shape"]))
             table.append(
                 (row["layer"], row["weight"], shape, row["pattern"],
-                 f"{row['nnz']:,}", f"{row['sparsity']:.4f}")
+                 f"{row['nnz']:,}", share_text(row["sparsity"]))
             )  # fmt: skip
         widths = [max(len(line[i]) for line in table) for i in range(len(head))]
         lines = [
@@ -70,10 +70,21 @@ class SparsityReport:
         ]
         lines.append(
             f"{self.nonzero_masked:,} of {self.masked:,} masked weights are non-zero "
-            f"(sparsity {self.sparsity:.4f}); the model keeps {self.nonzero:,} of "
-            f"{self.parameters:,} parameters"
+            f"(sparsity {share_text(self.sparsity)}); the model keeps "
+            f"{self.nonzero:,} of {self.parameters:,} parameters"
         )
         return "\n".join(lines)
+
+
+def share_text(share: float) -> str:
+    """Return a share with four digits, 1.0000 only if it is all.
+
+    Example:
+
+    >>> share_text(0.12345), share_text(0.99997), share_text(1.0)
+    ('0.1235', '0.9999', '1.0000')
+    """
+    return f"{share if share == 1.0 else min(share, 0.9999):.4f}"
 
 
 def sparsity_report(model: keras.Model) -> SparsityReport:

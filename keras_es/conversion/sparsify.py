@@ -44,7 +44,8 @@ def sparsify(
     Args:
         model: Built Sequential, functional or nested `keras.Model`, or a subclassed
             one whose class derives from `keras_es.ESMixin`.
-        sparsity: Share of zeros in [0, 1) of the masked weights. May be left out if
+        sparsity: Share of zeros in [0, 1) of the masked weights. Each weight keeps at
+            least one unit, and the report says what share that is. May be left out if
             `allocation` is a dict (layers it does not name then stay dense) or every
             pattern is `NByM`.
         pattern: A pattern for all, or a dict from layer path, weight path or regular

@@ -27,7 +27,8 @@ class MaskedLayer(SparseLayer):
 
     Args:
         *args: Arguments of the plain layer.
-        sparsity: Share of zeros in [0, 1), or a dict from weight name to it. Left out
+        sparsity: Share of zeros in [0, 1), or a dict from weight name to it; at least
+            one unit of each weight stays. Left out
             it is 0, or 1 - n/m under `NByM(n, m)`.
         pattern: A `keras_es.patterns.Pattern` or a dict from weight name to one;
             default `Unstructured()`.

@@ -218,11 +218,12 @@ class MaskedWeight(SparseWeight):
         asked = count if count < self.unit_count else self.unit_count
         if self.count_name in store.keys():
             asked = int(np.asarray(store[self.count_name]))
+        own = 1 - self.unit_count / self.units  # a unit stays at any sparsity
         if asked != self.unit_count:
             raise ValueError(
                 f"The weights of {self.name!r} have {asked} of {self.units} units, a "
                 f"sparsity of {1 - asked / self.units:.4g}; this layer has "
-                f"{self.unit_count}, a sparsity of {self.sparsity:.4g}. Load them into "
+                f"{self.unit_count}, a sparsity of {own:.4g}. Load them into "
                 "a model that `sparsify` made with the same sparsity; those of a "
                 "schedule that begins dense into one compiled with it. "
                 f"Received: {asked} units, expected {self.unit_count}"

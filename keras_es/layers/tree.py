@@ -80,6 +80,13 @@ def swap_in(layer, sparsity, pattern, mask_seed):
         layer._build_masks()
 
 
+def mask_alike(layer, copy):
+    """Swap in, below a copy made by config, the masked layers of its source."""
+    for (_, old), (_, new) in zip(walk(layer), walk(copy)):
+        if is_twin(old) and new is not old and twin_of(new) is type(old):
+            swap_in(new, **mask_arguments(old))
+
+
 def swap_out(layer, path):
     """Turn a masked layer into the plain one with zeros baked in, in place.
 

@@ -237,7 +237,8 @@ def refuse_apply(optimizer):
         "`ESModel`; plain gradients are not enough. Make the model with "
         "`keras_es.sparsify(model, ...)`, or `keras_es.es_model(model)` without "
         "masks, or derive its class from `keras_es.ESMixin` before `keras.Model`. "
-        "A copy by `keras.models.clone_model` is a plain model again, whatever it "
-        "was copied from: `keras_es.es_model(copy)`, or save and load instead. "
+        "A copy of a sequential model by `keras.models.clone_model` is a plain model "
+        "again, without the masks within composite layers: copy it by "
+        "`type(model).from_config(model.get_config())`, or save and load it. "
         f"Received: optimizer={optimizer.name!r} used outside such a model"
     )

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_es.conversion.report import share_text
 from keras_es.conversion.strip import strip_masks
 from keras_es.layers import tree
 from keras_es.runs import files, task, tensorboard
@@ -61,7 +62,7 @@ def finish(
     title = (
         f"{summary['dataset']}, {summary['model']}, {summary['mask_optimizer']}, "
         f"seed {summary['seed']}\n{kind.result(summary)} at "
-        f"{summary['sparsity']:.1%} sparsity"
+        f"{share_text(summary['sparsity'])} sparsity"
     )
     files.replace_file(
         report,
@@ -131,7 +132,7 @@ def _finite(value):
 
 
 LINES: tuple[task.Line, ...] = (
-    ("sparsity", lambda s: f"{s['sparsity']:.4f} of the masked weights"),
+    ("sparsity", lambda s: f"{share_text(s['sparsity'])} of the masked weights"),
     (
         "parameters",
         lambda s: f"{s['parameters']:,}, not zero: {s['nonzero_parameters']:,}",

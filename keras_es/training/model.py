@@ -233,6 +233,10 @@ class ESMixin(Replicated):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         return Step(self, self._jit_compile_members).run(x, y, sample_weight)
 
+    def layer_is_copied(self, layer, copy):
+        """Mask in the copy of a composite, whose config knows no masks, as here."""
+        tree.mask_alike(layer, copy)
+
     def batch_is_known(self, batch):
         """Go without XLA if that was left to us, and it cannot compile the step."""
         if not (self.compiled and self._xla_is_unsure and self.compiled_by_xla):

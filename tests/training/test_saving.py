@@ -253,6 +253,33 @@ def test_where_the_package_is_not_imported_the_error_names_it(
 def test_a_copy_by_clone_model_is_named_where_it_fails():
     copy = keras.models.clone_model(sparse_mlp())
     compiled(copy)
-    with pytest.raises(RuntimeError, match="clone_model.*plain model.*es_model"):
+    with pytest.raises(RuntimeError, match="clone_model.*plain model.*from_config"):
         copy.train_on_batch(*data())
     compiled(keras_es.es_model(copy)).train_on_batch(*data())
+
+
+def composites():
+    layers, inputs = keras.layers, keras.Input((4, 6))
+    inner = keras.Input((4, 6))
+    nested = keras.Model(inner, layers.MultiHeadAttention(2, 3)(inner, inner))
+    x = layers.TimeDistributed(layers.Dense(6))(nested(inputs))
+    return inputs, layers.Dense(3)(layers.Bidirectional(layers.GRU(2))(x))
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_copy_has_the_masks_within_composites(sequential):
+    model = keras.Model(*composites())
+    if sequential:
+        model = keras.Sequential([keras.Input((4, 6)), *model.layers[1:]])
+    sparse = keras_es.sparsify(model, 0.5)
+    copies = [type(sparse).from_config(sparse.get_config())]
+    if not sequential:
+        copies.append(keras.models.clone_model(sparse))
+    want = keras_es.sparsity_report(sparse)
+    for copy in copies:
+        assert type(copy) is type(sparse)
+        found = keras_es.sparsity_report(copy)
+        assert [r["nnz"] for r in found.rows] == [r["nnz"] for r in want.rows]
+        copy.set_weights(sparse.get_weights())
+        x = np.ones((2, 4, 6), "float32")
+        np.testing.assert_allclose(copy(x), sparse(x), 1e-6)
