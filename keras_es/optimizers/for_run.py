@@ -30,6 +30,8 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
       or begun dense: sigma falls in a straight line from 2, or begun dense from 0.5
       and with many units from 1, the learning rate of the scores from 0.05 along a
       cosine, and both end after 60 %, from when on a step is one of `Static`;
+    - `CriterionES`: the rate of the criterion falls to 0 in a straight line until 75 %;
+      begun dense, the network is as sparse as wanted after half of the steps;
     - others as they are by default.
 
     Args:
