@@ -17,13 +17,17 @@ class MaskedCell(MaskedLayer):
     @contextlib.contextmanager
     def hold_effective_weights(self):
         """Compute the effective weights once for all time steps of a layer call."""
+        # Held already where a step of the loop has weights of its own.
+        before = self.__dict__.pop("_held_weights", None)
         self.__dict__["_held_weights"] = {
             m.attribute: getattr(self, m.attribute) for m in self.masked_weights
         }
         try:
             yield
         finally:
-            del self.__dict__["_held_weights"]
+            self.__dict__.pop("_held_weights")
+            if before is not None:
+                self.__dict__["_held_weights"] = before
 
 
 @register

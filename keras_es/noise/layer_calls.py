@@ -68,11 +68,17 @@ def _product(layer):
     None for all others, and for those whose output's columns are not the kernel's last
     axis. A subclass counts if it computes as its base does.
     """
+    multiply = _linear(layer)
+    return multiply if multiply is not None and _plain(layer) else None
+
+
+def _linear(layer):
+    """Return the same, whatever the kernel is read through."""
     call = type(layer).call
     if call is _layers.Dense.call:
-        return ops.matmul if _plain(layer) else None
+        return ops.matmul
     plain_convolutions = (_layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
-    if any(call is c.call for c in plain_convolutions) and _plain(layer):
+    if any(call is c.call for c in plain_convolutions):
         channels_last = layer.data_format == "channels_last" and layer.groups == 1
         return layer.convolution_op if channels_last else None
     return None
@@ -198,7 +204,7 @@ def _calls(by_key):
 def product(layer, x, kernel):
     """Return x W of a layer, without bias and activation."""
     own = getattr(layer, "kernel_product", None)
-    return _product(layer)(x, kernel) if own is None else own(x, kernel)
+    return _linear(layer)(x, kernel) if own is None else own(x, kernel)
 
 
 def noisy_calls(layers, added, shared):
@@ -226,6 +232,59 @@ def _noisy_call(layer, noise, shared):
         return _finish(layer, product(layer, x, kernel) + noise)
 
     return call
+
+
+def linear_layers(model):
+    """Return the layers that are linear in their kernel, masked ones too.
+
+    Not those with a regularizer of kernel or bias, nor those that are frozen.
+
+    Args:
+        model: Built Keras model.
+    """
+    found: list[keras.layers.Layer] = []
+    for _, layer in tree.walk(model):
+        if any(layer is other for other in found) or not layer.trainable_variables:
+            continue
+        regularizers = ("kernel_regularizer", "bias_regularizer")
+        free = all(getattr(layer, name, None) is None for name in regularizers)
+        if free and layer.built and _multiply(layer) is not None:
+            found.append(layer)
+    return found
+
+
+def _multiply(layer):
+    """Return the function (x, kernel) of a layer, which may be masked, or None."""
+    if hasattr(layer, "kernel_product"):
+        return layer.kernel_product
+    return _linear(layer) if tree.has_masks(layer) else _product(layer)
+
+
+def kernel_variable(layer):
+    """Return the variable behind a kernel, of a masked layer its latent one."""
+    return layer.masked_weights[0].kernel if tree.has_masks(layer) else layer.kernel
+
+
+def calls_through(layers, function):
+    """Return a scope in which calls of layers go through a function.
+
+    Args:
+        layers: List of layers that `linear_layers` returned.
+        function: (layer, x, W, x W + b) -> what the activation is of.
+    """
+
+    def through(layer):
+        def call(inputs, *args, **kwargs):
+            x = ops.convert_to_tensor(inputs)
+            kernel = tf.cast(ops.convert_to_tensor(layer.kernel), x.dtype)
+            y = product(layer, x, kernel)
+            bias, activation = bias_of(layer), getattr(layer, "activation", None)
+            y = function(layer, x, kernel, y if bias is None else y + bias)
+            return y if activation is None else activation(y)
+
+        return call
+
+    return _calls({id(layer): (layer, through(layer)) for layer in layers})
 
 
 def perturbed_calls(layers, perturbations, factors, multipliers, shared):

@@ -203,16 +203,6 @@ class PerturbedOutputs:
 
 
 def _signs(y, position):
-    """Draw +1 and -1 of the shape [draws, *shape of y], 64 from each draw of bits."""
-    size = tf.size(y)
-    index = tf.range((size + 63) // 64)[None]
-    second, key = (word[:, None] for word in position)
-    words = philox.philox2x32(tf.cast(index, tf.uint32), second, key)
-    words = tf.concat(words, axis=1)[..., None]
-    bits = tf.bitwise.right_shift(words, tf.cast(tf.range(32), tf.uint32))
-    bits = tf.cast(tf.bitwise.bitwise_and(bits, tf.constant(1, tf.uint32)), tf.int32)
-    draws = position[0].shape[0]
-    flat = tf.reshape(bits, (draws, -1))[:, :size]
-    signs = 1.0 - 2.0 * tf.cast(flat, tf.float32)
-    signs = tf.reshape(signs, tf.concat([[draws], tf.shape(y)], axis=0))
-    return tf.ensure_shape(signs, (draws, *y.shape))
+    """Draw +1 and -1 of the shape [draws, *shape of y]."""
+    signs = philox.packed_signs(tf.shape(y), position)
+    return tf.ensure_shape(signs, (position[0].shape[0], *y.shape))

@@ -118,6 +118,57 @@ def signs(shape, position):
     return 1.0 - 2.0 * tf.cast(top, tf.float32)
 
 
+def packed_signs(shape, position):
+    """Draw +1 and -1 with equal chance, 64 from each evaluation of Philox.
+
+    Args:
+        shape: Shape of one draw, a tuple or an integer vector.
+        position: What `stream` returned for some draws, two tensors [draws].
+
+    Returns:
+        float32 tensor [draws, *shape].
+    """
+    size = _size(shape)
+    index = tf.range((size + 63) // 64)[None]
+    second, key = (word[:, None] for word in position)
+    words = philox2x32(tf.cast(index, tf.uint32), second, key)
+    words = tf.concat(words, axis=1)[..., None]
+    found = tf.bitwise.right_shift(words, tf.cast(tf.range(32), tf.uint32))
+    found = tf.cast(tf.bitwise.bitwise_and(found, _word(1)), tf.int32)
+    flat = tf.reshape(found, (_draws(position), -1))[:, :size]
+    return _shaped(1.0 - 2.0 * tf.cast(flat, tf.float32), shape, position)
+
+
+def normals(shape, position):
+    """Draw standard normal noise, as `normal`, of shapes that need not be static.
+
+    Args:
+        shape: See `packed_signs`.
+        position: See `packed_signs`.
+
+    Returns:
+        float32 tensor [draws, *shape].
+    """
+    index = tf.cast(tf.range(_size(shape)), tf.uint32)[None]
+    words = philox2x32(index, *(word[:, None] for word in position))
+    return _shaped(_normal_of(*words), shape, position)
+
+
+def _size(shape):
+    """Return the number of entries: a Python integer, or a scalar tensor."""
+    return tf.reduce_prod(shape) if tf.is_tensor(shape) else math.prod(shape)
+
+
+def _draws(position):
+    known = position[0].shape[0]
+    return tf.shape(position[0])[0] if known is None else known
+
+
+def _shaped(flat, shape, position):
+    shape = tf.cast(shape, tf.int32)  # that of a scalar has no type
+    return tf.reshape(flat, tf.concat([[_draws(position)], shape], axis=0))
+
+
 def kept(function, generation):
     """Return the tensors of a function, computed once and kept, also under XLA.
 

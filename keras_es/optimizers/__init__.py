@@ -1,6 +1,8 @@
 """Ways of moving masks, each a Keras optimizer that wraps the one of the weights."""
 
 from keras_es.optimizers.base import MaskOptimizer
+from keras_es.optimizers.directional.finite_difference import FiniteDifference
+from keras_es.optimizers.directional.forward_gradient import ForwardGradient
 from keras_es.optimizers.evolution.alopex import Alopex
 from keras_es.optimizers.evolution.bernoulli_nes import BernoulliNES
 from keras_es.optimizers.evolution.criterion_es import CriterionES
@@ -32,6 +34,8 @@ __all__ = [
     "CriterionES",
     "EvolutionStrategy",
     "Falling",
+    "FiniteDifference",
+    "ForwardGradient",
     "GeneticAlgorithm",
     "GradualMagnitude",
     "GuidedES",

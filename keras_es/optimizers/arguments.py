@@ -117,6 +117,26 @@ def keras_optimizer(name, value):
 
 
 def optimizer_of_weights(name, value):
+    """Return what trains weights: a Keras optimizer or a `DirectionalDerivative`."""
+    if hasattr(value, "derivative") or isinstance(value, dict):
+        value = keras_optimizer(name, value)
+        if hasattr(value, "derivative"):
+            return _rule_of_weights(name, value)
+    return plain_optimizer(name, value)
+
+
+def _rule_of_weights(name, rule):
+    """Return a `DirectionalDerivative` that is to train weights under other masks."""
+    if rule.masked_out != "rest":
+        raise ValueError(
+            "What becomes of masked-out weights is said by the optimizer of the masks: "
+            f"give it `masked_out`. Received: {name}={type(rule).__name__}("
+            f"masked_out={rule.masked_out!r})"
+        )
+    return rule
+
+
+def plain_optimizer(name, value):
     """Return the Keras optimizer that trains weights; it must not move masks."""
     if value is None:
         raise ValueError(

@@ -21,7 +21,6 @@ from keras_es.optimizers import (
 )
 from keras_es.optimizers.inner import Inner
 from keras_es.optimizers.search.ranking import over_replicas
-from keras_es.populations.by_gradients import Population
 
 
 class MaskOptimizer(keras.optimizers.Optimizer):
@@ -266,7 +265,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     def population(self, model, *batch):
         """Return what evaluates the members of a step on (x, y, sample_weight)."""
         arguments.refuse_other_model(self, model)
-        return Population(model, *batch)
+        return self.inner.population(model, *batch)
 
     def update_weights(self, gradients, variables, active, ok):
         """Apply the inner optimizer where it may act.

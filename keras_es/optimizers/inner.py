@@ -9,6 +9,8 @@ import keras
 
 from keras_es import _compat
 from keras_es.optimizers.guarded import guarded_apply
+from keras_es.populations.by_gradients import Population
+from keras_es.populations.by_tangents import TangentPopulation
 
 
 class Inner:
@@ -23,9 +25,34 @@ class Inner:
         self.slots, self.slot_starts = {}, {}
 
     @property
+    def holder(self):
+        """What has the Keras optimizer: the owner, or a rule of gradients it was given.
+
+        A strategy of masks may be given a `DirectionalDerivative`, which then says how
+        gradients are found and whose own optimizer takes the steps.
+        """
+        return self.owner if self._given_rule is None else self._given_rule
+
+    @property
+    def _given_rule(self):
+        given = self.owner.inner_optimizer
+        return given if hasattr(given, "derivative") else None
+
+    @property
+    def rule(self):
+        """The `DirectionalDerivative` that finds gradients; None: backpropagation."""
+        return self.holder if hasattr(self.holder, "derivative") else None
+
+    @property
     def optimizer(self):
         """The Keras optimizer, with loss scaling around it if there is."""
-        return self.owner.inner_optimizer
+        return self.holder.inner_optimizer
+
+    def population(self, model, *batch):
+        """Return what evaluates members and the gradients of the weights."""
+        if self.rule is None:
+            return Population(model, *batch)
+        return TangentPopulation(self.rule, model, *batch)
 
     @property
     def variables(self):
@@ -55,7 +82,7 @@ class Inner:
         """Put loss scaling around the optimizer, once (mixed_float16)."""
         if not self.scales_loss:
             scaled = keras.optimizers.LossScaleOptimizer(self.optimizer)
-            self.owner.inner_optimizer = scaled
+            self.holder.inner_optimizer = scaled
 
     def scale_loss(self, loss):
         """Scale the loss as the optimizer wants it (float16)."""

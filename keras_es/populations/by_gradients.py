@@ -34,6 +34,8 @@ class Population:
             fewer examples than the model can be called with.
     """
 
+    member: type[Member] = Member
+
     def __init__(self, model, x, y, sample_weight):
         self.model, self.optimizer = model, model.optimizer
         warn_of_nothing_to_train(model)
@@ -75,7 +77,7 @@ class Population:
                 batch = self._share(pair, apart=rests)
             index = pair * self.optimizer.members_per_pair + sign
             metrics = self._metrics_before(sums)
-            member = Member(self, pair, masks, metrics).evaluate(batch)
+            member = self.member(self, pair, sign, masks, metrics).evaluate(batch)
             sums = self._add(sums, index, pair, member)
         return sums
 

@@ -1,5 +1,8 @@
 """One member: the model called with the weights that the member sees."""
 
+import dataclasses
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -9,12 +12,34 @@ from keras_es.populations.evaluation import mean_fitness
 from keras_es.populations.model_state import is_seed
 
 
+@dataclasses.dataclass
+class Said:
+    """What a model says of a batch under some weights.
+
+    Attributes:
+        loss: Scalar, the model's loss.
+        fitness: Scalar, lower is better.
+        scaled: The loss as the optimizer of the weights wants it differentiated.
+        y_pred: Outputs.
+        metrics: New values of the metrics' variables.
+        touched: New values of the population's touched variables, None if they stay.
+    """
+
+    loss: Any
+    fitness: Any
+    scaled: Any
+    y_pred: Any
+    metrics: list
+    touched: list
+
+
 class Member:
     """Evaluates one member of a `Population`.
 
     Args:
         population: The population.
         pair: Index of its antithetic pair within the step, int32 scalar.
+        sign: 0 or 1, which of the pair it is.
         masks: Boolean unit mask of each masked weight; None is the deployed one.
         metrics: Values of the metrics' variables before this member.
 
@@ -31,33 +56,56 @@ class Member:
             the members' updates are averaged.
     """
 
-    def __init__(self, population, pair, masks, metrics):
-        self.population, self.pair, self.masks = population, pair, masks
-        self.before = metrics
+    def __init__(self, population, pair, sign, masks, metrics):
+        self.population, self.pair, self.sign = population, pair, sign
+        self.masks, self.before = masks, metrics
 
     def evaluate(self, batch):
         """Evaluate on a batch (x, y, sample_weight) and return the member."""
         p = self.population
-        effective, mapping = self._effective_values()
-        mapping += p.frozen + self._seeds() + list(zip(p.metrics, self.before))
-        scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            watched = [effective[id(v)] for v in p.variables]
-            tape.watch(watched)
-            with scope, effective_weights():
-                loss, self.fitness, scaled = self._losses(*batch)
-        gradients = tape.gradient(scaled, watched)
-        finite = tf.math.is_finite(loss) & tf.math.is_finite(self.fitness)
-        if p.checks_gradients:
-            finite &= all_finite(gradients)
+        effective, fixed = self._effective_values()
+        values = [effective[id(v)] for v in p.variables]
+        said, gradients, finite = self.differentiated(values, fixed, batch)
+        self.fitness = said.fitness
+        finite &= tf.math.is_finite(said.loss) & tf.math.is_finite(said.fitness)
         self.valid = tf.logical_and(finite, p.batch_size > 0)
         self._take_gradients(gradients)
         self.metrics = [
-            tf.where(self.valid, tf.cast(scope.get_current_value(v), old.dtype), old)
-            for v, old in zip(p.metrics, self.before)
+            tf.where(self.valid, tf.cast(new, old.dtype), old)
+            for new, old in zip(said.metrics, self.before)
         ]
-        self.updates = [self._update(v, scope.get_current_value(v)) for v in p.touched]
+        self.updates = [self._update(v, new) for v, new in zip(p.touched, said.touched)]
         return self
+
+    def differentiated(self, values, fixed, batch):
+        """Return what the model says under some weights, and the loss's gradients.
+
+        Args:
+            values: Those of the population's variables.
+            fixed: List of (variable, tensor) of what else is read.
+            batch: (x, y, sample_weight).
+
+        Returns:
+            (`Said`, list of gradients or None of the scaled loss, boolean scalar:
+            whether these are finite, if that is looked at).
+        """
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            said = self.called(values, fixed, batch)
+        gradients = tape.gradient(said.scaled, values)
+        checked = self.population.checks_gradients
+        return said, gradients, all_finite(gradients) if checked else tf.constant(True)
+
+    def called(self, values, fixed, batch):
+        """Call the model with some weights and return what it `Said`."""
+        p = self.population
+        mapping = [*zip(p.variables, values), *fixed, *zip(p.metrics, self.before)]
+        scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
+        with scope, effective_weights():
+            loss, fitness, scaled, y_pred = self._losses(*batch)
+        metrics = [scope.get_current_value(v) for v in p.metrics]
+        touched = [scope.get_current_value(v) for v in p.touched]
+        return Said(loss, fitness, scaled, y_pred, metrics, touched)
 
     def _effective_values(self):
         effective, overrides = dict(self.population.values), []
@@ -65,8 +113,7 @@ class Member:
             key = id(masked.kernel)
             effective[key], more = masked.member_values(effective[key], units)
             overrides += more
-        kernels = [(v, effective[id(v)]) for v in self.population.variables]
-        return effective, kernels + overrides
+        return effective, overrides + self.population.frozen + self._seeds()
 
     def _seeds(self):
         """Give each pair its own dropout noise."""
@@ -95,7 +142,8 @@ class Member:
         if optimizer.fitness is not None:
             fitness = mean_fitness(optimizer.fitness, y, y_pred, sample_weight)
         scaled = optimizer.scale_loss(loss)
-        return tf.cast(plain, tf.float32), tf.cast(fitness, tf.float32), scaled
+        plain, fitness = tf.cast(plain, tf.float32), tf.cast(fitness, tf.float32)
+        return plain, fitness, scaled, y_pred
 
     def _take_gradients(self, gradients):
         p = self.population

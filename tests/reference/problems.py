@@ -15,6 +15,14 @@ POPULATIONS = sorted(
 )
 """Methods with a population."""
 
+DIRECTIONAL = sorted(
+    name for name, cls in OPTIMIZERS.items() if hasattr(cls, "derivative")
+)
+"""Methods that estimate the gradient of the weights along random directions."""
+
+STILL = ["static", *DIRECTIONAL]
+"""Methods that leave masks as they are."""
+
 FRESH_SLOTS = sorted(name for name, cls in OPTIMIZERS.items() if cls.resets_slots)
 """Methods that let the slots of weights that come back start anew."""
 

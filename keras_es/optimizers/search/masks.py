@@ -13,7 +13,6 @@ from keras_es.optimizers.inner import Inner
 from keras_es.optimizers.options import Chunks, Sampled
 from keras_es.optimizers.search.base import Search
 from keras_es.optimizers.search.turns import TurnTaking, default_turns
-from keras_es.populations.by_gradients import Population
 
 
 class MaskSearch(Search):
@@ -94,7 +93,7 @@ class MaskSearch(Search):
 
     def population(self, model, batch):
         """Return what evaluates the members of a step, with gradients."""
-        return Population(model, *batch)
+        return self.strategy.inner.population(model, *batch)
 
     # Members.
 

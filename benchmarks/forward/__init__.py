@@ -1,0 +1,1 @@
+"""Training without backpropagation, measured: `python -m benchmarks.forward`."""

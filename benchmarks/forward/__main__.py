@@ -1,0 +1,124 @@
+"""Training without backpropagation, on real data, on test functions, and its memory.
+
+    python -m benchmarks.forward --suite=mlp,conv --seeds=3
+    python -m benchmarks.forward --memory --paths
+
+Results are added to docs/results/forward.jsonl (runs) and forward.json (the rest);
+what is there already is skipped. --tune tries the rates of a suite, as many for each
+method, on held-out training examples, writes to forward-validation.jsonl and prints
+the best first.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.accuracy.results import Results, key
+from benchmarks.command import RESULTS, make_parser, require_positive, split_names
+from benchmarks.forward import memory, paths, report, training
+from benchmarks.forward.suites import SUITES
+from benchmarks.timing import in_subprocess
+
+DEPTHS = (4, 16, 64, 256)
+METHODS = ("forward", "backward", "recomputed")
+
+
+def parse(argv):
+    """Return the flags of a command line."""
+    parser = make_parser("forward", __doc__)
+    add = parser.add_argument
+    add("--suite", help=f"of {', '.join(SUITES)}; commas between")
+    add("--method", action="append", help="only this one; default: all of the suite")
+    add("--seeds", type=int, default=3, help="number of seeds; default: %(default)s")
+    add("--steps", type=int, help="default: those of the suite")
+    add("--tune", action="store_true", help="try the rates listed; no test set")
+    add("--memory", action="store_true", help="peak memory against depth")
+    add("--depths", help=f"for --memory; default: {','.join(map(str, DEPTHS))}")
+    add("--paths", action="store_true", help="Beale's and Rosenbrock's functions")
+    add("--output", metavar="DIR", default=str(RESULTS), help="default: docs/results")
+    flags = parser.parse_args(argv)
+    flags.suite = (
+        split_names(parser, "suite", flags.suite, SUITES) if flags.suite else []
+    )
+    require_positive(parser, flags, "seeds", "steps")
+    if flags.steps and flags.steps % training.POINTS:
+        parser.error(
+            f"--steps: expected a multiple of {training.POINTS}, the points of the "
+            f"curve. Received: {flags.steps}"
+        )
+    known = {m: None for suite in flags.suite for m in SUITES[suite].methods}
+    for method in flags.method or []:
+        split_names(parser, "method", method, known)
+    depths = (flags.depths or ",".join(map(str, DEPTHS))).split(",")
+    if not all(depth.isdigit() and int(depth) for depth in depths):
+        parser.error(f"--depths: expected numbers of layers. Received: {flags.depths}")
+    flags.depths = [int(depth) for depth in depths]
+    return flags
+
+
+def run_suite(flags, suite):
+    """Run what is not in the results yet, each in a process of its own."""
+    chosen = SUITES[suite]
+    split = "validation" if flags.tune else "test"
+    path = runs_path(flags)
+    done = {key(row) for row in Results(path).rows()}
+    # Not the seeds of the results.
+    first = 1000 if flags.tune else 0
+    steps = flags.steps or chosen.steps
+    for seed in range(first, first + flags.seeds):
+        for method, config in chosen.methods.items():
+            if method not in (flags.method or [method]):
+                continue
+            for rate in chosen.rates if flags.tune else [config["rate"]]:
+                trial = {**config, "rate": rate}
+                run = {"suite": suite, "case": "mnist", "method": method}
+                run |= {"config": trial, "seed": seed, "split": split, "steps": steps}
+                if key(run) not in done:
+                    in_subprocess(
+                        training.run, suite, method, trial, seed, split, steps,
+                        str(path),
+                    )  # fmt: skip
+
+
+def runs_path(flags):
+    """Return the file of the runs."""
+    name = "forward-validation.jsonl" if flags.tune else "forward.jsonl"
+    return Path(flags.output) / name
+
+
+def measure(flags):
+    """Measure memory and paths that are not known yet, and return all that is."""
+    path = Path(flags.output) / "forward.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+
+    def once(name, function, *args):
+        if name not in known:
+            known[name] = in_subprocess(function, *args)[0]
+            path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+            print(f"{name}: {str(known[name])[:100]}", flush=True)
+
+    for depth in flags.depths if flags.memory else []:
+        for method in METHODS:
+            once(f"memory, {method}, {depth}", memory.step, depth, method)
+    for name in paths.FUNCTIONS if flags.paths else []:
+        for kind in paths.KINDS:
+            once(f"path, {name}, {kind}", paths.run, name, kind)
+    return known
+
+
+def main(argv=None):
+    """Run, print the tables of all that is known, draw the pictures."""
+    flags = parse(argv)
+    for suite in flags.suite:
+        run_suite(flags, suite)
+    rows, known = Results(runs_path(flags)).rows(), measure(flags)
+    if flags.tune:
+        print("\n".join(report.tuned(rows)))
+        return 0
+    print("\n".join([*report.table(rows), "", *report.measured(known)]))
+    report.draw(rows, known, Path(flags.output))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Tables and pictures of the results."""
+
+import statistics
+
+from benchmarks.forward import paths
+from benchmarks.picture import COLORS
+from benchmarks.pure.report import mean_and_error
+
+MIB = 2**20
+
+
+def table(rows):
+    """Return the lines of a Markdown table, one for each suite and method."""
+    lines = [
+        "| suite | method | rate | steps | seeds | test accuracy | CPU seconds "
+        "| peak MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (suite, method, steps), found in _groups(rows).items():
+        cells = [
+            suite,
+            method,
+            f"{found[0]['config']['rate']:g}",
+            f"{steps:,}",
+            str(len(found)),
+            mean_and_error([row["accuracy"] for row in found]),
+            f"{statistics.fmean(row['cpu_seconds'] for row in found):.0f}",
+            f"{statistics.fmean(row['peak_mib'] for row in found):,.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def tuned(rows):
+    """Return lines of what was tried, the best of each suite and method first."""
+    lines = ["| suite | method | rate | held-out accuracy |", "|---|---|---|---|"]
+    for (suite, method, _), found in _groups(rows).items():
+        for row in sorted(found, key=lambda row: -row["accuracy"]):
+            rate, accuracy = row["config"]["rate"], row["accuracy"]
+            lines.append(f"| {suite} | {method} | {rate:g} | {accuracy:.4f} |")
+    return lines
+
+
+def measured(known):
+    """Return lines of memory against depth, and of the steps of paths."""
+    lines = ["| layers | method | MiB above the libraries | seconds |"]
+    lines.append("|---|---|---|---|")
+    for (method, depth), found in _memory(known).items():
+        mib = (found["peak"] - found["base"]) / MIB
+        lines.append(f"| {depth} | {method} | {mib:,.0f} | {found['seconds']:.0f} |")
+    lines += ["", "| function | gradient | steps to the minimum |", "|---|---|---|"]
+    for name, found in known.items():
+        if name.startswith("path, "):
+            _, function, kind = name.split(", ")
+            lines.append(f"| {function} | {kind} | {found[1]} |")
+    return lines
+
+
+def _memory(known):
+    found = {}
+    for name, value in known.items():
+        if name.startswith("memory, "):
+            _, method, depth = name.split(", ")
+            found[method, int(depth)] = value
+    return found
+
+
+def _groups(rows):
+    found = {}
+    for row in rows:
+        group = row["suite"], row["method"], row["steps"]
+        found.setdefault(group, []).append(row)
+    return found
+
+
+def draw(rows, known, folder):
+    """Draw accuracies, memory and paths, a picture each of what there is."""
+    suites = list(dict.fromkeys(row["suite"] for row in rows))
+    if suites:
+        _draw_runs(rows, suites, folder / "forward.png")
+    if _memory(known):
+        _draw_memory(_memory(known), folder / "forward-memory.png")
+    if any(name.startswith("path, ") for name in known):
+        _draw_paths(known, folder / "forward-paths.png")
+
+
+def _draw_runs(rows, suites, path):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13.8, 4.0 * len(suites)), layout="constrained")
+    panels = figure.subplots(len(suites), 3, squeeze=False)
+    for (steps, seconds, peaks), suite in zip(panels, suites):
+        own = [row for row in rows if row["suite"] == suite]
+        for color, (group, runs) in zip(COLORS, _groups(own).items()):
+            for i, row in enumerate(runs):
+                label, curve = None if i else group[1], row["curve"]
+                accuracy = [100 * p["accuracy"] for p in curve]
+                style = {"color": color, "lw": 1.2, "label": label}
+                steps.plot([p["step"] for p in curve], accuracy, **style)
+                seconds.plot([p["cpu_seconds"] for p in curve], accuracy, **style)
+                peaks.plot(
+                    row["peak_mib"], 100 * row["accuracy"], "o", color=color,
+                    label=label,
+                )  # fmt: skip
+        steps.set_ylabel(f"{suite}: accuracy [%]")
+        seconds.set_xscale("log")
+        names = "steps", "CPU seconds", "peak of the process [MiB]"
+        for axes, name in zip((steps, seconds, peaks), names):
+            axes.set_xlabel(name)
+            axes.grid(alpha=0.3)
+        steps.legend(loc="lower right", fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_memory(found, path):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for color, method in zip(COLORS, dict.fromkeys(m for m, _ in found)):
+        depths = sorted(d for m, d in found if m == method)
+        peaks = [(found[method, d]["peak"] - found[method, d]["base"]) for d in depths]
+        axes.plot(depths, [p / 2**30 for p in peaks], "o-", color=color, label=method)
+    depths = sorted({d for _, d in found})
+    weights = [d * 4 * (1024**2 + 1024) / 2**30 for d in depths]
+    axes.plot(depths, weights, "--", color="#666666", label="the weights alone")
+    axes.set_xscale("log", base=4)
+    axes.set_yscale("log")
+    axes.set_xlabel("layers of 1,024 units, batch 4,096")
+    axes.set_ylabel("peak above the libraries [GiB]")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def _draw_paths(known, path):
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.0, 4.2), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 2), paths.FUNCTIONS):
+        x, y = np.meshgrid(np.linspace(-1.5, 3.5, 200), np.linspace(-1.0, 2.0, 200))
+        levels = np.log10(paths.value(name, np.stack([x, y])) + 1e-3)
+        axes.contour(x, y, levels, 20, colors="#cccccc", linewidths=0.6)
+        for color, kind in zip(COLORS, paths.KINDS):
+            if f"path, {name}, {kind}" in known:
+                points = np.array(known[f"path, {name}, {kind}"][0])
+                axes.plot(*points.T, "-", color=color, lw=1.2, label=kind)
+        axes.plot(*paths.FUNCTIONS[name][1], "k*")
+        axes.set_title(name)
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)

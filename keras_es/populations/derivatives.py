@@ -1,0 +1,89 @@
+"""The derivative of a function along one direction: by tangents, or by differences."""
+
+import keras
+import tensorflow as tf
+
+from keras_es.ops import directional
+from keras_es.populations.tangent_loops import loops_with_tangents
+
+
+def along_tangent(function, values, directions, model=None):
+    """Return the exact derivative, carried along through one forward pass.
+
+    Nothing is kept for a backward pass: what a layer computed is free once the next
+    one has used it.
+
+    Args:
+        function: Of a list of tensors like `values`; returns (scalar, [n] or None).
+        values: List of tensors.
+        directions: List of tensors of their shapes.
+        model: The model that it calls, if any, whose loops over time carry tangents
+            too.
+
+    Returns:
+        (derivative of the scalar, those of [n] or None).
+
+    Raises:
+        ValueError: If no tangent reaches the scalar, or an operation has no rule.
+    """
+    one = tf.ones(())
+    zero = tf.zeros(())
+    pairs = [*zip(values, directions), (zero, one)]
+    primals, tangents = (list(part) for part in zip(*pairs))
+    try:
+        with tf.autodiff.ForwardAccumulator(primals, tangents) as accumulator:
+            with loops_with_tangents(model, accumulator, zero):
+                scalar, parts = function(values)
+            found = accumulator.jvp(scalar)
+            by_part = None if parts is None else accumulator.jvp(parts)
+    except (TypeError, LookupError) as error:
+        where = _layer_of(error)
+        raise ValueError(
+            f"ForwardGradient cannot carry a tangent through {where}: TensorFlow has "
+            "no rule for an operation of it, such as `tf.map_fn` and other loops that "
+            "write to arrays. keras_es.optimizers.FiniteDifference needs none. "
+            f"Received: {where}, with {type(error).__name__}: {error}"
+        ) from error
+    if found is None:
+        raise ValueError(
+            "No tangent of the weights reaches the loss: an operation on the way, "
+            "such as rounding, a comparison or Python code, has no derivative. "
+            "keras_es.optimizers.FiniteDifference takes losses that jump. "
+            f"Received: model={getattr(model, 'name', None)!r}"
+        )
+    if parts is not None and by_part is None:
+        by_part = tf.zeros_like(parts)
+    return found, by_part
+
+
+def _layer_of(error):
+    """Return what an error came out of: the innermost layer, or the loss."""
+    found, trace = "the loss", error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if isinstance(owner, keras.layers.Layer) and not isinstance(owner, keras.Model):
+            found = f"layer {owner.name!r} ({type(owner).__name__})"
+        trace = trace.tb_next
+    return found
+
+
+def along_difference(function, values, directions, step):
+    """Return the central difference (f(x + h v) - f(x - h v)) / 2h.
+
+    Args:
+        function: See `along_tangent`.
+        values: List of tensors.
+        directions: List of tensors of their shapes.
+        step: h > 0.
+    """
+
+    def at(factor):
+        return function(
+            [x + tf.cast(factor, x.dtype) * v for x, v in zip(values, directions)]
+        )
+
+    (above, above_parts), (below, below_parts) = at(step), at(-step)
+    found = directional.central_difference(above, below, step)
+    if above_parts is None:
+        return found, None
+    return found, directional.central_difference(above_parts, below_parts, step)
