@@ -1,9 +1,7 @@
 """Members that are judged by their losses alone, forward passes only."""
 
-import keras
 import tensorflow as tf
 
-from keras_es.layers.masked_weight import effective_weights
 from keras_es.populations.by_gradients import Population
 from keras_es.populations.member import Member
 
@@ -14,12 +12,11 @@ class JudgedMember(Member):
     def judge(self, batch):
         """Return its fitness, and whether loss and fitness are finite."""
         p = self.population
-        _, mapping = self._effective_values()
-        mapping += p.frozen + self._seeds() + list(zip(p.metrics, self.before))
-        scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
-        with scope, effective_weights():
-            loss, fitness, _ = self._losses(*batch)
-        return fitness, tf.math.is_finite(loss) & tf.math.is_finite(fitness)
+        effective, fixed = self._effective_values()
+        values = [effective[id(v)] for v in p.variables]
+        said = self.called(values, fixed, batch)
+        finite = tf.math.is_finite(said.loss) & tf.math.is_finite(said.fitness)
+        return said.fitness, finite
 
 
 class JudgedPopulation(Population):
@@ -38,7 +35,7 @@ class JudgedPopulation(Population):
 
         def member(index):
             before = [tf.convert_to_tensor(v.value) for v in self.metrics]
-            judged = JudgedMember(self, tf.constant(0), masks(index), before)
+            judged = JudgedMember(self, tf.constant(0), 0, masks(index), before)
             return judged.judge(self.batch)
 
         # A loop: members are traced, and compiled, once.
