@@ -16,9 +16,9 @@ class ForwardGradient(DirectionalDerivative):
         E c v = g,    E |c v - g|**2 = (d - 1) |g|**2 / k    for signs,
                                        (d + 1) |g|**2 / k    for normal v,
 
-    over the d coordinates. With perturb="weights" no layer's output has to be kept:
-    memory does not grow with depth but for the weights. d is then the number of
-    weights, and steps have to be as small as that makes them. With
+    over the d coordinates. With perturb="weights" no layer's output has to be kept for
+    later. d is then the number of weights, and steps have to be as small as that makes
+    them. With
     perturb="outputs" d is the number of units, and the noise of an example's estimate
     is averaged over the batch; but the inputs of these layers are kept until c is
     known. If there are as many directions as layers, each moves the outputs of one
