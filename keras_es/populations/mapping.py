@@ -99,7 +99,11 @@ def _rows_like(value, count):
 
 
 def _traced_once(function, state):
-    """Return function(i, state) as a graph, which knows the shapes of its results."""
+    """Return function(i, state) as a graph, which knows the shapes of its results.
+
+    TensorFlow optimizes a function by itself, so that a float may round otherwise than
+    in the graph around it.
+    """
     specs = tf.nest.map_structure(tf.TensorSpec.from_tensor, state)
     traced = tf.function(function, autograph=False)
     return traced.get_concrete_function(tf.TensorSpec((), tf.int32), specs)

@@ -115,10 +115,19 @@ def test_numbers_of_numpy_are_taken(name):
             make(seed=None)
 
 
-def test_one_object_in_two_models_says_so():
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optimizers.SNES("sgd", 2),
+        lambda: optimizers.CriterionES("adam"),
+        lambda: optimizers.ForwardGradient("sgd"),
+    ],
+    ids=["snes", "criterion_es", "forward_gradient"],
+)
+def test_one_object_in_two_models_says_so(make):
     from tests.reference import problems
 
-    optimizer = optimizers.SNES("sgd", 2)
+    optimizer = make()
     problems.fit(problems.compiled(optimizer))
     with pytest.raises(ValueError, match="holds the state of another model.*Received"):
         problems.fit(problems.compiled(optimizer))
