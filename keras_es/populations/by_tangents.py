@@ -296,8 +296,9 @@ class _Sums:
         parts = fitness_parts(self.p.model, batch, y_pred)
         if parts is None:
             raise ValueError(
-                '`perturb="outputs"` needs the loss of each example, which this '
-                'model\'s loss does not tell. Take perturb="weights". '
+                '`perturb="outputs"` needs the loss of each example, and this model '
+                "has none, or one number for all. Let the loss return a value for each "
+                'example, or take perturb="weights". '
                 f"Received: model={self.p.model.name!r}"
             )
         scale = tf.cast(self.p.optimizer.scale_loss(1.0), tf.float32)

@@ -34,6 +34,8 @@ def fitness_parts(model, batch, y_pred, values=None):
             return None
         axes = list(range(1, values.shape.rank))
         return tf.reduce_mean(values, axis=axes) / tf.reduce_sum(ones)
+    if has_one_loss_for_all(model, y, y_pred):
+        return None
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(ones)
         weight = times_weights(ones, y_pred, sample_weight)
@@ -41,6 +43,28 @@ def fitness_parts(model, batch, y_pred, values=None):
         loss = _compat.unscale_loss_for_distribution(loss)
     # A loss is linear in the weights of its examples: sum_b w_b l_b.
     return tape.gradient(loss, ones)
+
+
+def has_one_loss_for_all(model, y, y_pred):
+    """Tell whether a loss function of a model returns one number for all examples.
+
+    Keras takes it, and weighs it as if each example had it.
+    """
+    losses, targets = keras.tree.flatten(model.loss), keras.tree.flatten(y)
+    outputs = keras.tree.flatten(y_pred)
+    if not len(losses) == len(targets) == len(outputs):
+        return False
+    of_a_user = [
+        (loss.call if isinstance(loss, keras.losses.Loss) else loss, target, output)
+        for loss, target, output in zip(losses, targets, outputs)
+        if callable(loss) and target is not None
+    ]
+    # Keras brings both to floatx before it calls a loss.
+    as_floats = (
+        loss(*(keras.ops.cast(t, keras.config.floatx()) for t in (target, output)))
+        for loss, target, output in of_a_user
+    )
+    return any(tf.convert_to_tensor(found).shape.rank == 0 for found in as_floats)
 
 
 def batch_size(x):

@@ -464,3 +464,14 @@ def test_a_model_without_such_layers_has_no_directions_of_outputs():
     model.compile(ForwardGradient("sgd", perturb="outputs"), "mse", jit_compile=False)
     with pytest.raises(ValueError, match='Take perturb="weights"(.|\n)*Received'):
         model.fit(np.ones((4, 4)), np.ones((4, 4)), verbose=0)
+
+
+def test_one_loss_for_all_examples_has_no_directions_of_outputs():
+    def worst(y, y_pred):
+        return keras.ops.max(keras.ops.square(y - y_pred))
+
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    model = keras_es.es_model(model)
+    model.compile(ForwardGradient("sgd", perturb="outputs"), worst, jit_compile=False)
+    with pytest.raises(ValueError, match="a value for each(.|\n)*Received"):
+        model.fit(np.ones((4, 4)), np.ones((4, 1)), verbose=0)

@@ -163,9 +163,9 @@ def network(regularizer="l2"):
     )
 
 
-def trained(jit_compile=False, batch_size=8, epochs=2, model=None, **kwargs):
+def trained(jit_compile=False, batch_size=8, epochs=2, model=None, loss=None, **kwargs):
     model = network() if model is None else model
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
         strategy(**{"members": 8, "seed": 2, **kwargs}), loss, jit_compile=jit_compile
     )
@@ -188,6 +188,18 @@ def test_a_fitness_for_each_example_is_used_as_the_loss_is():
 
     by_loss = trained(model=network(None))
     by_fitness = trained(model=network(None), fitness=cross_entropy)
+    for a, b in zip(by_loss.get_weights(), by_fitness.get_weights()):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_loss_of_one_number_is_what_it_is_as_a_fitness():
+    def worst(y, y_pred):
+        return tf.reduce_max(
+            keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
+        )
+
+    by_loss = trained(model=network(None), loss=worst)
+    by_fitness = trained(model=network(None), fitness=worst)
     for a, b in zip(by_loss.get_weights(), by_fitness.get_weights()):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
