@@ -198,7 +198,12 @@ def function(name, value):
     found = value
     if isinstance(value, (dict, str)):
         try:
-            found = keras.losses.get(value)
+            # Keras loads a lambda as what it is, but not through `losses`.
+            is_lambda = isinstance(value, dict) and (
+                value.get("class_name") == "__lambda__"
+            )
+            get = keras.saving.deserialize_keras_object
+            found = get(value) if is_lambda else keras.losses.get(value)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"`{name}` must be {wanted} ({error}). Received: {name}={value!r}"

@@ -73,8 +73,9 @@ class ActiveUnits:
             step: Number of steps, int64 scalar.
             ok: Boolean scalar; if False nothing changes.
         """
-        counts = tf.stack(self.at(step)) if self.optimizer.masked_weights else []
-        counts = tf.where(ok, counts, self.counts.value)
+        if not self.optimizer.masked_weights:
+            return self.now()
+        counts = tf.where(ok, tf.stack(self.at(step)), self.counts.value)
         assign_all([(self.counts, counts)])
         return tf.unstack(counts)
 

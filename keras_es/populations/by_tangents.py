@@ -97,7 +97,7 @@ class TangentPopulation(Population):
         self.rule, self.layers = rule, []
         if rule.shares_batch:
             refuse_fixed_batch(model, 'directions share one: give batch_mode="full"')
-        if rule.perturb == "outputs":
+        if rule.perturb == "outputs" and self.variables:
             self.layers = layers_with_directions(model, x)
             if not self.layers:
                 raise ValueError(
@@ -144,7 +144,7 @@ class _Sums:
         step = self.p.optimizer.steps_done()
         self.directions = Directions(self.rule.seed, self.rule.law, step)
         self.wanted = member.where_wanted()
-        self.any_known = tf.constant(False)
+        self.any_known = tf.constant(not self.centers)  # Nothing is to be known.
 
     def means(self):
         """Return the estimate for each variable, a dict from its id."""
@@ -172,6 +172,8 @@ class _Sums:
     def _groups(self):
         """Divide the directions: one layer's outputs each, if there are enough."""
         count, weights = self.rule.directions, len(self.moving)
+        if not self.centers:
+            return []
         places = [[i] for i in range(weights, len(self.centers))]
         sizes = [math.sqrt(math.prod(o.y.shape[1:])) for o in self.outputs]
         if weights and places:

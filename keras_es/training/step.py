@@ -32,7 +32,7 @@ class Step:
         turns = self.optimizer.taking_turns
         if turns is not None and turns.held:
             when(turns.draw_is_due, lambda: turns.hold(self.parts.rare(turns.draw)))
-        if self.optimizer.judges:
+        if self.optimizer.judges and not self.optimizer.search.is_empty:
             due = self.optimizer.judgement_is_due
             when_all(due, self._judge, x, y, sample_weight)
         # Without a strategy, members, updates and logs are one program.

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 import keras_es
-from keras_es.optimizers import SNES, Static
+from keras_es.optimizers import (
+    SNES,
+    CriterionES,
+    Falling,
+    FiniteDifference,
+    ForwardGradient,
+    GradualMagnitude,
+    Static,
+)
+from keras_es.schedules import PolynomialSparsity
 from tests.training.common import compiled, data, mlp, sgd, sparse_mlp
 
 
@@ -151,7 +160,19 @@ def test_pure_evolution_of_nothing_is_refused(optimizer):
             model.train_on_batch(*data())
 
 
-@pytest.mark.parametrize("optimizer", [SNES, Static])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SNES,
+        Static,
+        CriterionES,
+        lambda inner: GradualMagnitude(inner, end_step=4, masked_out="learn"),
+        lambda inner: SNES(inner, density=Falling(PolynomialSparsity(4))),
+        ForwardGradient,
+        lambda inner: ForwardGradient(inner, perturb="outputs"),
+        FiniteDifference,
+    ],
+)
 def test_a_model_that_is_all_frozen_is_evaluated_with_a_warning_as_in_keras(optimizer):
     model = compiled(all_frozen(sparse_mlp()), optimizer("sgd"))
     before = state_of(model)

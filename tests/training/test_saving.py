@@ -283,3 +283,15 @@ def test_a_copy_has_the_masks_within_composites(sequential):
         copy.set_weights(sparse.get_weights())
         x = np.ones((2, 4, 6), "float32")
         np.testing.assert_allclose(copy(x), sparse(x), 1e-6)
+
+
+def test_a_lambda_as_fitness_is_loaded_as_a_lambda_loss_is(tmp_path):
+    model = sparse_mlp()
+    fitness = lambda y, y_pred: abs(y_pred[:, 0])  # noqa: E731
+    compiled(model, SNES(sgd(), 4, fitness=fitness))
+    with pytest.warns(UserWarning, match="includes a `lambda`"):
+        model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="`fitness`(.|\n)*safe_mode(.|\n)*Received"):
+        keras.models.load_model(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=False)
+    assert loaded.optimizer.fitness(None, np.array([[-2.0]])) == 2.0

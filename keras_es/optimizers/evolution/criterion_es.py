@@ -159,8 +159,6 @@ class CriterionES(MaskOptimizer):
 
     def judgement_is_due(self):
         """Tell whether members are judged before this step."""
-        if self.search.is_empty:
-            return tf.constant(False)
         step = self.generation.value
         moves = self.current(self.mean_learning_rate) > 0.0
         due = tf.equal(step % self.judge_every, self.judge_every - 1)
