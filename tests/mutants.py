@@ -62,8 +62,8 @@ MUTANTS = [
     Mutant(
         "logarithm of the utilities without + 1",
         "ops/fitness.py",
-        "ops.log(n / 2.0 + 1.0) - ops.log(ranks)",
-        "ops.log(n / 2.0) - ops.log(ranks)",
+        "ops.cast(n / 2.0 + 1.0, ranks.dtype)",
+        "ops.cast(n / 2.0, ranks.dtype)",
         "tests/ops/test_fitness.py",
     ),
     Mutant(
