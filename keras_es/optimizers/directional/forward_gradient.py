@@ -47,7 +47,7 @@ class ForwardGradient(DirectionalDerivative):
 
     >>> ForwardGradient("sgd", directions=4, perturb="outputs").directions
     4
-    >>> SNES(ForwardGradient("adam"), population_size=4).name
+    >>> keras_es.optimizers.SNES(ForwardGradient("adam"), population_size=4).name
     'snes'
 
     References:
