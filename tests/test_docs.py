@@ -20,7 +20,7 @@ def python_blocks(page):
 
 
 # Pages with many runs are read by those who stay; README and the others run each time.
-LONG = ("guide.md", "pure_es.md")
+LONG = ("guide.md", "non_differentiable.md", "pure_es.md")
 
 
 @pytest.mark.parametrize(
