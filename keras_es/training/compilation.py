@@ -12,8 +12,8 @@ def xla_wins(model):
     """Tell whether `jit_compile="auto"` compiles this model, for all that it knows.
 
     Not if Keras knows that it cannot be compiled, nor on CPU if it has convolutions:
-    they take twice as long under XLA there (docs/design.md has the measurements). What
-    operations it has is seen with the first batch (`unknown_to_xla`).
+    they take twice as long under XLA there. What operations it has is seen with the
+    first batch (`unknown_to_xla`).
     """
     if not _compat.model_supports_jit(model):
         return False
