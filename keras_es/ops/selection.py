@@ -42,6 +42,8 @@ def count_true(condition):
     """
     size = condition.shape[0]
     whole = size // _COUNTED * _COUNTED
+    if not whole:
+        return tf.reduce_sum(tf.cast(condition, tf.int32))
     rows = tf.reshape(tf.cast(condition[:whole], tf.float32), (-1, _COUNTED))
     counts = tf.linalg.matvec(rows, tf.ones(_COUNTED))
     rest = tf.cast(condition[whole:], tf.int32)
