@@ -19,7 +19,7 @@ NAMES = pytest.mark.parametrize(
 
 def step(name, inner, sparsity=0.5):
     """Return the kernel before and after one step, the model and the step's masks."""
-    optimizer = problems.make_resting(name, inner)
+    optimizer = problems.make_resting(name, inner, masked_out="rest")
     model = problems.compiled(optimizer, problems.make_model(sparsity))
     (masked,) = keras_es.masked_weights(model)
     before = masked.kernel.numpy()

@@ -89,16 +89,16 @@ def make(method, /, inner="adam", **kwargs):
     return OPTIMIZERS[method](inner, **SCHEDULES.get(method, {}) | kwargs)
 
 
-def make_resting(method, /, inner="adam"):
+def make_resting(method, /, inner="adam", **kwargs):
     """Make the optimizer of that name; by itself it leaves the first masks for long."""
     if method not in SCHEDULES:
-        return make(method, inner)
+        return make(method, inner, **kwargs)
     resting = {
         "update_schedule": schedules.ConstantUpdates(update_every=1000),
         "sparsity_schedule": schedules.ConstantSparsity(),
     }
     (kind,) = SCHEDULES[method]
-    return OPTIMIZERS[method](inner, **{kind: resting[kind]})
+    return OPTIMIZERS[method](inner, **{kind: resting[kind]}, **kwargs)
 
 
 # Masks move after each step.
