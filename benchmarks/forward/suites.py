@@ -57,11 +57,11 @@ class Suite:
     Attributes:
         network: Function (input_shape, num_classes) -> plain Keras model.
         methods: Dict from the name of a method to its settings.
-        tried: Dict from it to the rates that `--tune` tries, as many for each.
         steps: Of each run.
         batch_size: Examples of each step.
         target: Test accuracy that is wanted of the method `aimed`.
         aimed: Name of a method.
+        rates: Those that `--tune` tries for each method.
     """
 
     network: object
@@ -83,16 +83,16 @@ def _methods(rates, step=0.001, sigma=0.02):
     return found
 
 
+COMPARED = (
+    "backpropagation", "outputs 16", "outputs 4", "outputs 1", "weights 16",
+    "weights 4", "weights 1", "difference", "open_es",
+)  # fmt: skip
+"""What networks with gradients are trained by."""
+
 SUITES = {
     "mlp": Suite(
         mlp,
-        _methods(
-            {
-                "backpropagation": 0.001, "outputs 16": 0.001, "outputs 4": 0.001,
-                "outputs 1": 0.001, "weights 16": 0.001, "weights 4": 0.001,
-                "weights 1": 0.001, "difference": 0.001, "open_es": 0.001,
-            }
-        ),
+        _methods(dict.fromkeys(COMPARED, 0.001)),
         steps=500,
     ),
     "mlp-long": Suite(
@@ -101,13 +101,7 @@ SUITES = {
     ),
     "conv": Suite(
         models.ARCHITECTURES["mnist_11k"].build,
-        _methods(
-            {
-                "backpropagation": 0.003, "outputs 16": 0.003, "outputs 4": 0.003,
-                "outputs 1": 0.003, "weights 16": 0.003, "weights 4": 0.003,
-                "weights 1": 0.003, "difference": 0.003, "open_es": 0.003,
-            }
-        ),
+        _methods(dict.fromkeys(COMPARED, 0.003)),
         steps=500,
     ),
     "binary": Suite(

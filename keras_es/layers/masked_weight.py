@@ -194,12 +194,14 @@ class MaskedWeight(SparseWeight):
         """Refuse what `set_weights` brings of this weight if it does not fit."""
         mask = np.asarray(store[self.kernel_mask.name], "bool")
         if not denser and mask.shape == self.shape:
-            store = {**store, self.count_name: self._active_units(mask)}
+            units = self._active_units(mask)
+            store = {**store, self.count_name: int(units.sum())}
         self.check_loaded(store)
 
-    def _active_units(self, mask: Any) -> int:
-        units = self.reduce(ops.convert_to_tensor(mask.astype("float32"))) > 0.0
-        return int(ops.sum(ops.cast(units, "int64")))
+    def _active_units(self, mask: Any) -> Any:
+        """Return which units have a weight under a mask, as NumPy."""
+        counts = self.reduce(ops.convert_to_tensor(mask.astype("float32")))
+        return np.asarray(counts) > 0.0
 
     def check_loaded(self, store: Any) -> None:
         """Refuse a file whose mask is of another sparsity or breaks the pattern.
@@ -213,8 +215,8 @@ class MaskedWeight(SparseWeight):
         mask = np.asarray(store[self.kernel_mask.name], "bool")
         if mask.shape != self.shape:
             return  # Keras says so when the variable is assigned.
-        units = self.reduce(ops.convert_to_tensor(mask.astype("float32"))) > 0.0
-        count = self._active_units(mask)
+        units = self._active_units(mask)
+        count = int(units.sum())
         asked = count if count < self.unit_count else self.unit_count
         if self.count_name in store.keys():
             asked = int(np.asarray(store[self.count_name]))
@@ -228,7 +230,7 @@ class MaskedWeight(SparseWeight):
                 "schedule that begins dense into one compiled with it. "
                 f"Received: {asked} units, expected {self.unit_count}"
             )
-        fitting = self.decode(ops.cast(units, "float32"), count)
+        fitting = self.decode(ops.convert_to_tensor(units.astype("float32")), count)
         if not np.array_equal(self.expand(fitting), mask):
             raise ValueError(
                 f"The weights of {self.name!r} have a mask that is none of "

@@ -8,6 +8,7 @@ from keras_es.distribution.collectives import (
     when,
     when_all,
 )
+from keras_es.optimizers.arguments import refuse_other_model
 from keras_es.populations.evaluation import Evaluation
 from keras_es.populations.model_state import frozen_masks
 from keras_es.training.compilation import Parts
@@ -29,6 +30,7 @@ class Step:
 
     def run(self, x, y, sample_weight):
         """Run the step on a batch and return the logs."""
+        refuse_other_model(self.optimizer, self.model)
         turns = self.optimizer.taking_turns
         if turns is not None and turns.held:
             when(turns.draw_is_due, lambda: turns.hold(self.parts.rare(turns.draw)))

@@ -192,12 +192,14 @@ def test_a_fitness_for_each_example_is_used_as_the_loss_is():
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_a_loss_of_one_number_is_what_it_is_as_a_fitness():
-    def worst(y, y_pred):
-        return tf.reduce_max(
-            keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
-        )
+def worst(y, y_pred):
+    """One loss for all examples."""
+    return tf.reduce_max(
+        keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
+    )
 
+
+def test_a_loss_of_one_number_is_what_it_is_as_a_fitness():
     by_loss = trained(model=network(None), loss=worst)
     by_fitness = trained(model=network(None), fitness=worst)
     for a, b in zip(by_loss.get_weights(), by_fitness.get_weights()):
@@ -205,11 +207,6 @@ def test_a_loss_of_one_number_is_what_it_is_as_a_fitness():
 
 
 def test_one_number_for_all_examples_is_a_fitness_too():
-    def worst(y, y_pred):
-        return tf.reduce_max(
-            keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True)
-        )
-
     model = trained(fitness=worst, epochs=40, mean_optimizer=keras.optimizers.SGD(0.03))
     x, y = images()
     before = worst(y, network()(x))

@@ -25,7 +25,7 @@ class DirectionalDerivative(MaskOptimizer):
         perturb: "weights": v has a number for each weight. "outputs": of dense layers
             and convolutions with at most as many positions as weights for an output, v
             has a number for each example's outputs before the activation; all other
-            weights have their own. The loss has to be a mean over examples.
+            weights have their own. The loss has to return a value for each example.
         batch_mode: "full": each direction sees all examples; "split", for directions
             of weights: a k-th of them each.
         seed: Integer seed of the directions.

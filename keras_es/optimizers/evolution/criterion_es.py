@@ -166,7 +166,6 @@ class CriterionES(MaskOptimizer):
 
     def judged(self, model, *batch):
         """Return the fitness of members on a batch, and which of them are valid."""
-        arguments.refuse_other_model(self, model)
         population = JudgedPopulation(model, *batch)
         return population.judge(self.search.member, 2 * self.judged_pairs)
 
