@@ -12,6 +12,7 @@ from keras_es import (
     schedules,
     unrolled,
 )
+from keras_es.conversion.compact.report import CompactionReport, compaction_report
 from keras_es.conversion.models import es_model
 from keras_es.conversion.report import SparsityReport, sparsity_report
 from keras_es.conversion.sparsify import sparsify
@@ -24,11 +25,13 @@ from keras_es.training.models import ESModel, ESSequential
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompactionReport",
     "ESMixin",
     "ESModel",
     "ESSequential",
     "SparsityReport",
     "callbacks",
+    "compaction_report",
     "datasets",
     "es_model",
     "layers",

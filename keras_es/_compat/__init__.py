@@ -1,6 +1,7 @@
 """The only room that touches private names of Keras and TensorFlow."""
 
 from keras_es._compat.copies import *  # noqa: F403
+from keras_es._compat.graphs import *  # noqa: F403
 from keras_es._compat.host import *  # noqa: F403
 from keras_es._compat.optimizers import *  # noqa: F403
 from keras_es._compat.own_steps import *  # noqa: F403

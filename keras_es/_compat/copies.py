@@ -10,7 +10,7 @@ from keras.src.backend.common import global_state
 from keras.src.saving import saving_lib, serialization_lib
 from keras.src.saving.keras_saveable import KerasSaveable
 
-from keras_es._compat.host import own_variables
+from keras_es._compat.host import inputs_of, own_variables
 
 __all__ = [
     "build_as",
@@ -30,12 +30,27 @@ def copy_called(source, target):
     target._called = source._called
 
 
-def clone_layer_graph(model, copy_layer):
+def clone_layer_graph(model, copy_layer, shapes=None):
     """Clone a functional or sequential model, with what `copy_layer` returns.
 
     Inside `copying`, for Keras compiles the clone as the model is.
+
+    Args:
+        model: The model.
+        copy_layer: Function from a layer to its copy.
+        shapes: Shapes of the inputs in turn, with the axis of examples, if they change.
     """
-    return keras.models.clone_model(model, clone_function=copy_layer)
+    tensors = None
+    if shapes is not None:
+        structure = inputs_of(model)
+        made = [
+            keras.Input(batch_shape=shape, dtype=tensor.dtype, name=tensor.name)
+            for shape, tensor in zip(shapes, keras.tree.flatten(structure))
+        ]
+        tensors = keras.tree.pack_sequence_as(structure, made)
+    return keras.models.clone_model(
+        model, input_tensors=tensors, clone_function=copy_layer
+    )
 
 
 @contextlib.contextmanager
@@ -75,14 +90,18 @@ def _classes_and_functions(layers):
     return {n.__name__: n for n in named if not n.__module__.startswith("keras.")}
 
 
-def copy_by_config(layer):
+def copy_by_config(layer, changes=None):
     """Return a copy of a layer by its config, within `copying`, without its state.
+
+    `changes` are entries of the config that are to be others.
 
     The layer itself is not built: the model that calls it builds it in its name scope,
     and paths of weights are what noise is drawn by. Layers in it are.
     """
     config = serialization_lib.serialize_keras_object(layer)
     config.pop("build_config", None)
+    if changes:
+        config["config"] = {**config["config"], **changes}
     return serialization_lib.deserialize_keras_object(config, safe_mode=False)
 
 

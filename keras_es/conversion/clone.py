@@ -1,5 +1,9 @@
 """A copy of a model: layers of its own, the same state."""
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 
 from keras_es import _compat
@@ -7,7 +11,23 @@ from keras_es.layers import tree
 from keras_es.training.models import ESSequential
 
 
-def clone(model):
+@dataclasses.dataclass
+class Cut:
+    """How the copy of a layer is to differ from the layer.
+
+    Attributes:
+        config: What changes in its config; None for a layer inside of one that is cut
+            itself, which makes it.
+        weights: All its weights, by attribute, in the shapes of the copy.
+        shapes: Of a model within the model: the shapes of its inputs, if they change.
+    """
+
+    config: dict[str, Any] | None
+    weights: dict[str, Any]
+    shapes: list[tuple[int | None, ...]] | None = None
+
+
+def clone(model, cuts: Mapping[Any, Cut] | None = None):
     """Return a copy of a model with its own layers and the same state, not compiled.
 
     What Keras's files hold of a layer comes through as it does through `save` and
@@ -17,6 +37,10 @@ def clone(model):
     where Keras cannot load such a file; and a copied variable equals its source to
     the bit where Keras's file merges some (LoRA).
 
+    Args:
+        model: A built model.
+        cuts: Dict from a layer, or model within the model, to its `Cut`.
+
     Raises:
         ValueError: If the model is not built, or its config does not make it again.
     """
@@ -25,13 +49,14 @@ def clone(model):
             "The model has no weights yet. Build it first: give it an Input, call it "
             f"on data or call `build`. Received: model={model.name!r}, not built"
         )
+    cut = {id(layer): cut for layer, cut in (cuts or {}).items()}
     layers = [model, *(layer for _, layer in tree.walk(model))]
     with _compat.copying(layers) as copies:
-        copy = _copy(model, copies)
+        copy = _copy(model, copies, cut)
         for layer in layers:
-            if id(layer) in copies:
+            if id(layer) in copies and id(layer) not in cut:
                 _compat.build_as(layer, copies[id(layer)])
-    _carry_over(model, copy)
+    _carry_over(model, copy, cut)
     return copy
 
 
@@ -42,27 +67,31 @@ def is_graph(model):
     )
 
 
-def _copy(layer, copies):
+def _copy(layer, copies, cut):
     """Return the copy of a layer, one wherever it is used, without its state."""
     if id(layer) not in copies:
         if is_graph(layer):
             # Layer by layer, not by config: a config knows the calls of a layer by
             # their number, which is another one if other models call it as well.
-            copy = _compat.clone_layer_graph(layer, lambda one: _copy(one, copies))
+            shapes = cut[id(layer)].shapes if id(layer) in cut else None
+            copy = _compat.clone_layer_graph(
+                layer, lambda one: _copy(one, copies, cut), shapes
+            )
         else:
-            copy = _by_config(layer, copies)
+            copy = _by_config(layer, copies, cut)
         copies[id(layer)] = copy
     return copies[id(layer)]
 
 
-def _by_config(layer, copies):
+def _by_config(layer, copies, cut):
     if not isinstance(layer, keras.layers.Layer):  # an operation such as x + y
         return type(layer).from_config(layer.get_config())
     for inner in _compat.direct_sublayers(layer):
         if is_graph(inner):
-            _copy(inner, copies)
+            _copy(inner, copies, cut)
+    changes = cut[id(layer)].config if id(layer) in cut else None
     try:
-        copy = _compat.copy_by_config(layer)
+        copy = _compat.copy_by_config(layer, changes)
     except (NotImplementedError, TypeError) as error:
         raise ValueError(
             f"{type(layer).__name__} {layer.name!r} cannot be copied, nor saved and "
@@ -75,7 +104,7 @@ def _by_config(layer, copies):
     return copy
 
 
-def _carry_over(model, copy):
+def _carry_over(model, copy, cut):
     """Mask what is masked in the model, and give the copy the model's state."""
     sources = dict(_compat.saveables(model))
     targets = dict(_compat.saveables(copy))
@@ -90,7 +119,11 @@ def _carry_over(model, copy):
         if new.name != old.name and not isinstance(new, keras.layers.InputLayer):
             new.name = old.name
     for old, new in pairs:
-        _compat.copy_state(old, new)
+        if id(old) in cut and not is_graph(old):
+            for name, value in cut[id(old)].weights.items():
+                getattr(new, name).assign(value)
+        else:
+            _compat.copy_state(old, new)
 
 
 def _check_same(model, sources, targets):

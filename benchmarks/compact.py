@@ -1,0 +1,300 @@
+"""Compaction: how much of the multiplications that go comes out as latency.
+
+    python -m benchmarks.compact --save      # some minutes
+    python -m benchmarks.compact --quick     # one small network, to try it
+
+Half of the channels of each network are masked out, `keras_es.strip_masks` makes the
+plain model with and without `compact`, and both take turns as SavedModel, LiteRT file
+and (if onnxruntime and tf2onnx are installed) ONNX file, at batch 1 and 32. The number
+is
+
+    (latency before / after) / (multiplications before / after),
+
+1 if the whole of what is no longer multiplied is saved; its target is 0.9.
+"""
+
+import importlib.util
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.command import RESULTS, make_parser, split_names
+from benchmarks.picture import COLORS
+from benchmarks.timing import Row, interleaved, machine_info, median_ratio
+
+SUITE, TARGET, BATCHES, ROUNDS = "compact", ">= 0.9", (1, 32), 11
+
+
+def mobilenet():
+    """Return MobileNetV2 at 96 pixels, and how it is masked."""
+    import keras
+
+    build = keras.applications.MobileNetV2
+    return build((96, 96, 3), weights=None, classes=10), channels("predictions")
+
+
+def resnet():
+    """Return ResNet50 at 64 pixels, and how it is masked."""
+    import keras
+
+    build = keras.applications.ResNet50
+    model = build(input_shape=(64, 64, 3), weights=None, classes=10)
+    return model, channels("predictions")
+
+
+def convnet():
+    """Return the convnet for CIFAR-10, and how it is masked."""
+    import models
+
+    model = models.ARCHITECTURES["cifar_convnet"].build((32, 32, 3), 10)
+    return model, channels("logits")
+
+
+def encoder(width=256, heads=8, blocks=4, length=64):
+    """Return a transformer's encoder, of which half of heads and units are masked."""
+    import keras
+    from keras import layers
+
+    from keras_es.patterns import Block, Channel
+
+    x = inputs = keras.Input((length, width))
+    for index in range(blocks):
+        attention = layers.MultiHeadAttention(heads, width // heads)
+        x = layers.LayerNormalization()(x + attention(x, x))
+        y = layers.Dense(4 * width, "relu", name=f"wide_{index}")(x)
+        x = layers.LayerNormalization()(x + layers.Dense(width)(y))
+    outputs = layers.Dense(10)(layers.GlobalAveragePooling1D()(x))
+    patterns = {".*/value": Block(width, width // heads), "wide_.*": Channel()}
+    masks = {"pattern": patterns, "allocation": dict.fromkeys(patterns, 0.5)}
+    return keras.Model(inputs, outputs), masks
+
+
+def channels(*exclude):
+    """Return the arguments of `sparsify` that mask half of the channels."""
+    from keras_es.patterns import Channel
+
+    return {"sparsity": 0.5, "pattern": Channel(), "exclude": exclude}
+
+
+NETWORKS = {
+    "MobileNetV2": mobilenet,
+    "ResNet50": resnet,
+    "cifar_convnet": convnet,
+    "encoder": encoder,
+}
+
+
+def measured(name, rounds):
+    """Return the rows of one network."""
+    import keras_es
+
+    model, masks = NETWORKS[name]()
+    report = keras_es.compaction_report(keras_es.sparsify(model, **masks))
+    print(f"{name}\n{report}\n", flush=True)
+    plain = keras_es.strip_masks(keras_es.sparsify(model, **masks))
+    shape = tuple(model.inputs[0].shape[1:])
+    saved = report.before["multiplications"] / report.after["multiplications"]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        pair = {"before": plain, "after": report.model}
+        for form, load in FORMATS.items():
+            if form == "ONNX" and not has_onnx():
+                continue
+            for batch in BATCHES:
+                calls = repeated(load(pair, Path(folder), batch, shape))
+                seconds = interleaved(calls, rounds=rounds, warmup=2)
+                faster = 1.0 / median_ratio(seconds, "after", "before")
+                medians = {k: statistics.median(v) * 1e3 for k, v in seconds.items()}
+                rows.append(
+                    Row(
+                        SUITE,
+                        f"{name}, {form}, batch {batch}",
+                        medians["after"],
+                        "ms",
+                        medians["before"],
+                        faster / saved,
+                        TARGET,
+                        {
+                            "times_faster": faster,
+                            "times_fewer_multiplications": saved,
+                            **report.as_dict(),
+                        },
+                    )
+                )
+                print(line(rows[-1]), flush=True)
+    return rows
+
+
+def repeated(calls):
+    """Return functions that call each so often that a timer sees it: 50 ms.
+
+    They return the seconds of one call.
+    """
+    times = {}
+    for call in calls.values():
+        call()
+        start = time.perf_counter()
+        call()
+        times[call] = time.perf_counter() - start
+    count = max(1, int(0.05 / max(times.values())))
+
+    def timed(call):
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        return (time.perf_counter() - start) / count
+
+    return {name: lambda call=call: timed(call) for name, call in calls.items()}
+
+
+def saved_models(pair, folder, batch, shape):
+    """Return functions that call the SavedModels of a pair of models."""
+    import tensorflow as tf
+
+    x = tf.constant(np.random.default_rng(0).normal(size=(batch, *shape)), tf.float32)
+    calls = {}
+    for name, model in pair.items():
+        path = folder / f"saved_{name}"
+        if not path.exists():
+            model.export(str(path), verbose=False)
+        loaded = tf.saved_model.load(str(path))
+        calls[name] = lambda loaded=loaded: loaded.serve(x).numpy() is None
+    return calls
+
+
+def lite_files(pair, folder, batch, shape):
+    """Return functions that call the LiteRT files of a pair of models."""
+    import tensorflow as tf
+
+    x = np.random.default_rng(0).normal(size=(batch, *shape)).astype("float32")
+    calls = {}
+    for name in pair:
+        path = folder / f"{name}.tflite"
+        if not path.exists():
+            source = str(folder / f"saved_{name}")
+            converter = tf.lite.TFLiteConverter.from_saved_model(source)
+            path.write_bytes(converter.convert())
+        interpreter = _interpreter(str(path), num_threads=threads())
+        index = interpreter.get_input_details()[0]["index"]
+        interpreter.resize_tensor_input(index, x.shape)
+        interpreter.allocate_tensors()
+
+        def call(interpreter=interpreter, index=index):
+            interpreter.set_tensor(index, x)
+            interpreter.invoke()
+
+        calls[name] = call
+    return calls
+
+
+def has_onnx():
+    """Tell whether ONNX files can be written and run."""
+    return all(importlib.util.find_spec(n) for n in ("onnxruntime", "tf2onnx"))
+
+
+def onnx_files(pair, folder, batch, shape):
+    """Return functions that call the ONNX files of a pair of models."""
+    import onnxruntime
+
+    x = np.random.default_rng(0).normal(size=(batch, *shape)).astype("float32")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads()
+    calls = {}
+    for name, model in pair.items():
+        path = folder / f"{name}.onnx"
+        if not path.exists():
+            model.export(str(path), format="onnx", verbose=False)
+        session = onnxruntime.InferenceSession(str(path), options)
+        feed = {session.get_inputs()[0].name: x}
+        calls[name] = lambda session=session, feed=feed: session.run(None, feed)
+    return calls
+
+
+def threads():
+    """Return how many threads a runtime may take: as many as TensorFlow is told."""
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count()
+
+
+FORMATS = {"SavedModel": saved_models, "LiteRT": lite_files, "ONNX": onnx_files}
+
+
+def _interpreter(*args, **kwargs):
+    """Return LiteRT's interpreter: of its own package, or TensorFlow's older one."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        from tensorflow.lite.python.interpreter import Interpreter
+    return Interpreter(*args, **kwargs)
+
+
+def line(row):
+    """Return a row as one line of the table."""
+    detail = row.detail
+    return (
+        f"{row.case:<40} {row.baseline:9.2f} -> {row.value:9.2f} ms  "
+        f"{detail['times_faster']:5.2f} of "
+        f"{detail['times_fewer_multiplications']:5.2f}: {row.ratio:.2f}"
+    )
+
+
+def main(argv=None):
+    """Measure, print and save."""
+    parser = make_parser("compact", __doc__)
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="separated by ,")
+    parser.add_argument("--quick", action="store_true", help="few rounds, no target")
+    parser.add_argument("--save", action="store_true", help="write to docs/results/")
+    flags = parser.parse_args(argv)
+    names = split_names(parser, "networks", flags.networks, NETWORKS)
+    names = ["cifar_convnet"] if flags.quick else names
+    rows = [r for n in names for r in measured(n, 3 if flags.quick else ROUNDS)]
+    print("\n".join(map(line, rows)))
+    if flags.save:
+        import dataclasses
+
+        results = {
+            "machine": machine_info(),
+            "threads": threads(),
+            "rows": [dataclasses.asdict(row) for row in rows],
+        }
+        path = RESULTS / "compact.json"
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        draw(rows, RESULTS / "compact.png")
+
+
+def draw(rows, path):
+    """Draw what is left of multiplications and of latencies, network by network."""
+    from matplotlib.figure import Figure
+
+    networks: dict = {}
+    for row in rows:
+        name, _, rest = row.case.partition(", ")
+        bars = networks.setdefault(name, {})
+        bars["multiplications"] = 1.0 / row.detail["times_fewer_multiplications"]
+        bars[rest] = 1.0 / row.detail["times_faster"]
+    labels = list(dict.fromkeys(label for bars in networks.values() for label in bars))
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(labels)
+    for index, label in enumerate(labels):
+        places = [place + index * width for place in range(len(networks))]
+        heights = [bars[label] for bars in networks.values()]
+        drawn = axes.bar(places, heights, width, label=label, color=COLORS[index])
+        axes.bar_label(drawn, fmt="%.2f", fontsize=7)
+    axes.axhline(1.0, color="black", linewidth=0.8)
+    middle = 0.4 - width / 2
+    axes.set_xticks([place + middle for place in range(len(networks))], networks)
+    axes.set_ylabel("after / before (less is better)")
+    axes.set_title("Half of the channels masked out, then removed", fontsize=11)
+    axes.legend(fontsize=8, ncols=len(labels), loc="upper center")
+    axes.set_ylim(0, 1.2)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Removing what is dead: a smaller plain model with the same outputs."""

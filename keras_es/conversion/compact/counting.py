@@ -1,0 +1,74 @@
+"""Multiplications of one example, layer by layer."""
+
+import math
+from typing import Any
+
+import keras
+
+from keras_es import _compat
+from keras_es.conversion.clone import is_graph
+from keras_es.conversion.compact.rules import layers_named
+
+
+def multiplications(model: Any) -> int:
+    """Return how many multiplications with weights an example takes.
+
+    Of dense layers, convolutions, attention (with its scores and sums) and recurrent
+    layers; the others' are left out. Axes of unknown length count as one.
+    """
+    if not is_graph(model) or _compat.graph_ends(model) is None:
+        return 0
+    return sum(_of_call(call) for call in _compat.graph_calls(model))
+
+
+def _size(shape):
+    return math.prod(1 if size is None else size for size in shape)
+
+
+def _of_call(call):
+    layer = call.operation
+    inputs = [tuple(tensor.shape)[1:] for tensor in call.inputs]
+    outputs = tuple(call.outputs[0].shape)[1:]
+    if isinstance(layer, keras.Model):
+        return multiplications(layer)
+    return _of_layer(layer, inputs, outputs)
+
+
+def _of_layer(layer, inputs, outputs):
+    """Return those of a layer, for shapes without the axis of examples."""
+    cls = type(layer)
+    if cls is keras.layers.Dense:
+        return _size(outputs) * layer.kernel.shape[0]
+    if cls is keras.layers.EinsumDense:
+        axes, output = layer.equation.replace(" ", "").split("->")
+        kernel = zip(axes.split(",")[1], layer.kernel.shape)
+        return _size(outputs) * _size(n for axis, n in kernel if axis not in output)
+    if cls in layers_named("Conv1D", "Conv2D", "Conv3D"):
+        return _size(outputs) * _size(layer.kernel.shape[:-1])
+    if cls in layers_named("DepthwiseConv1D", "DepthwiseConv2D"):
+        return _size(outputs) * _size(layer.kernel.shape[:-2])
+    if cls in layers_named("SeparableConv1D", "SeparableConv2D"):
+        kernels = layer.depthwise_kernel.shape, layer.pointwise_kernel.shape
+        return _size(outputs[:-1]) * sum(_size(shape) for shape in kernels)
+    if cls in layers_named("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"):
+        return _size(inputs[0]) * _size(layer.kernel.shape[:-1])
+    if cls is keras.layers.MultiHeadAttention:
+        return _of_attention(layer, inputs)
+    if cls in layers_named("GRU", "LSTM", "SimpleRNN"):
+        kernels = layer.cell.kernel.shape, layer.cell.recurrent_kernel.shape
+        return _size(inputs[0][:1]) * sum(_size(shape) for shape in kernels)
+    return 0
+
+
+def _of_attention(layer, inputs):
+    queries = _size(inputs[0][:-1])
+    others = _size(inputs[min(1, len(inputs) - 1)][:-1])
+    parts = {
+        layer.query_dense: queries,
+        layer.key_dense: others,
+        layer.value_dense: others,
+        layer.output_dense: queries,
+    }
+    projections = sum(_size(part.kernel.shape) * n for part, n in parts.items())
+    each = layer.num_heads * (layer.key_dim + layer.value_dim)
+    return projections + queries * others * each
