@@ -30,6 +30,9 @@ DURATIONS = TESTS / "durations.json"
 KINDS = {"not slow": "fast", "slow": "slow"}
 """What the file of durations calls the tests of a mark."""
 
+LONG_RUNS = {"tests/test_pure_results.py"}
+"""Where a program runs for so long that it pays to make it fast."""
+
 SECONDS_OF_A_PROCESS = 140.0
 UNKNOWN_FILE = 10.0
 NOTHING_COLLECTED = 5
@@ -116,7 +119,7 @@ class Batch:
         command += ["-p", "no:cacheprovider", *["-x"] * options.x, *arguments, *files]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stdout=log, stderr=log, env=environment(options)
+                command, cwd=ROOT, stdout=log, stderr=log, env=environment(options, files)
             )
 
     def ended(self):
@@ -144,17 +147,17 @@ class Batch:
         )
 
 
-def environment(options):
+def environment(options, files):
     """Return the variables of a process; those beside others keep to one core.
 
-    Fast tests take XLA without LLVM's optimizations: it is the graphs that are tested,
-    and to compile them is most of the price. Slow tests have XLA as users have it.
+    XLA goes without LLVM's optimizations: it is the graphs that are tested, and to
+    compile them is most of the price. Runs that are long have XLA as users have it.
     """
     found = {}
     if options.n > 1:
         found |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2"}
         found |= {"OMP_NUM_THREADS": "1"}
-    if options.m == "not slow":
+    if not LONG_RUNS & set(files):
         found |= {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
     return {**found, **os.environ}
 

@@ -1,5 +1,7 @@
 """Small models of every kind that `sparsify` must take, by name."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -156,6 +158,18 @@ def fill(model, seed=1):
             # Positive, because moving variances are among them.
             variable.assign(0.05 + 0.3 * rng.random(variable.shape))
     return model
+
+
+@functools.cache
+def dense(make):
+    """Return the one filled plain model that tests share which only look at it."""
+    return fill(make())
+
+
+@functools.cache
+def masked(make):
+    """Return the one filled masked model that tests share which only look at it."""
+    return fill(keras_es.sparsify(dense(make), 0.75))
 
 
 def inputs(model, batch=4, seed=2):

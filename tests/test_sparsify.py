@@ -11,6 +11,7 @@ from keras_es.optimizers import Turns
 from keras_es.patterns import Block, Channel, NByM, Unstructured
 from tests import architectures
 from tests.architectures import MASKED, fill, inputs
+from tests.marks import slow
 
 every_model = pytest.mark.parametrize("make", MASKED, ids=lambda f: f.__name__)
 
@@ -20,13 +21,15 @@ def bidirectional():
     return keras.Sequential([keras.Input((5, 8)), keras.layers.Bidirectional(gru)])
 
 
+different = [architectures.nested, architectures.recurrent, architectures.subclassed]
+
 # Each costs a trace of the train step; the others differ from these in one layer.
 trained = [
     architectures.two_inputs_and_outputs,
-    architectures.attention,
     bidirectional,
     architectures.time_distributed,
-    architectures.composite,
+    slow(architectures.attention),
+    slow(architectures.composite),
     architectures.subclassed,
 ]
 
@@ -48,7 +51,7 @@ def paths(model):
 
 @every_model
 def test_all_that_can_be_masked_is(make):
-    sparse = keras_es.sparsify(make(), 0.75)
+    sparse = architectures.masked(make)
     assert isinstance(sparse, keras_es.ESMixin)
     masked = keras_es.masked_weights(sparse)
     assert len(masked) == MASKED[make]
@@ -58,7 +61,7 @@ def test_all_that_can_be_masked_is(make):
 
 @every_model
 def test_weights_are_carried_over_and_the_model_is_left_alone(make):
-    model = fill(make())
+    model = architectures.dense(make)
     x = inputs(model)
     before, y = [w.numpy() for w in model.weights], outputs(model, x)
     classes = [type(layer) for _, layer in walk(model)]
@@ -71,10 +74,10 @@ def test_weights_are_carried_over_and_the_model_is_left_alone(make):
     assert paths(sparse) == paths(model)
 
 
-@every_model
+@pytest.mark.parametrize("make", different, ids=lambda f: f.__name__)
 def test_the_same_seed_gives_the_same_masks(make):
     def masks(seed):
-        sparse = keras_es.sparsify(make(), 0.5, seed=seed)
+        sparse = keras_es.sparsify(architectures.dense(make), 0.5, seed=seed)
         return [m.kernel_mask.numpy() for m in keras_es.masked_weights(sparse)]
 
     first = masks(3)
@@ -85,7 +88,7 @@ def test_the_same_seed_gives_the_same_masks(make):
 
 @every_model
 def test_saved_and_loaded(make, tmp_path):
-    sparse = fill(keras_es.sparsify(make(), 0.75))
+    sparse = architectures.masked(make)
     x = inputs(sparse)
     sparse.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")

@@ -27,47 +27,31 @@ def sparse_model(make):
 
 
 @every_model
-def test_every_output_is_equal(make):
-    sparse = sparse_model(make)
+def test_the_plain_model_equals_the_masked_and_the_dense_one(make):
+    sparse, dense = architectures.masked(make), architectures.dense(make)
+    before = [w.numpy() for w in sparse.weights]
     plain = keras_es.strip_masks(sparse)
+    x = inputs(sparse)
     for training in (False, None):
-        x = inputs(sparse)
-        expected = keras.tree.map_structure(
-            keras.ops.convert_to_numpy, sparse(x, training=training)
-        )
-        found = keras.tree.map_structure(
-            keras.ops.convert_to_numpy, plain(x, training=training)
+        found, expected = (
+            keras.tree.map_structure(
+                keras.ops.convert_to_numpy, model(x, training=training)
+            )
+            for model in (plain, sparse)
         )
         keras.tree.map_structure(np.testing.assert_array_equal, found, expected)
 
-
-@every_model
-def test_layers_and_weights_are_those_of_the_dense_model(make):
-    dense = make()
-    plain = keras_es.strip_masks(sparse_model(make))
     assert [type(layer) for _, layer in walk(plain)] == [
         type(layer) for _, layer in walk(dense)
     ]
     assert [w.shape for w in plain.weights] == [w.shape for w in dense.weights]
     assert keras_es.masked_weights(plain) == []
     assert not any(hasattr(w, "masked_weight") for w in plain.weights)
+    if make in graphs:
+        assert type(plain) is type(dense)
+        assert "keras_es" not in json.dumps(keras.saving.serialize_keras_object(plain))
 
-
-@pytest.mark.parametrize("make", graphs, ids=lambda f: f.__name__)
-def test_type_and_config_are_plain(make):
-    plain = keras_es.strip_masks(sparse_model(make))
-    if isinstance(make(), keras.Sequential):
-        assert type(plain) is keras.Sequential
-    else:
-        assert type(plain) is type(make())
-    assert "keras_es" not in json.dumps(keras.saving.serialize_keras_object(plain))
-
-
-@every_model
-def test_the_masked_model_is_left_alone(make):
-    sparse = sparse_model(make)
-    before = [w.numpy() for w in sparse.weights]
-    fill(keras_es.strip_masks(sparse), seed=7)
+    fill(plain, seed=7)
     for old, new in zip(before, sparse.weights, strict=True):
         np.testing.assert_array_equal(new.numpy(), old)
     assert len(keras_es.masked_weights(sparse)) == MASKED[make]
@@ -190,7 +174,7 @@ def write_case(folder, model, x):
 
 def test_stripped_files_load_where_the_package_is_not(tmp_path):
     for make in graphs:
-        sparse = sparse_model(make)
+        sparse = architectures.masked(make)
         write_case(tmp_path / make.__name__, sparse, inputs(sparse))
         plain = keras_es.strip_masks(sparse)
         plain.save(tmp_path / make.__name__ / "model.keras")
@@ -206,7 +190,7 @@ def test_saved_models_serve_with_tensorflow_only(tmp_path):
         architectures.subclassed,
     ]
     for make in exported:
-        sparse = sparse_model(make)
+        sparse = architectures.masked(make)
         write_case(tmp_path / make.__name__, sparse, inputs(sparse))
         plain = keras_es.strip_masks(sparse)
         plain.export(tmp_path / make.__name__ / "saved_model", verbose=False)

@@ -18,7 +18,7 @@ from tests.reference import problems, pure
 MODES = ("policy", "floatx", "layer")
 
 GRADIENT = [(name, mode) for name in sorted(OPTIMIZERS) for mode in MODES]
-KEPT_GRADIENT = [(name, "floatx") for name in sorted(OPTIMIZERS)]
+KEPT_GRADIENT = [("static", "policy"), ("criterion_es", "layer")]
 
 EVOLVED = [
     (name, option, mode)
@@ -26,14 +26,11 @@ EVOLVED = [
     for option in TAKES[name]
     for mode in MODES
 ]
+# Strategies with a layer of float64 are rows of test_variants.py, methods of masks in
+# float64 those of test_optimizers_nonzeros.py.
 KEPT_EVOLVED = [
-    ("alopex", "plain", "policy"),
-    ("genetic_algorithm", "plain", "floatx"),
     ("open_es", "layerwise, outputs", "floatx"),
-    ("open_es", "rank", "layer"),
-    ("pgpe", "shared draws", "policy"),
-    ("sep_cma_es", "orthogonal", "floatx"),
-    ("snes", "sampled, outputs", "policy"),
+    ("sep_cma_es", "orthogonal", "policy"),
 ]
 
 
@@ -96,19 +93,13 @@ def trained(model, optimizer, jit_compile=False, epochs=1):
     return model
 
 
-def keeps_all_digits(variable):
-    """Tell whether a variable is float64 and has numbers that float32 has not."""
-    value = variable.numpy()
-    return value.dtype == "float64" and (value.astype("float32") != value).any()
-
-
 @pytest.mark.parametrize("name, mode", slow_unless(KEPT_GRADIENT, GRADIENT))
 def test_trains_by_gradients(name, mode):
     optimizer = problems.make(name)
     model = keras_es.sparsify(network(mode), 0.5, seed=0)
     trained(model, optimizer)
     kernel = keras_es.masked_weights(model)[0].kernel
-    assert keeps_all_digits(kernel)
+    assert problems.keeps_all_digits(kernel)
     for slots in optimizer.inner.slots.values():
         assert all(s.dtype == "float64" for s in slots) or mode == "layer"
     assert all(s.dtype == "float64" for s in optimizer.inner.slots[id(kernel)])
@@ -120,7 +111,7 @@ def test_evolves(name, option, mode):
     optimizer = pure.make(name, seed=3, **OPTIONS[option], **sigma)
     model = keras_es.es_model(network(mode))
     trained(model, optimizer)
-    assert keeps_all_digits(model.get_layer("hidden").kernel)
+    assert problems.keeps_all_digits(model.get_layer("hidden").kernel)
 
 
 @pytest.mark.parametrize("name", slow_unless(["snes"], sorted(PURE)))
@@ -129,7 +120,7 @@ def test_masks_evolve_with_weights(name):
     # A genetic algorithm's weights are those of its best, which may be the first.
     epochs = 10 if name == "genetic_algorithm" else 1
     trained(model, pure.make(name, seed=3), epochs=epochs)
-    assert keeps_all_digits(model.get_layer("hidden").kernel)
+    assert problems.keeps_all_digits(model.get_layer("hidden").kernel)
 
 
 @pytest.mark.parametrize("mode", ["floatx", slow("policy"), slow("layer")])
@@ -144,7 +135,7 @@ def test_block_sparse_layers(mode):
         ]
     )
     trained(model, problems.make("guided_es"))
-    assert all(map(keeps_all_digits, model.layers[1].trainable_variables[:2]))
+    assert all(map(problems.keeps_all_digits, model.layers[1].trainable_variables[:2]))
 
 
 @pytest.mark.parametrize("mode", ["floatx", slow("policy"), slow("layer")])
@@ -155,7 +146,7 @@ def test_goes_through_files_and_back_to_plain(mode, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     plain = keras_es.strip_masks(model)
-    assert keeps_all_digits(plain.get_layer("hidden").kernel)
+    assert problems.keeps_all_digits(plain.get_layer("hidden").kernel)
     np.testing.assert_array_equal(plain(x), model(x))
     for each in (model, loaded):
         fit(each)

@@ -66,7 +66,10 @@ def test_unused_weights_and_their_slots_rest(name, inner):
         assert moved.mean() > 0.9
 
 
-@pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
+@pytest.mark.parametrize(
+    "name",
+    slow_unless(["rigl", "criterion_es", "guided_es"], sorted(optimizers.OPTIMIZERS)),
+)
 def test_moving_averages_of_weights_are_not_drawn_to_zero(name):
     # With constant weights their average is the weights, whenever they entered.
     inner = keras.optimizers.SGD(0.0, use_ema=True, ema_momentum=0.5)

@@ -6,6 +6,7 @@ import pytest
 
 import keras_es
 from keras_es import optimizers, patterns
+from tests.marks import slow_unless
 from tests.reference import problems
 
 WEIGHTS = {
@@ -65,12 +66,20 @@ def expected_counts(name):
     ]
 
 
-@pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
-def test_number_of_nonzeros_is_exact(name):
+NAMES = sorted(optimizers.OPTIMIZERS)
+ALL = [(name, dtype) for name in NAMES for dtype in ("float32", "float64")]
+# Counts do not ask for the dtype, but each method has arithmetic of its own.
+KEPT = [(name, "float64") for name in NAMES] + [("guided_es", "float32")]
+
+
+@pytest.mark.parametrize("name, dtype", slow_unless(KEPT, ALL))
+def test_number_of_nonzeros_is_exact(name, dtype):
+    keras.config.set_dtype_policy(dtype)
     # Large steps, so that masks do move.
     large = {"score_optimizer": keras.optimizers.Adam(0.5)}
     kwargs = {} if name == "snes" else large
-    model = problems.compiled(problems.make(name, **kwargs), make_model(), loss="mse")
+    optimizer = problems.make(name, **kwargs)
+    model = problems.compiled(optimizer, make_model(), loss="mse")
     counter = CountNonZeros()
     history = problems.fit(model, epochs=2, callbacks=[counter]).history
     expected = [round(96 * 0.3), 32, 16, 48]
@@ -79,3 +88,8 @@ def test_number_of_nonzeros_is_exact(name):
     zeros = [1 - sum(row) / (96 + 3 * 64) for row in counter.seen]
     np.testing.assert_allclose(history["sparsity"], zeros[1::2], rtol=1e-6)
     assert (sum(history["mask_flip_ratio"]) > 0) == (name not in problems.STILL)
+    for masked in keras_es.masked_weights(model):
+        assert masked.mask_scores.dtype == "float32"
+        assert masked.kernel.dtype == dtype
+        assert (dtype == "float64") == problems.keeps_all_digits(masked.kernel)
+        assert all(s.dtype == dtype for s in optimizer.inner.slots[id(masked.kernel)])

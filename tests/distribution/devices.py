@@ -1,17 +1,20 @@
-"""Runs a script in a process of its own that has several logical CPU devices.
+"""Runs scripts in processes that have several logical CPU devices.
 
-Devices have to be set before TensorFlow starts.
+Devices have to be set before TensorFlow starts, so that a number of devices is a process
+of its own. It runs one script after the other: to start takes longer than most of them.
 """
 
+import atexit
+import contextlib
+import io
+import multiprocessing
 import os
-import subprocess
-import sys
+import traceback
 
 import pytest
 
-from tests.distribution.launch import ROOT
-
 COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
+SECONDS = 600
 
 PREAMBLE = """
 import keras
@@ -41,13 +44,67 @@ def assert_equal_replicas(model):
 
 def run_on_devices(count, script):
     """Run a script after PREAMBLE; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", PREAMBLE.format(count=count) + script],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    _, connection = _process(count)
+    connection.send(script)
+    if not connection.poll(SECONDS):
+        _end(count)
+        raise AssertionError(f"a script did not end within {SECONDS} seconds: {script}")
+    try:
+        printed, error = connection.recv()
+    except EOFError:
+        process, _ = _RUNNING[count]
+        process.join()
+        _end(count)
+        raise AssertionError(f"died with exit code {process.exitcode}") from None
+    assert error is None, error[-3000:]
+    return printed
+
+
+_RUNNING = {}
+"""Number of devices: (process, our end of the line to it)."""
+
+
+def _process(count):
+    if count not in _RUNNING:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(count, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        _RUNNING[count] = process, ours
+    return _RUNNING[count]
+
+
+def _end(count):
+    process, connection = _RUNNING.pop(count)
+    connection.close()
+    process.kill()
+    process.join()
+
+
+@atexit.register
+def _end_all():
+    for count in list(_RUNNING):
+        _end(count)
+
+
+def _serve(count, connection):
+    """Run scripts as they come, each with names, layers and policy of its own."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    names = {}
+    exec(PREAMBLE.format(count=count), names)
+    while True:
+        try:
+            script = connection.recv()
+        except EOFError:
+            return
+        names["keras"].backend.clear_session()
+        names["keras"].config.set_dtype_policy("float32")
+        names["keras"].utils.set_random_seed(0)
+        printed, error = io.StringIO(), None
+        try:
+            with contextlib.redirect_stdout(printed):
+                exec(compile(script, f"<on {count} devices>", "exec"), dict(names))
+        except BaseException:
+            error = traceback.format_exc()
+        connection.send((printed.getvalue(), error))

@@ -36,7 +36,7 @@ class Workers:
 
     def __init__(self, count, *command, absent=(), cwd=ROOT, **environment):
         addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
-        self.processes = {}
+        self.cwd, self.processes = cwd, {}
         for index in set(range(count)) - set(absent):
             task = {"type": "worker", "index": index}
             config = {"cluster": {"worker": addresses}, "task": task}

@@ -15,7 +15,7 @@ from tests.test_train import notes
 pytestmark = pytest.mark.slow
 
 TRAIN = (
-    ROOT / "train.py", "--strategy=multi_worker", "--epochs=4", "--batch_size=128",
+    ROOT / "train.py", "--strategy=multi_worker", "--epochs=12", "--batch_size=128",
     "--mask_optimizer=guided_es", "--population_size=4", "--sparsity=0.75",
     "--jit_compile=false", "--workdir=run",
 )  # fmt: skip
@@ -56,36 +56,44 @@ def test_chief_alone_writes(undisturbed):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_killed_worker_all_restarted_same_bits(undisturbed, tmp_path, victim):
-    with Workers(2, *TRAIN, cwd=tmp_path) as workers:
-        workers.wait_for(lambda: len(notes(tmp_path / "run")) >= 2)
-        workers.processes[victim].send_signal(signal.SIGKILL)
-        started = time.monotonic()
-        done = workers.end(120)
-        assert time.monotonic() - started < 60
-    code, _, errors = done[1 - victim]
+def newest(folder):
+    """Return the name of the last checkpoint's note, or None."""
+    return next(iter(notes(folder / "run")[::-1]), None)
+
+
+def killed(workers, victim):
+    """Kill a worker: the other ends soon, and says why in one line."""
+    workers.processes[victim].send_signal(signal.SIGKILL)
+    started = time.monotonic()
+    code, _, errors = workers.end(120)[1 - victim]
+    assert time.monotonic() - started < 60
     assert code == 1, errors
     # TensorFlow may log more of it, before and after.
     (line,) = (e for e in errors.splitlines() if e.startswith("train.py: "))
     assert "another worker was lost" in line
-    first, _ = run_workers(2, *TRAIN, cwd=tmp_path)
-    assert "resuming after step" in first
-    assert_same_end(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize("asked", [0, 1])
-def test_sigterm_to_one_stops_all_at_one_step(undisturbed, tmp_path, asked):
-    with Workers(2, *TRAIN, cwd=tmp_path) as workers:
-        workers.wait_for(lambda: len(notes(tmp_path / "run")) >= 1)
-        workers.processes[asked].send_signal(signal.SIGTERM)
-        done = workers.end(120)
-    _, progress, damaged = checkpoints.latest(tmp_path / "run" / "checkpoints")
+def asked(workers, one):
+    """Ask one worker to stop: all stop at one step, which is saved."""
+    workers.processes[one].send_signal(signal.SIGTERM)
+    done = workers.end(120)
+    _, progress, damaged = checkpoints.latest(workers.cwd / "run" / "checkpoints")
     assert damaged == []
     for code, _, errors in done:
         assert code == 143, errors
         assert f"stopped by SIGTERM after step {progress.step};" in errors
-    run_workers(2, *TRAIN, cwd=tmp_path)
+
+
+def test_killed_and_stopped_and_started_again_they_end_in_the_same_bits(
+    undisturbed, tmp_path
+):
+    for end, victim in ((killed, 0), (asked, 1), (killed, 1), (asked, 0)):
+        before = newest(tmp_path)
+        with Workers(2, *TRAIN, cwd=tmp_path) as workers:
+            workers.wait_for(lambda last=before: newest(tmp_path) != last)
+            end(workers, victim)
+    first, _ = run_workers(2, *TRAIN, cwd=tmp_path)
+    assert "resuming after step" in first
     assert_same_end(tmp_path, undisturbed)
 
 

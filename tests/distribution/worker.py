@@ -1,6 +1,6 @@
 """What each worker of test_multi_worker.py runs; alone, it is the process to equal.
 
-python worker.py FOLDER
+python worker.py FOLDER [CASE ...]
 """
 
 import os
@@ -73,15 +73,15 @@ CASES = {
 }
 
 
-def main(folder):
-    """Run all cases; write what came out to FOLDER/WORKER."""
+def main(folder, *cases):
+    """Run cases, by default all; write what came out to FOLDER/WORKER."""
     alone = "TF_CONFIG" not in os.environ
     strategy = tf.distribute.get_strategy() if alone else strategies.multi_worker(60)
     name = "alone" if alone else str(workers.cluster()[1])
     results = pathlib.Path(folder, name)
     results.mkdir()
-    for case, run in CASES.items():
-        model, history = run(strategy)
+    for case in cases or CASES:
+        model, history = CASES[case](strategy)
         history = {f"history {key}": value for key, value in history.items()}
         np.savez(results / f"{case}.npz", **history, **state(model))
     x, y = data(20, seed=2)

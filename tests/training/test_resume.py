@@ -75,6 +75,8 @@ BOTH = itertools.product(OPTIMIZERS, [False, True])
 def test_save_and_load_in_the_middle(method, jit_compile, tmp_path):
     # With averages, which also take the weights' places where a `fit` ends.
     whole = make(method, jit_compile, use_ema=True)
+    traces, step = [], whole.train_step
+    whole.train_step = lambda batch: traces.append(batch) or step(batch)
     train(whole, 1)
     whole.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -85,6 +87,9 @@ def test_save_and_load_in_the_middle(method, jit_compile, tmp_path):
     train(loaded, 2, initial_epoch=1)
     assert_equal_to_the_bit(loaded, whole)
     assert int(loaded.optimizer.steps_done()) == 8
+    whole.optimizer.learning_rate = 0.5
+    train(whole, 3, initial_epoch=2)
+    assert len(traces) == 1, "a train step is traced once, however many steps there are"
 
 
 def test_two_trainings_of_one_seed_are_equal():

@@ -70,7 +70,7 @@ def all_members(noise):
     """Return a function: generation -> noise of all members at sigma 1, [n, ...]."""
     draws = MEMBERS // 2 // noise.pairs_per_draw
 
-    @tf.function(jit_compile=True, autograph=False)
+    @tf.function(autograph=False)
     def members(generation):
         factors, multipliers = noise.draw(
             generation, tf.range(draws), [1.0] * len(noise.variables)
