@@ -119,7 +119,11 @@ class Batch:
         command += ["-p", "no:cacheprovider", *["-x"] * options.x, *arguments, *files]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stdout=log, stderr=log, env=environment(options, files)
+                command,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                env=environment(options, files),
             )
 
     def ended(self):

@@ -19,13 +19,10 @@ def python_blocks(page):
         yield text.count("\n", 0, match.start(1)) + 1, match.group(1)
 
 
-# Pages with many runs are read by those who stay; README and the others run each time.
-LONG = ("guide.md", "non_differentiable.md", "pure_es.md")
-
-
+# What a page says in code, tests of its subject hold; the README runs each time.
 @pytest.mark.parametrize(
     "page",
-    [slow(page) if page.name in LONG else page for page in PAGES],
+    [page if page.name == "README.md" else slow(page) for page in PAGES],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_code_blocks_run(page, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """Runs scripts in processes that have several logical CPU devices.
 
-Devices have to be set before TensorFlow starts, so that a number of devices is a process
-of its own. It runs one script after the other: to start takes longer than most of them.
+Devices have to be set before TensorFlow starts, so that each number of devices has a
+process. It runs one script after the other: to start takes longer than most of them.
 """
 
 import atexit

@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_es
 from keras_es import patterns, schedules
 from keras_es.optimizers import CriterionES, GradualMagnitude
+from tests.marks import slow
 
 
 def two_branches(optimizer, pattern=None, sparsity=0.75, **kwargs):
@@ -85,7 +86,7 @@ def test_weights_whose_units_differ_in_size_keep_to_the_allocation():
     assert optimizer.search.is_empty
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [slow(False), True])
 def test_a_judgement_by_hand(jit_compile):
     """Losses of the members' masks on the next batch, and the step of the genes."""
     optimizer = CriterionES(
@@ -164,7 +165,7 @@ def test_a_fitness_without_gradient_decides():
     assert not np.any(optimizer.search.genes.numpy()[1])
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_training_goes_on_to_the_bit_after_a_file(tmp_path, jit_compile):
     def make():
         optimizer = CriterionES(adam(), judge_every=2, mean_learning_rate=0.3)

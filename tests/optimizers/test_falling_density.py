@@ -7,6 +7,7 @@ import pytest
 import keras_es
 from keras_es import optimizers, patterns, schedules
 from keras_es.optimizers import SNES, Falling, GuidedES, OpenES, Turns
+from tests.marks import slow
 from tests.reference import problems
 
 SCHEDULE = schedules.PolynomialSparsity(6, power=1.0)
@@ -84,7 +85,7 @@ def test_generation_without_a_valid_member_is_made_up_for():
     assert sparsity[3] == pytest.approx(0.5 * 4 / 6, abs=0.01)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_training_goes_on_to_the_bit(tmp_path, jit_compile):
     loaded = problems.assert_goes_on_to_the_bit(
         tmp_path,

@@ -7,6 +7,7 @@ import pytest
 import keras_es
 from keras_es import patterns, schedules
 from keras_es.optimizers import OPTIMIZERS, GradualMagnitude, OpenES, Static
+from tests.marks import slow
 from tests.reference import problems
 
 RATE, MOMENTUM = 0.05, 0.8
@@ -107,7 +108,7 @@ def test_a_step_that_is_void_moves_nothing():
             np.testing.assert_array_equal(value, before[name], err_msg=name)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_training_goes_on_to_the_bit_after_a_file(tmp_path, jit_compile):
     def make():
         return GradualMagnitude("adam", end_step=3, masked_out="learn")

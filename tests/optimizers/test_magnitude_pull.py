@@ -7,6 +7,7 @@ import pytest
 import keras_es
 from keras_es import optimizers, patterns, schedules
 from keras_es.optimizers import SNES, Falling, OpenES, Turns
+from tests.marks import slow
 from tests.reference import problems
 
 
@@ -98,7 +99,7 @@ def test_equal_magnitudes_pull_to_zero():
     np.testing.assert_array_equal(sizes, np.zeros(sizes.shape))
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_training_goes_on_to_the_bit(tmp_path, jit_compile):
     decay = keras.optimizers.schedules.PolynomialDecay(0.5, 10, 0.0)
     loaded = problems.assert_goes_on_to_the_bit(

@@ -8,6 +8,7 @@ import keras_es
 from keras_es import patterns, schedules
 from keras_es.ops import noise
 from keras_es.optimizers import SET, GradualMagnitude, RigL, StraightThrough
+from tests.marks import slow
 from tests.reference import numpy_masks, numpy_moves
 
 INPUTS, OUTPUTS, STEPS = 12, 8, 8
@@ -64,7 +65,7 @@ def updates():
     )
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 @EVERY_PATTERN
 def test_rigl(pattern, jit_compile):
     optimizer = RigL(sgd(), update_schedule=updates())

@@ -7,6 +7,7 @@ import pytest
 import keras_es
 from keras_es import patterns, schedules
 from keras_es.optimizers import SET, GradualMagnitude, RigL, StraightThrough
+from tests.marks import slow
 from tests.reference import problems
 
 EVERY_STEP = schedules.ConstantUpdates(0.5, update_every=1)
@@ -99,7 +100,7 @@ def test_set_moves_stored_blocks():
     assert len(seen) == 3
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_masks_rest_between_updates_and_after_the_end(jit_compile):
     schedule = schedules.CosineUpdates(end_step=8, update_every=3)
     model = problems.compiled(
