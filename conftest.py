@@ -49,6 +49,15 @@ def pytest_runtest_makereport(item, call):
     return (yield)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def graphs_as_they_are():
+    """Leave out TensorFlow's rewriting of graphs where `python -m tests` says so."""
+    import tensorflow as tf
+
+    if os.environ.get("KERAS_ES_TESTS_OPTIMIZE") == "0":
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 @pytest.fixture(autouse=True)
 def fresh_keras():
     """Each test starts at layer name "dense", float32 and the same random state."""

@@ -154,8 +154,9 @@ class Batch:
 def environment(options, files):
     """Return the variables of a process; those beside others keep to one core.
 
-    XLA goes without LLVM's optimizations: it is the graphs that are tested, and to
-    compile them is most of the price. Runs that are long have XLA as users have it.
+    XLA goes without LLVM's optimizations, and graphs without those of TensorFlow: they
+    are most of the price of a short run, and what is tested is what they are given.
+    Runs that are long have both, as users do.
     """
     found = {}
     if options.n > 1:
@@ -163,6 +164,7 @@ def environment(options, files):
         found |= {"OMP_NUM_THREADS": "1"}
     if not LONG_RUNS & set(files):
         found |= {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+        found |= {"KERAS_ES_TESTS_OPTIMIZE": "0"}
     return {**found, **os.environ}
 
 

@@ -4,6 +4,8 @@ Either by the dtype policy alone, which leaves Keras's own losses and metrics fl
 or with them (`set_floatx`), or for one layer of a model.
 """
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -17,21 +19,14 @@ from tests.reference import problems, pure
 
 MODES = ("policy", "floatx", "layer")
 
-GRADIENT = [(name, mode) for name in sorted(OPTIMIZERS) for mode in MODES]
-KEPT_GRADIENT = [("static", "policy"), ("criterion_es", "layer")]
+# All methods of masks with the policy are rows of test_optimizers_nonzeros.py, all of
+# pure evolution with a layer of float64 those of test_variants.py.
+GRADIENT = list(zip(sorted(OPTIMIZERS), itertools.cycle(["floatx", "layer"])))
+KEPT_GRADIENT = [GRADIENT[0], GRADIENT[3]]
 
-EVOLVED = [
-    (name, option, mode)
-    for name in sorted(PURE)
-    for option in TAKES[name]
-    for mode in MODES
-]
-# Strategies with a layer of float64 are rows of test_variants.py, methods of masks in
-# float64 those of test_optimizers_nonzeros.py.
-KEPT_EVOLVED = [
-    ("open_es", "layerwise, outputs", "floatx"),
-    ("sep_cma_es", "orthogonal", "policy"),
-]
+EVOLVED = [(name, option) for name in sorted(PURE) for option in TAKES[name]]
+EVOLVED = [(*row, mode) for row, mode in zip(EVOLVED, itertools.cycle(MODES[:2]))]
+KEPT_EVOLVED = EVOLVED[5:7]
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,8 @@ import numpy as np
 import tensorflow as tf
 from keras_es.distribution import strategies
 strategies.split_cpu({count})
+if {quick}:
+    tf.config.optimizer.set_experimental_options({{"disable_meta_optimizer": True}})
 import keras_es
 from keras_es.distribution import collectives
 from keras_es.noise import *
@@ -92,7 +94,8 @@ def _serve(count, connection):
     """Run scripts as they come, each with names, layers and policy of its own."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     names = {}
-    exec(PREAMBLE.format(count=count), names)
+    quick = os.environ.get("KERAS_ES_TESTS_OPTIMIZE") == "0"
+    exec(PREAMBLE.format(count=count, quick=quick), names)
     while True:
         try:
             script = connection.recv()
