@@ -278,21 +278,21 @@ def draw(rows, path):
         bars["multiplications"] = 1.0 / row.detail["times_fewer_multiplications"]
         bars[rest] = 1.0 / row.detail["times_faster"]
     labels = list(dict.fromkeys(label for bars in networks.values() for label in bars))
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(labels)
     for index, label in enumerate(labels):
         places = [place + index * width for place in range(len(networks))]
         heights = [bars[label] for bars in networks.values()]
         drawn = axes.bar(places, heights, width, label=label, color=COLORS[index])
-        axes.bar_label(drawn, fmt="%.2f", fontsize=7)
+        axes.bar_label(drawn, fmt="%.2f", fontsize=6)
     axes.axhline(1.0, color="black", linewidth=0.8)
     middle = 0.4 - width / 2
     axes.set_xticks([place + middle for place in range(len(networks))], networks)
     axes.set_ylabel("after / before (less is better)")
     axes.set_title("Half of the channels masked out, then removed", fontsize=11)
-    axes.legend(fontsize=8, ncols=len(labels), loc="upper center")
-    axes.set_ylim(0, 1.2)
+    figure.legend(fontsize=8, ncols=4, loc="outside lower center")
+    axes.set_ylim(0, 1.05)
     figure.savefig(path, dpi=120)
 
 
