@@ -13,21 +13,13 @@ from keras.src.models import functional
 from keras.src.trainers.trainer import model_supports_jit
 from tensorflow.python.ops import control_flow_util
 
-try:
-    from keras.src.quantizers.utils import should_quantize_layer
-except ImportError:  # Keras without filters
-
-    def should_quantize_layer(layer, filters):
-        """Tell whether `Model.quantize` would look at a layer."""
-        return True
-
-
 __all__ = [
     "BaseConv",
     "Mixin",
     "TrainerHooks",
     "add_weights_to_built_layer",
     "batch_spec",
+    "call_is_known",
     "called_apart",
     "compute_loss",
     "direct_sublayers",
@@ -45,7 +37,6 @@ __all__ = [
     "own_variables",
     "rebind_methods",
     "seed_states",
-    "should_quantize_layer",
     "track_in_checkpoints",
     "unscale_loss_for_distribution",
     "untrack_in_checkpoints",
@@ -168,6 +159,13 @@ def rebind_methods(layer):
             bound = isinstance(held, types.MethodType) and held.__self__ is layer
             if bound and held.__name__ == name:
                 cell.cell_contents = getattr(type(layer), name).__get__(layer)
+
+
+def call_is_known(model):
+    """Let a model whose graph is known be exported, though nobody called it yet."""
+    graph = is_functional(model) or isinstance(model, keras.Sequential)
+    if graph and model.inputs:
+        model._called = True
 
 
 def forward(model, x, training):

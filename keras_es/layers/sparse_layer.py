@@ -13,10 +13,6 @@ from keras_es.layers.brought import check_weights
 from keras_es.layers.sparse_weight import SparseWeight
 
 
-class NotQuantized(NotImplementedError, ValueError):
-    """A masked layer is not quantized: for `keras.Model.quantize` a warning."""
-
-
 class SparseLayer(_compat.Mixin):
     """Mixin of layers with weights whose masks are decoded from scores.
 
@@ -104,18 +100,16 @@ class SparseLayer(_compat.Mixin):
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Refuse: Keras quantizes dense kernels, in place of the latent ones.
 
-        `quantize` of an `ESModel` refuses as a whole. That of a plain `keras.Model`
-        with masked layers asks one layer after the other, so that to stop it here would
-        leave a model that is quantized by half: it warns and leaves masked layers out,
-        as it does with all that cannot be quantized.
+        `quantize` of a model with masked layers refuses as a whole, whatever its
+        class (`tree.refuse_to_quantize`).
 
         Raises:
-            NotQuantized: Always, a ValueError.
+            ValueError: Always.
         """
-        self._refuse("Quantization", NotQuantized)
+        self._refuse("Quantization")
 
-    def _refuse(self, what: str, error: type[Exception] = ValueError) -> None:
-        raise error(
+    def _refuse(self, what: str) -> None:
+        raise ValueError(
             f"{what} needs a dense kernel and would fill its zeros again. Call "
             "`keras_es.strip_masks(model)` first, and take the plain model. "
             f"Received: layer={self.name!r}"

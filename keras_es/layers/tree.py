@@ -53,6 +53,29 @@ def has_masks(layer):
     return isinstance(layer, SparseLayer)
 
 
+def refuse_to_quantize(model, filters):
+    """Refuse to quantize a model with masked layers, before any layer is changed.
+
+    Raises:
+        ValueError: If a masked layer is among those that `filters` leave.
+    """
+    masked = [
+        path
+        for path, layer in walk(model)
+        if has_masks(layer) and _compat.should_quantize_layer(layer, filters)
+    ]
+    if masked:
+        raise ValueError(
+            "Masked layers cannot be quantized, for quantized kernels would "
+            "replace the latent ones. Call `keras_es.strip_masks(model)` and "
+            "quantize the plain model, or leave them out by `filters`. "
+            f"Received: a model with masked layers {masked}"
+        )
+
+
+_compat.check_before_quantizing(refuse_to_quantize)
+
+
 def seed_states(model):
     """Return the states of the random generators (Dropout's, say) of all layers."""
     layers = [model, *(layer for _, layer in walk(model))]

@@ -139,28 +139,6 @@ class ESMixin(Replicated):
             **kwargs,
         )
 
-    def quantize(self, *args, filters=None, **kwargs):
-        """Quantize the layers, as `keras.Model.quantize`: all that are asked or none.
-
-        Raises:
-            ValueError: If a masked layer is among them.
-        """
-        masked = [
-            path
-            for path, layer in tree.walk(self)
-            if tree.has_masks(layer) and _compat.should_quantize_layer(layer, filters)
-        ]
-        if masked:
-            raise ValueError(
-                "Masked layers cannot be quantized, for quantized kernels would "
-                "replace the latent ones. Call `keras_es.strip_masks(model)` and "
-                "quantize the plain model, or leave them out by `filters`. "
-                f"Received: a model with masked layers {masked}"
-            )
-        if filters is not None:
-            kwargs["filters"] = filters
-        super().quantize(*args, **kwargs)
-
     def get_compile_config(self):
         """Return what `compile` was given.
 

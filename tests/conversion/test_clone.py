@@ -289,60 +289,6 @@ def test_a_config_that_makes_another_model_is_refused():
         keras_es.sparsify(model, 0.5)
 
 
-# Keras says so of input layers.
-inputs_stay = pytest.mark.filterwarnings("ignore:Layer InputLayer does not have")
-
-
-def quantized_kernels(model):
-    return [w.dtype for w in model.weights if w.name == "kernel"]
-
-
-@inputs_stay
-def test_a_stripped_model_is_quantized_as_a_plain_one():
-    plain = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dense(2)]
-    )
-    stripped = keras_es.strip_masks(keras_es.sparsify(plain, 0.5))
-    stripped.quantize("int8")
-    assert quantized_kernels(stripped) == ["int8", "int8"]
-    assert outputs(stripped, NUMBERS).shape == (8, 2)
-
-
-def test_a_masked_model_is_not_quantized_by_half():
-    plain = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dense(2, name="out")]
-    )
-    sparse = keras_es.sparsify(plain, 0.5, exclude=["out"])
-    with pytest.raises(ValueError, match=r"strip_masks.*layers \['dense'\]"):
-        sparse.quantize("int8")
-    assert quantized_kernels(sparse) == ["float32", "float32"]
-    sparse.quantize("int8", filters="out")
-    assert quantized_kernels(sparse) == ["float32", "int8"]
-
-
-@inputs_stay
-@pytest.mark.filterwarnings("ignore:__array__")
-def test_masked_layers_in_a_plain_model_are_left_out_with_a_warning():
-    # Keras asks layer after layer: an error would come when some are quantized.
-    model = keras.Sequential(
-        [
-            keras.Input((8,)),
-            keras.layers.Dense(8, name="first"),
-            keras_es.layers.MaskedDense(8, sparsity=0.5, name="masked"),
-            keras.layers.Dense(2, name="last"),
-        ]
-    )
-    x, masked = np.ones((1, 8), "float32"), model.layers[1]
-    want = masked(x)
-    with pytest.warns(UserWarning, match="strip_masks.*Received: layer='masked'"):
-        model.quantize("int8")
-    dtypes = [layer._kernel.dtype for layer in model.layers]
-    assert dtypes == ["int8", "float32", "int8"]
-    np.testing.assert_array_equal(masked(x), want)
-    with pytest.raises(ValueError, match="strip_masks"):
-        masked.quantize("int8")
-
-
 def test_methods_that_keras_bound_follow_the_class():
     plain = keras.Sequential([keras.Input((3, 4)), keras.layers.GRU(2)])
     sparse = keras_es.sparsify(plain, 0.5)
