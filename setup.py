@@ -53,6 +53,13 @@ setup(
         # only, and it has no wheels for Python 3.13.
         "audio": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
         "bench": ["evosax", "jax", "pygad"],
+        # Only to run what `export(..., "litert")` writes: TensorFlow has the converter,
+        # but its own interpreter is going, and warns.
+        "litert": ["ai-edge-litert"],
+        # Keras converts to ONNX by tf2onnx; onnxruntime runs the files, in tests and
+        # benchmarks. onnx from 1.19 on wants an ml_dtypes that TensorFlow 2.17 and
+        # 2.18 exclude, and does not say so: there `pip install "onnx<1.19"`.
+        "onnx": ["tf2onnx>=1.17", "onnx", "onnxruntime"],
         "rl": ["gymnasium[mujoco]"],
         "docs": ["mkdocs"],
     },

@@ -13,6 +13,7 @@ from keras_es import (
     unrolled,
 )
 from keras_es.conversion.compact.report import CompactionReport, compaction_report
+from keras_es.conversion.export import export
 from keras_es.conversion.models import es_model
 from keras_es.conversion.report import SparsityReport, sparsity_report
 from keras_es.conversion.sparsify import sparsify
@@ -34,6 +35,7 @@ __all__ = [
     "compaction_report",
     "datasets",
     "es_model",
+    "export",
     "layers",
     "masked_weights",
     "minimize",

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_es import _files as files
 from keras_es import callbacks
-from keras_es.runs import checkpoints, files
+from keras_es.runs import checkpoints
 from keras_es.runs.errors import RunError
 
 X, Y = np.ones((8, 3), "float32"), np.ones((8, 1), "float32")

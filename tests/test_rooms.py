@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "keras_es"
 ORDER = (
     "_compat",
     "_arguments",
+    "_files",
     "ops",
     "patterns",
     "schedules",
@@ -32,7 +33,15 @@ ORDER = (
 docs/design.md says why they lie so.
 """
 
-ROOT = {"__init__", "_arguments", "callbacks", "patterns", "plots", "schedules"}
+ROOT = {
+    "__init__",
+    "_arguments",
+    "_files",
+    "callbacks",
+    "patterns",
+    "plots",
+    "schedules",
+}
 """Modules at the root: what a user imports, and what is below all rooms."""
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import keras
 
+from keras_es import _files as files
 from keras_es._arguments import integer
 from keras_es.distribution import workers
-from keras_es.runs import files
 from keras_es.runs.errors import RunError, different_flags
 
 
@@ -212,7 +212,7 @@ def save(
         run: None, or a dict that tells the run from others.
 
     Raises:
-        keras_es.runs.errors.OutputError: If the disk does not take it.
+        keras_es._files.OutputError: If the disk does not take it.
     """
     folder = Path(folder)
     path = folder / f"step-{progress.step:08d}.keras"

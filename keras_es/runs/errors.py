@@ -16,12 +16,6 @@ class DataError(RunError):
     exit_code = 1
 
 
-class OutputError(OSError):
-    """A file could not be written; the message says which and why, in one line."""
-
-    exit_code = 1
-
-
 def different_flags(config: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Return what two runs differ in, as flags of the first; "" if in nothing.
 

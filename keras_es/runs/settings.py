@@ -9,8 +9,9 @@ from typing import Any
 
 from absl import flags
 
+from keras_es import _files as files
 from keras_es.distribution import strategies
-from keras_es.runs import files, task
+from keras_es.runs import task
 from keras_es.runs.errors import RunError
 from keras_es.runs.model import MASK_OPTIMIZERS, default_population, inner_optimizers
 

@@ -13,10 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_es import _files as files
 from keras_es.conversion.report import share_text
 from keras_es.conversion.strip import strip_masks
 from keras_es.layers import tree
-from keras_es.runs import files, task, tensorboard
+from keras_es.runs import task, tensorboard
 from keras_es.runs.checkpoints import Progress
 from keras_es.runs.errors import RunError, different_flags
 from keras_es.runs.workdir import Workdir

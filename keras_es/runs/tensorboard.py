@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_es import _files as files
 from keras_es import plots
 from keras_es._arguments import integer
 from keras_es.layers import tree
-from keras_es.runs import files
 
 
 class MaskTensorBoard(keras.callbacks.Callback):

@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any
 
-from keras_es.runs import files
+from keras_es import _files as files
 from keras_es.runs.errors import RunError, different_flags
 
 OUTPUTS = ("checkpoints", "logs", "saved_model", "report.png", "summary.json")
@@ -21,7 +21,7 @@ class Workdir:
 
     Raises:
         RunError: On entry, if the folder belongs to another run or is in use.
-        keras_es.runs.errors.OutputError: On entry, if it cannot be written.
+        keras_es._files.OutputError: On entry, if it cannot be written.
     """
 
     def __init__(

@@ -6,7 +6,8 @@ import warnings
 
 import pytest
 
-from keras_es.runs import checkpoints, files
+from keras_es import _files as files
+from keras_es.runs import checkpoints
 
 
 class FakeModel:

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from keras_es.runs.errors import OutputError
-
 # What is still being written carries this prefix, in the folder of its final name:
 # only inside one file system is a rename atomic.
 PARTIAL = ".partial-"
+
+
+class OutputError(OSError):
+    """A file could not be written; the message says which and why, in one line."""
+
+    exit_code = 1
 
 
 def expanded(name: str, path: str | os.PathLike) -> Path:

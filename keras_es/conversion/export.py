@@ -1,0 +1,209 @@
+"""From a model, masked or not, to a file that runs without this package."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_es import _compat
+from keras_es import _files as files
+from keras_es.conversion import to_litert, to_onnx
+from keras_es.conversion.clone import clone
+from keras_es.conversion.models import without_train_step
+from keras_es.layers import BlockSparseLayer, tree
+
+SUFFIXES = {"tf_saved_model": "", "litert": ".tflite", "onnx": ".onnx"}
+"""Format, by Keras's names -> how its file is called; a SavedModel is a folder."""
+
+
+def export(
+    model: keras.Model,
+    path: str | os.PathLike,
+    format: str = "tf_saved_model",
+    *,
+    weights: str = "float32",
+    sparse_encoding: bool | None = None,
+    input_signature: Any = None,
+) -> Path:
+    """Write a model as a SavedModel, a LiteRT file or an ONNX file.
+
+    It is `keras_es.strip_masks(model).export(path, format=...)` with three things
+    besides: block-sparse layers stay so, as a gather and one product for each column
+    of blocks; zeros need not be stored; and the file is there in full or not at all,
+    so that what was there before is still there if the model cannot be converted.
+
+    What the zeros bring depends on the runtime, see docs/deployment.md. In LiteRT
+    dense layers of `Block(4, 1)` are multiplied by sparse kernels; other zeros are
+    left out of the file and filled in when it is loaded.
+
+    Args:
+        model: Keras model with masked, block-sparse or plain layers, built.
+        path: Where to write: a folder for "tf_saved_model", a file that ends in
+            ".tflite" for "litert", in ".onnx" for "onnx". Folders above it are made.
+        format: "tf_saved_model", "litert" or "onnx", which needs `keras_es[onnx]`.
+        weights: How LiteRT stores weights: "float32", "float16", or "int8", where
+            products are of integers too (activations are quantized as they come) and
+            weights of fewer than 1,024 numbers stay float32. Zero stays exactly zero.
+        sparse_encoding: Whether zeros are left out of the file: None where it is safe
+            for every reader (LiteRT with float32 weights). True for ONNX writes
+            `sparse_initializer`s, which ONNX Runtime reads, but not every other
+            runtime. A weight is encoded only if that makes it smaller.
+        input_signature: Shapes and types of the inputs, as `keras.Model.export` takes
+            them; default from the model.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If an argument is wrong, two do not go together, the path holds
+            something else, the model is not built or cannot be converted.
+        ImportError: If the packages of `keras_es[onnx]` are missing.
+        OSError: If the file cannot be written.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(10)])
+    >>> sparse = keras_es.sparsify(model, sparsity=0.9)
+    >>> folder = tempfile.mkdtemp()
+    >>> keras_es.export(sparse, folder + "/model.tflite", "litert").name
+    'model.tflite'
+    """
+    final = _check(model, path, format)
+    _check_options(format, weights, sparse_encoding)
+    plain = deployable(model)
+    _compat.call_is_known(plain)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder, "model" + SUFFIXES[format])
+        with _silence():
+            if format == "onnx":
+                to_onnx.write(plain, made, input_signature, bool(sparse_encoding))
+            else:
+                saved = Path(folder, "model")
+                plain.export(str(saved), verbose=False, input_signature=input_signature)
+            if format == "litert":
+                sparse = sparse_encoding is not False and weights == "float32"
+                made.write_bytes(to_litert.convert(saved, weights, sparse))
+        _put(made, final)
+    return final
+
+
+def deployable(model):
+    """Return a model with plain layers for masked ones; block-sparse ones stay."""
+
+    def is_masked(layer):
+        return tree.has_masks(layer) and not isinstance(layer, BlockSparseLayer)
+
+    if not any(is_masked(layer) for _, layer in tree.walk(model)):
+        return model
+    copy = clone(model)
+    for path, layer in list(tree.walk(copy)):
+        if is_masked(layer):
+            tree.swap_out(layer, path)
+    return without_train_step(copy)
+
+
+def _check(model, path, format):
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a keras.Model. Received: model={model!r}")
+    if not isinstance(format, str) or format not in SUFFIXES:
+        raise ValueError(
+            f"`format` must be one of {sorted(SUFFIXES)}. For another format of Keras "
+            "take `keras_es.strip_masks(model).export(path, format=...)`. "
+            f"Received: format={format!r}"
+        )
+    path = files.expanded("path", path)
+    if not model.built:
+        raise ValueError(
+            "The model has no weights yet. Build it first: give it an Input, call it "
+            f"on data or call `build`. Received: model={model.name!r}, not built"
+        )
+    suffix, others = SUFFIXES[format], {".tflite", ".onnx", ".keras", ".h5"}
+    fits = path.suffix == suffix if suffix else path.suffix not in others
+    if not fits:
+        wanted = f"a file that ends in {suffix!r}" if suffix else "a folder"
+        raise ValueError(
+            f"`path` must be {wanted} for format={format!r}. Received: "
+            f"path={str(path)!r}"
+        )
+    _check_replaceable(path, suffix)
+    return path
+
+
+def _check_replaceable(path, suffix):
+    """Refuse to take the place of what is no earlier export."""
+    if suffix and path.is_dir():
+        raise ValueError(
+            f"`path` must be a file, but a folder is there. Received: "
+            f"path={str(path)!r}"
+        )
+    if suffix or not path.exists():
+        return
+    saved = path.is_dir() and (path / "saved_model.pb").exists()
+    if not saved and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(
+            "`path` must be a folder that is new, empty or holds a SavedModel, which "
+            "is then replaced: another folder or a file is there. Received: "
+            f"path={str(path)!r}"
+        )
+
+
+def _check_options(format, weights, sparse_encoding):
+    if not isinstance(weights, str) or weights not in to_litert.WEIGHTS:
+        raise ValueError(
+            f"`weights` must be one of {sorted(to_litert.WEIGHTS)}. "
+            f"Received: weights={weights!r}"
+        )
+    if weights != "float32" and format != "litert":
+        raise ValueError(
+            f"`weights` of format={format!r} are those of the model: only LiteRT "
+            "stores others. Leave it out, or take format='litert'. "
+            f"Received: weights={weights!r}"
+        )
+    if not (sparse_encoding is None or isinstance(sparse_encoding, bool)):
+        raise ValueError(
+            "`sparse_encoding` must be True, False or None. "
+            f"Received: sparse_encoding={sparse_encoding!r}"
+        )
+    if sparse_encoding and format == "tf_saved_model":
+        raise ValueError(
+            "A SavedModel stores all weights, zero or not: compress it, take another "
+            "format or block-sparse layers. Received: sparse_encoding=True, "
+            f"format={format!r}"
+        )
+    if sparse_encoding and weights != "float32":
+        # Tried with ai-edge-litert 2.3: int8 is refused by XNNPACK or multiplied
+        # wrongly, by the block; float16 in blocks of 4 gives NaN.
+        raise ValueError(
+            "LiteRT's runtime does not read sparse weights of other types than "
+            "float32 rightly. Leave `sparse_encoding` out: zeros of "
+            f"{weights} compress well. Received: sparse_encoding=True, "
+            f"weights={weights!r}"
+        )
+
+
+def _put(made, path):
+    """Put what was made at its final place, in one step."""
+    with files.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    if made.is_dir():
+        files.replace_folder(path, lambda partial: shutil.copytree(made, partial))
+    else:
+        files.replace_file(path, lambda partial: shutil.copyfile(made, partial))
+
+
+@contextlib.contextmanager
+def _silence():
+    """Keep to the file: converters announce themselves at length."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+    finally:
+        logger.setLevel(level)
