@@ -186,10 +186,14 @@ def peer(name, suite):
         return None
 
 
-def machine_info():
-    """Return processor, cores, memory and versions, as the JSON of results has them."""
+def machine_info(packages=()):
+    """Return processor, cores, memory and versions, as the JSON of results has them.
+
+    Args:
+        packages: Names of packages besides `LIBRARIES`.
+    """
     versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *packages):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -1,0 +1,1 @@
+"""Exported models: what zeros bring in each format, and what int8 costs."""

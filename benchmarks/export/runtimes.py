@@ -1,0 +1,75 @@
+"""Exported files as functions of an array, each on one thread, and their sizes."""
+
+import gzip
+from pathlib import Path
+
+FORMATS = {
+    "SavedModel": ("saved", "tf_saved_model", {}),
+    "LiteRT": ("m.tflite", "litert", {"sparse_encoding": False}),
+    "LiteRT, zeros left out": ("m.tflite", "litert", {"sparse_encoding": True}),
+    "LiteRT, float16": ("m.tflite", "litert", {"weights": "float16"}),
+    "LiteRT, int8": ("m.tflite", "litert", {"weights": "int8"}),
+    "ONNX": ("m.onnx", "onnx", {"sparse_encoding": False}),
+    "ONNX, zeros left out": ("m.onnx", "onnx", {"sparse_encoding": True}),
+}
+"""Name -> (file, format, arguments of `keras_es.export`)."""
+
+
+def export(model, name, folder):
+    """Export a model in one of `FORMATS`; return the path."""
+    import keras_es
+
+    file, kind, arguments = FORMATS[name]
+    return keras_es.export(model, Path(folder, file), kind, **arguments)
+
+
+def sizes(path):
+    """Return (bytes, bytes after gzip) of a file, or of all files of a folder."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    content = [file.read_bytes() for file in files if file.is_file()]
+    return sum(map(len, content)), sum(len(gzip.compress(c)) for c in content)
+
+
+def load(path):
+    """Return a function from an input array to the output array."""
+    return {".tflite": _litert, ".onnx": _onnx}.get(path.suffix, _saved_model)(path)
+
+
+def _saved_model(path):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    # `loaded` has the variables; the function alone would let them go.
+    return lambda x, model=loaded: model.serve(x).numpy()
+
+
+def _litert(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    shape = None
+
+    def call(x):
+        nonlocal shape
+        given = interpreter.get_input_details()[0]["index"]
+        if x.shape != shape:
+            interpreter.resize_tensor_input(given, x.shape)
+            interpreter.allocate_tensors()
+            shape = x.shape
+        interpreter.set_tensor(given, x)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+
+    return call
+
+
+def _onnx(path):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})[0]
