@@ -61,6 +61,9 @@ setup(
         # 2.18 exclude, and does not say so: there `pip install "onnx<1.19"`.
         "onnx": ["tf2onnx>=1.17", "onnx", "onnxruntime"],
         "rl": ["gymnasium[mujoco]"],
+        # The models that users of KerasHub have are tested with it. Its newest needs
+        # TensorFlow Text, which follows TensorFlow's versions by itself.
+        "hub": ["keras-hub"],
         "docs": ["mkdocs"],
     },
     keywords="keras tensorflow sparsity pruning evolution-strategies",

@@ -221,6 +221,30 @@ class Channel(Pattern):
 
 @register
 @dataclasses.dataclass(frozen=True)
+class Rows(Pattern):
+    """A whole input (a row: a word of a vocabulary, what one feature says) is one unit.
+
+    Example:
+
+    >>> Rows().units_shape((1000, 16))
+    (1000,)
+    """
+
+    def units_shape(self, matrix_shape: Shape) -> Shape:
+        """Return (inputs,)."""
+        return (matrix_shape[0],)
+
+    def expand(self, units: Any, matrix_shape: Shape) -> Any:
+        """Repeat each unit over its row."""
+        return ops.broadcast_to(ops.expand_dims(units, 1), tuple(matrix_shape))
+
+    def reduce(self, matrix: Any) -> Any:
+        """Sum over each row."""
+        return ops.sum(matrix, axis=1)
+
+
+@register
+@dataclasses.dataclass(frozen=True)
 class NByM(Pattern):
     """Exactly n non-zeros in each group of m consecutive inputs of an output.
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from keras_es import layers, patterns
-from keras_es.patterns import Block, Channel, NByM, Unstructured
+from keras_es.patterns import Block, Channel, NByM, Rows, Unstructured
 from tests.reference import numpy_masks
 
 MATRIX = (12, 8)
-PATTERNS = [Unstructured(), Block(1, 1), Block(4, 2), Block(12, 8), Channel()]
+PATTERNS = [Unstructured(), Block(1, 1), Block(4, 2), Block(12, 8), Channel(), Rows()]
 ALL = [*PATTERNS, NByM(1, 4), NByM(2, 4), NByM(3, 3)]
 
 
@@ -78,6 +78,12 @@ def test_columns_are_channels():
     assert Channel().units_shape(MATRIX) == (8,)
     assert Block(12, 1).units_shape(MATRIX) == (1, 8)
     assert Channel().unit_count(0.5, MATRIX) == Block(12, 1).unit_count(0.5, MATRIX)
+
+
+def test_rows_are_inputs():
+    assert Rows().units_shape(MATRIX) == (12,)
+    assert Block(1, 8).units_shape(MATRIX) == (12, 1)
+    assert Rows().unit_count(0.5, MATRIX) == Block(1, 8).unit_count(0.5, MATRIX)
 
 
 def test_at_least_one_unit_stays():

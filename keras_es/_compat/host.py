@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.layers.convolutional import base_conv
 from keras.src.losses.loss import unscale_loss_for_distribution
 from keras.src.models import functional
@@ -25,6 +26,7 @@ __all__ = [
     "direct_sublayers",
     "discard_weights",
     "forward",
+    "get_keras_mask",
     "in_xla",
     "inputs_of",
     "is_functional",
@@ -37,6 +39,7 @@ __all__ = [
     "own_variables",
     "rebind_methods",
     "seed_states",
+    "set_keras_mask",
     "track_in_checkpoints",
     "unscale_loss_for_distribution",
     "untrack_in_checkpoints",

@@ -141,5 +141,6 @@ def check_rules(what, rule, hit, layers):
     if not hit:
         raise ValueError(
             f"A rule of `{what}` names no layer that can be masked. The layers are "
-            f"{sorted(set(layers.values()))}. Received: {rule!r}"
+            f"{sorted(set(layers.values()))}; embeddings are among them with "
+            f"`include_embeddings=True`. Received: {rule!r}"
         )

@@ -18,9 +18,11 @@ Plan = dict[str, tuple[dict[str, float], dict[str, patterns.Pattern]]]
 """Path of a layer -> sparsity and pattern of each of its weights to be masked."""
 
 
-def make_plan(model, sparsity, pattern, allocation, exclude) -> Plan:
+def make_plan(
+    model, sparsity, pattern, allocation, exclude, include_embeddings
+) -> Plan:
     """Return the layers to mask, or to mask anew; see `sparsify` for the arguments."""
-    weights, layers, current = _find_weights(model)
+    weights, layers, current = _find_weights(model, include_embeddings)
     _check_excluded(exclude, layers)
     weights = {
         w: shape
@@ -28,7 +30,7 @@ def make_plan(model, sparsity, pattern, allocation, exclude) -> Plan:
         if not any(matches(rule, w, layers[w]) for rule in exclude)
     }
     chosen = {
-        w: current.get(w, patterns.Unstructured()) if p is None else patterns.get(p)
+        w: current[w] if p is None else patterns.get(p)
         for w, p in choose("pattern", pattern, weights, None, layers).items()
     }
     fixed = {w: p.sparsity for w, p in chosen.items() if hasattr(p, "sparsity")}
@@ -54,15 +56,22 @@ def make_plan(model, sparsity, pattern, allocation, exclude) -> Plan:
     return plan
 
 
-def _find_weights(model) -> tuple[dict[str, tuple], dict[str, str], dict[str, Any]]:
-    """Return {weight: shape}, {weight: layer}, {weight: pattern that it has}, by path.
+def _find_weights(
+    model, include_embeddings
+) -> tuple[dict[str, tuple], dict[str, str], dict[str, Any]]:
+    """Return {weight: shape}, {weight: layer}, {weight: pattern}, by path.
 
-    Layers that are masked already may be masked anew.
+    The pattern is that which a weight has, or the default of its layer. Layers that are
+    masked already may be masked anew.
     """
+    embeddings = False
     weights, layers, current = {}, {}, {}
     for path, layer in tree.walk(model):
         twin = type(layer) if tree.is_twin(layer) else tree.twin_of(layer)
         if twin is None or not layer.built:
+            continue
+        embeddings |= twin.only_if_asked
+        if twin.only_if_asked and not include_embeddings:
             continue
         holder = getattr(layer, "cell", layer)
         for name in getattr(twin, "cell_class", twin).masked_attributes:
@@ -70,8 +79,15 @@ def _find_weights(model) -> tuple[dict[str, tuple], dict[str, str], dict[str, An
             latent = vars(holder).get("_" + name) if latent is None else latent
             weight = f"{path}/{name}"
             weights[weight], layers[weight] = tuple(latent.shape), path
+            current[weight] = twin.default_pattern
         for masked in tree.masked_weights(layer) if tree.is_twin(layer) else ():
             current[f"{path}/{masked.attribute}"] = masked.pattern
+    if include_embeddings and not embeddings:
+        raise ValueError(
+            "The model has no embedding that can be masked: no built Embedding nor "
+            "ReversibleEmbedding of Keras. Leave `include_embeddings` out. "
+            "Received: include_embeddings=True"
+        )
     return weights, layers, current
 
 

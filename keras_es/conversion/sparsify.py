@@ -25,6 +25,7 @@ def sparsify(
     pattern: Pattern | Mapping[str, Pattern] | None = None,
     allocation: str | Mapping[str, float] = "uniform",
     exclude: Collection[str] = (),
+    include_embeddings: bool = False,
     initial_mask: str = "random",
     seed: int = 0,
 ) -> keras.Model:
@@ -49,13 +50,16 @@ def sparsify(
             `allocation` is a dict (layers it does not name then stay dense) or every
             pattern is `NByM`.
         pattern: A pattern for all, or a dict from layer path, weight path or regular
-            expression to one. Default `Unstructured()`, or the pattern that a masked
-            layer has.
+            expression to one. Default `Unstructured()`, of embeddings `Rows()`, or the
+            pattern that a masked layer has.
         allocation: "uniform" (each weight the same sparsity), "erk" (larger weights
             sparser), or a dict from layer path, weight path or regular expression
             to sparsity.
         exclude: List of layer paths or regular expressions of layers that stay as
             they are: dense, or with the masks that they have.
+        include_embeddings: Whether tables of `Embedding` and `ReversibleEmbedding` are
+            masked as well, by whole rows (words) unless `pattern` says otherwise. Else
+            they stay as they are.
         initial_mask: "random", or "magnitude": keep the units with the largest sum of
             |w|, for a model that is trained already.
         seed: Integer seed of the first scores.
@@ -81,8 +85,13 @@ def sparsify(
     check_model(model)
     seed = check_seed("seed", seed)
     _check_names(initial_mask, exclude)
+    if not isinstance(include_embeddings, bool):
+        raise ValueError(
+            "`include_embeddings` must be True or False. "
+            f"Received: include_embeddings={include_embeddings!r}"
+        )
     copy = clone(model)
-    plan = make_plan(copy, sparsity, pattern, allocation, exclude)
+    plan = make_plan(copy, sparsity, pattern, allocation, exclude, include_embeddings)
     for index, (path, layer) in enumerate(list(tree.walk(copy))):
         if path in plan:
             before = {

@@ -3,6 +3,7 @@
 from keras_es.layers.block_sparse import BlockSparseDense, BlockSparseLayer
 from keras_es.layers.block_sparse_gru import BlockSparseGRU, BlockSparseGRUCell
 from keras_es.layers.block_sparse_weight import BlockSparseWeight
+from keras_es.layers.embedding import REVERSIBLE, MaskedEmbedding
 from keras_es.layers.feedforward import (
     MaskedConv1D,
     MaskedConv2D,
@@ -21,19 +22,19 @@ from keras_es.layers.recurrent import (
     MaskedSimpleRNNCell,
 )
 
-TWINS = {
-    twin.plain_class(): twin
-    for twin in (
-        MaskedDense,
-        MaskedEinsumDense,
-        MaskedConv1D,
-        MaskedConv2D,
-        MaskedDepthwiseConv2D,
-        MaskedSimpleRNN,
-        MaskedGRU,
-        MaskedLSTM,
-    )
-}
+_twins: tuple[type[MaskedLayer], ...] = (
+    MaskedDense,
+    MaskedEinsumDense,
+    MaskedConv1D,
+    MaskedConv2D,
+    MaskedDepthwiseConv2D,
+    MaskedEmbedding,
+    *REVERSIBLE,
+    MaskedSimpleRNN,
+    MaskedGRU,
+    MaskedLSTM,
+)
+TWINS = {twin.plain_class(): twin for twin in _twins}
 """Plain Keras class -> its masked twin."""
 
 CELLS = (MaskedSimpleRNNCell, MaskedGRUCell, MaskedLSTMCell)
@@ -56,6 +57,7 @@ __all__ = [
     "MaskedDense",
     "MaskedDepthwiseConv2D",
     "MaskedEinsumDense",
+    "MaskedEmbedding",
     "MaskedGRU",
     "MaskedGRUCell",
     "MaskedLSTM",
@@ -65,3 +67,10 @@ __all__ = [
     "MaskedSimpleRNNCell",
     "MaskedWeight",
 ]
+
+if REVERSIBLE:  # where Keras has the plain layer
+    from keras_es.layers.embedding import (
+        MaskedReversibleEmbedding as MaskedReversibleEmbedding,
+    )
+
+    __all__ += ["MaskedReversibleEmbedding"]

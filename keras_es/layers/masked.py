@@ -31,7 +31,7 @@ class MaskedLayer(SparseLayer):
             one unit of each weight stays. Left out
             it is 0, or 1 - n/m under `NByM(n, m)`.
         pattern: A `keras_es.patterns.Pattern` or a dict from weight name to one;
-            default `Unstructured()`.
+            default `Unstructured()`, of embeddings `Rows()`.
         mask_seed: Integer seed of the first scores; default from Keras's global seed.
         **kwargs: Arguments of the plain layer.
     """
@@ -42,6 +42,9 @@ class MaskedLayer(SparseLayer):
     )
     mask_arguments = {"sparsity": None, "pattern": None, "mask_seed": None}
     masked_attributes: tuple[str, ...] = ("kernel",)
+    default_pattern: patterns.Pattern = patterns.Unstructured()
+    only_if_asked = False
+    """Whether `sparsify` masks the plain layer only if `include_embeddings=True`."""
 
     def __init__(self, *args, sparsity=None, pattern=None, mask_seed=None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -58,7 +61,10 @@ class MaskedLayer(SparseLayer):
         sparsities = per_weight(sparsity, names, "sparsity", self.name)
         chosen = per_weight(pattern, names, "pattern", self.name)
         # Straight into __dict__: neither Keras nor TensorFlow shall wrap and track it.
-        self.__dict__["mask_patterns"] = {n: patterns.get(p) for n, p in chosen.items()}
+        self.__dict__["mask_patterns"] = {
+            name: self.default_pattern if value is None else patterns.get(value)
+            for name, value in chosen.items()
+        }
         self.__dict__["mask_sparsities"] = {}
         for name, value in sparsities.items():
             if value is None:

@@ -91,7 +91,14 @@ def twin_of(layer):
     altered = getattr(layer, "lora_enabled", False) or getattr(
         layer, "quantization_mode", None
     )
-    return None if altered else TWINS.get(type(layer))
+    return None if altered else TWINS.get(_plain_class(type(layer)))
+
+
+def _plain_class(cls):
+    """Return the class of Keras that KerasHub gives a name of its own, else `cls`."""
+    if keras.saving.get_registered_name(cls) == "keras_hub>ReversibleEmbedding":
+        return getattr(keras.layers, "ReversibleEmbedding", cls)
+    return cls
 
 
 def swap_in(layer, sparsity, pattern, mask_seed):
@@ -105,7 +112,7 @@ def swap_in(layer, sparsity, pattern, mask_seed):
 
 def mask_alike(layer, copy):
     """Swap in, below a copy made by config, the masked layers of its source."""
-    for (_, old), (_, new) in zip(walk(layer), walk(copy)):
+    for old, new in zip(_maskable(layer), _maskable(copy)):
         if is_twin(old) and new is not old and twin_of(new) is type(old):
             swap_in(new, **mask_arguments(old))
 
@@ -155,19 +162,30 @@ def _arguments(config):
     }
 
 
+def _maskable(model):
+    """Return the layers that are masked, or of a class that can be, in their order."""
+    return [
+        layer
+        for _, layer in walk(model)
+        if is_twin(layer) or _plain_class(type(layer)) in TWINS
+    ]
+
+
 def mask_map(model):
     """Return where masked layers sit and how they are masked, for a config.
 
-    Layers are known by their position in `walk`: names given by Keras inside a
-    composite differ between two builds of the same model, positions do not.
+    Layers are known by their position among those that can be masked: names given by
+    Keras inside a composite differ between two builds of the same model, positions do
+    not. Other layers do not count, for some make parts only when they are called
+    first, as the preprocessors of KerasHub do.
     """
     return [
         {
-            "index": index,
+            "position": position,
             "layer": type(layer).plain_class().__name__,
             "masks": layer.mask_config(),
         }
-        for index, (_, layer) in enumerate(walk(model))
+        for position, layer in enumerate(_maskable(model))
         if is_twin(layer)
     ]
 
@@ -178,16 +196,18 @@ def apply_mask_map(model, entries):
     Raises:
         ValueError: If the model's layers are not those of the record.
     """
-    layers = [layer for _, layer in walk(model)]
+    layers, known = [layer for _, layer in walk(model)], _maskable(model)
     for entry in entries:
-        index = entry["index"]
-        layer = layers[index] if index < len(layers) else None
+        # Files of before count all layers.
+        index = entry.get("index", entry.get("position"))
+        among = layers if "index" in entry else known
+        layer = among[index] if index < len(among) else None
         if is_twin(layer):
             continue
         if twin_of(layer) is None or type(layer).__name__ != entry["layer"]:
             raise ValueError(
-                f"The saved model has a masked {entry['layer']} as layer {index}, "
-                "but its config builds another model. Check `get_config` of the "
-                f"model's class. Received: layer={layer!r}"
+                f"The saved model has a masked {entry['layer']} as number {index} of "
+                "its layers that can be masked, but its config builds another model. "
+                f"Check `get_config` of the model's class. Received: layer={layer!r}"
             )
         swap_in(layer, **_arguments(entry["masks"]))

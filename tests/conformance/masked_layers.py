@@ -6,7 +6,8 @@ import pytest
 
 import keras_es
 from keras_es import layers
-from keras_es.patterns import Block, Channel, NByM, Unstructured
+from keras_es.layers.embedding import REVERSIBLE, MaskedTable
+from keras_es.patterns import Block, Channel, NByM, Rows, Unstructured
 
 SHAPES = {
     layers.MaskedDense: ((8,), (2, 16)),
@@ -14,13 +15,15 @@ SHAPES = {
     layers.MaskedConv1D: ((8, 3), (2, 6, 8)),
     layers.MaskedConv2D: ((8, 2), (2, 5, 5, 4)),
     layers.MaskedDepthwiseConv2D: (((2, 4), 1, "valid", 2), (2, 5, 5, 4)),
+    layers.MaskedEmbedding: ((8, 8), (2, 5)),
+    **{cls: ((8, 8), (2, 5)) for cls in REVERSIBLE},
     layers.MaskedSimpleRNN: ((8,), (2, 4, 16)),
     layers.MaskedGRU: ((8,), (2, 4, 16)),
     layers.MaskedLSTM: ((8,), (2, 4, 16)),
 }
 """Masked class -> (positional arguments of the plain layer, shape of the input)."""
 
-PATTERNS = [Unstructured(), Block(4, 2), NByM(1, 4), Channel()]
+PATTERNS = [Unstructured(), Block(4, 2), NByM(1, 4), Channel(), Rows()]
 SPARSITY = 0.75
 
 every_layer = pytest.mark.parametrize(
@@ -43,6 +46,8 @@ def make_plain(cls, **kwargs):
 def inputs(cls, seed=0):
     """Return an input batch."""
     shape = SHAPES[cls][1]
+    if issubclass(cls, MaskedTable):
+        return np.random.default_rng(seed).integers(0, 8, shape)
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
@@ -73,5 +78,5 @@ def plain_of(layer):
 def one_layer_model(layer):
     """Return a functional model of this layer alone."""
     shape = SHAPES[type(layer)][1][1:]
-    x = keras.Input(shape)
+    x = keras.Input(shape, dtype=inputs(type(layer)).dtype.name)
     return keras.Model(x, layer(x))

@@ -184,6 +184,7 @@ def of_schedules_and_patterns():
         patterns.Unstructured: {},
         patterns.Block: {"rows": 2, "cols": 2},
         patterns.Channel: {},
+        patterns.Rows: {},
         patterns.NByM: {"n": 2, "m": 4},
     }.items():
         yield cls, fine, lambda p: (serialized(p), p.units_shape((8, 8)))
@@ -204,6 +205,7 @@ def of_layers():
         (layers.MaskedConv1D, {"filters": 4, "kernel_size": 2}, (2, 8, 2)),
         (layers.MaskedConv2D, {"filters": 4, "kernel_size": 2}, (2, 8, 8, 2)),
         (layers.MaskedDepthwiseConv2D, {"kernel_size": 2}, (2, 8, 8, 2)),
+        (layers.MaskedEmbedding, {"input_dim": 8, "output_dim": 4}, (2, 3)),
         (layers.MaskedSimpleRNN, {"units": 4}, (2, 3, 8)),
         (layers.MaskedGRU, {"units": 4}, (2, 3, 8)),
         (layers.MaskedLSTM, {"units": 4}, (2, 3, 8)),

@@ -39,7 +39,9 @@ def test_a_pattern_that_is_none_is_refused(cls):
 
 @every_layer
 def test_a_pattern_that_does_not_divide_is_refused(cls):
-    with pytest.raises(ValueError, match=r"masked.*'kernel'.*Block\(rows=5, cols=1\)"):
+    with pytest.raises(
+        ValueError, match=r"masked.*'(kernel|embeddings)'.*Block\(rows=5, cols=1\)"
+    ):
         make(cls, Block(5, 1))(inputs(cls))
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 import keras_es
+from keras_es.layers.embedding import MaskedTable
 from tests.conformance.masked_layers import built, every_layer, every_pattern
 
 
@@ -10,6 +11,8 @@ def regularizers(cls):
     """Name the kernel regularizers as this layer does."""
     if cls is keras_es.layers.MaskedDepthwiseConv2D:
         return {"depthwise_regularizer": "l2"}
+    if issubclass(cls, MaskedTable):
+        return {"embeddings_regularizer": "l2"}
     names = {"kernel_regularizer": "l2"}
     if hasattr(cls, "cell_class"):
         names["recurrent_regularizer"] = "l2"

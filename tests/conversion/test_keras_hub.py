@@ -1,8 +1,9 @@
-"""KerasHub's models, with random weights: masked, trained, saved, stripped."""
+"""KerasHub's models, with random weights: from `sparsify` to a SavedModel."""
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_es
 
@@ -105,3 +106,133 @@ def test_a_task_without_masks_keeps_all_that_it_does(task):
     assert model.has_members() and generated(model) == expected
     model.compile("sgd", sampler="greedy", run_eagerly=True)
     assert np.isfinite(model.train_on_batch(TEXTS, return_dict=True)["loss"])
+
+
+IMAGES = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)).astype("float32")
+LABELS = np.array([0, 1, 0, 1])
+RESNET = {
+    "input_conv_filters": [64],
+    "input_conv_kernel_sizes": [3],
+    "stackwise_num_filters": [64],
+    "stackwise_num_blocks": [1],
+    "stackwise_num_strides": [1],
+    "block_type": "basic_block",
+    "image_shape": (16, 16, 3),
+}
+VIT = {
+    "image_shape": (16, 16, 3),
+    "patch_size": (8, 8),
+    "num_layers": 1,
+    "num_heads": 2,
+    "hidden_dim": 8,
+    "mlp_dim": 16,
+}
+BACKBONES = {
+    "BertBackbone": SIZES,
+    "GPT2Backbone": SIZES,
+    "ResNetBackbone": RESNET,
+    "ViTBackbone": VIT,
+}
+
+
+def classifier(backbone):
+    """Return a model whose only layers are a backbone, a mean and a Dense."""
+    features = backbone(backbone.input)
+    if isinstance(features, dict):
+        features = features["sequence_output"]
+    axes = tuple(range(1, len(features.shape) - 1))
+    logits = keras.layers.Dense(2)(keras.ops.mean(features, axis=axes))
+    return keras.Model(backbone.input, logits)
+
+
+def batch_of(model):
+    if not isinstance(model.input, dict):
+        return IMAGES
+    return {name: np.tile(TOKENS[name], (4, 1)) for name in model.input}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_from_random_weights_to_a_saved_model(name, tmp_path):
+    backbone = getattr(hub.models, name)(**BACKBONES[name])
+    has_words = BACKBONES[name] is SIZES
+    sparse = keras_es.sparsify(classifier(backbone), 0.5, include_embeddings=has_words)
+    masked = keras_es.masked_weights(sparse)
+    assert any(m.attribute == "embeddings" for m in masked) == has_words
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    sparse.compile(keras_es.optimizers.GuidedES("adam", 2), loss, jit_compile=False)
+    x = batch_of(sparse)
+    history = sparse.fit(x, LABELS, batch_size=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert all(m.deployed_nnz() == m.nnz for m in masked)
+    sparse.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(again.optimizer) is keras_es.optimizers.GuidedES
+    expected = sparse(x)
+    np.testing.assert_array_equal(again(x), expected)
+    plain = keras_es.strip_masks(sparse)
+    assert not keras_es.masked_weights(plain)
+    assert type(backbone) in [type(layer) for layer in plain.layers]
+    np.testing.assert_array_equal(plain(x), expected)
+    plain.export(tmp_path / "exported", verbose=False)
+    served = tf.saved_model.load(tmp_path / "exported")
+    x = {k: v.astype("int32") for k, v in x.items()} if has_words else x
+    np.testing.assert_allclose(served.serve(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def text_classifier():
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "ab"]
+    tokenizer = hub.models.BertTokenizer(vocabulary=words)
+    preprocessor = hub.models.BertTextClassifierPreprocessor(
+        tokenizer, sequence_length=8
+    )
+    backbone = hub.models.BertBackbone(**SIZES)
+    return hub.models.BertTextClassifier(backbone, 2, preprocessor), TEXTS
+
+
+def image_classifier():
+    converter = hub.layers.ResNetImageConverter(image_size=(16, 16), scale=1 / 255)
+    preprocessor = hub.models.ResNetImageClassifierPreprocessor(converter)
+    backbone = hub.models.ResNetBackbone(**RESNET)
+    larger = np.random.default_rng(0).uniform(0, 255, (4, 20, 20, 3))
+    return hub.models.ImageClassifier(backbone, 2, preprocessor), larger
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [text_classifier, image_classifier])
+def test_a_classifier_keeps_its_preprocessor(make, tmp_path):
+    model, raw = make()
+    expected = model.predict(raw, verbose=0)
+    sparse = keras_es.sparsify(model, 0.0)
+    np.testing.assert_allclose(sparse.predict(raw, verbose=0), expected, 1e-4, 1e-5)
+    sparse = keras_es.sparsify(model, 0.5, include_embeddings=make is text_classifier)
+    assert isinstance(sparse, type(model)) and sparse.preprocessor is not None
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    sparse.compile(keras_es.optimizers.GuidedES("adam", 2), loss, jit_compile=False)
+    sparse.fit(raw, LABELS, batch_size=2, shuffle=False, verbose=0)
+    expected = sparse.predict(raw, verbose=0)
+    sparse.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict(raw, verbose=0), expected, 1e-4, 1e-5)
+    plain = keras_es.strip_masks(again)
+    assert type(plain) is type(model)
+    np.testing.assert_allclose(plain.predict(raw, verbose=0), expected, 1e-4, 1e-5)
+
+
+def test_the_table_of_a_task_is_masked_by_words(task, tmp_path):
+    sparse = keras_es.sparsify(task, 0.5, include_embeddings=True)
+    table = next(
+        m for m in keras_es.masked_weights(sparse) if m.attribute == "embeddings"
+    )
+    assert table.nnz == 4 * 8 and len(keras_es.masked_weights(sparse)) == 7
+    sparse.compile("sgd", sampler="greedy", run_eagerly=True)
+    expected = generated(sparse)
+    sparse.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    again.compile(sampler="greedy", run_eagerly=True)  # KerasHub saves no sampler
+    assert generated(again) == expected
+    plain = keras_es.strip_masks(again)
+    layer = plain.backbone.token_embedding
+    assert type(layer) is type(task.backbone.token_embedding)
+    assert (np.asarray(layer.embeddings).any(axis=1)).sum() == 4
+    assert_equal(outputs(plain), outputs(sparse))

@@ -16,6 +16,7 @@ PATTERNS = {
     "weights": (patterns.Unstructured(), 0.7),
     "blocks": (patterns.Block(2, 2), 0.6),
     "channels": (patterns.Channel(), 0.5),
+    "rows": (patterns.Rows(), 0.5),
     "groups": (patterns.NByM(2, 4), 0.5),
 }
 EVERY_PATTERN = pytest.mark.parametrize("pattern", PATTERNS)

@@ -30,6 +30,8 @@ def expand(pattern, units, matrix_shape):
         return np.kron(units, np.ones((pattern.rows, pattern.cols), units.dtype))
     if isinstance(pattern, patterns.Channel):
         return np.stack([units] * matrix_shape[0])
+    if isinstance(pattern, patterns.Rows):
+        return np.stack([units] * matrix_shape[1], axis=1)
     return units
 
 

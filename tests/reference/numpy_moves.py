@@ -15,6 +15,8 @@ def unit_sums(pattern, matrix):
     """Sum a matrix over each unit."""
     if isinstance(pattern, patterns.Channel):
         return matrix.sum(axis=0)
+    if isinstance(pattern, patterns.Rows):
+        return matrix.sum(axis=1)
     if isinstance(pattern, patterns.Block):
         height, width = matrix.shape
         sums = np.zeros((height // pattern.rows, width // pattern.cols))

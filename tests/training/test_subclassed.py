@@ -146,8 +146,48 @@ def test_weights_file_of_a_subclassed_model(tmp_path):
 def test_a_config_that_builds_another_model_is_refused(tmp_path):
     model = sparsified()
     config = model.get_config()
-    config["mask_map"] = [{**config["mask_map"][0], "index": 9}]
+    config["mask_map"] = [{**config["mask_map"][0], "position": 9}]
     fresh = Plain.from_config({k: v for k, v in config.items() if k != "mask_map"})
     fresh(data()[0])
-    with pytest.raises(ValueError, match="masked Dense as layer 9.*Received"):
+    with pytest.raises(ValueError, match="masked Dense as number 9 of.*Received"):
         keras_es.layers.tree.apply_mask_map(fresh, config["mask_map"])
+
+
+class Helper(keras.layers.Layer):
+    """Makes a part when it is used first, as preprocessors of KerasHub do."""
+
+    def use(self):
+        self.part = keras.layers.Flatten()
+
+
+@keras.saving.register_keras_serializable("tests")
+class Helped(Plain):
+    """Has a helper before its other layers."""
+
+    def __init__(self, units=8, **kwargs):
+        super(Plain, self).__init__(**kwargs)
+        self.helper, self.units = Helper(), units
+        self.hidden, self.out = [], keras.layers.Dense(3)
+
+    def build(self, input_shape):
+        self.out.build(input_shape)
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'helper'")
+def test_parts_that_are_made_later_do_not_move_masks(tmp_path):
+    model = Helped()
+    x, _ = data()
+    model(x)
+    sparse = keras_es.sparsify(model, 0.5)
+    sparse.helper.use()
+    config = sparse.get_config()
+    (entry,) = config["mask_map"]
+    path = tmp_path / "model.keras"
+    sparse.save(path)
+    np.testing.assert_array_equal(keras.saving.load_model(path)(x), sparse(x))
+    # Files of before count all layers.
+    fresh = Helped()
+    fresh(x)
+    entry.pop("position")
+    keras_es.layers.tree.apply_mask_map(fresh, [{**entry, "index": 1}])
+    assert keras_es.layers.tree.is_twin(fresh.out)
