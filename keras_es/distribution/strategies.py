@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import keras
 import tensorflow as tf
 
 from keras_es.distribution import workers
@@ -37,6 +38,25 @@ class SettingError(StrategyError):
     """An environment variable is wrong."""
 
     exit_code = 2
+
+
+def refuse_keras_distribution() -> None:
+    """Refuse a distribution that was set by `keras.distribution`.
+
+    On TensorFlow Keras would take it, and share out nothing.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is not None:
+        raise ValueError(
+            "`keras.distribution` does nothing on TensorFlow. Call "
+            "`keras.distribution.set_distribution(None)`, and build and compile the "
+            "model within `tf.distribute.MirroredStrategy().scope()` (or that of "
+            "another tf.distribute strategy). "
+            f"Received: keras.distribution.{type(distribution).__name__}"
+        )
 
 
 def make(

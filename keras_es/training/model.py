@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_es import _compat
 from keras_es.distribution.collectives import is_chosen
+from keras_es.distribution.strategies import refuse_keras_distribution
 from keras_es.distribution.trainer import Replicated
 from keras_es.layers import tree
 from keras_es.layers.brought import check_weights
@@ -94,8 +95,10 @@ class ESMixin(Replicated):
                 metrics that are left out.
 
         Raises:
-            ValueError: If a `MaskOptimizer` is inside a `LossScaleOptimizer`.
+            ValueError: If a `MaskOptimizer` is inside a `LossScaleOptimizer`, or
+                `keras.distribution` is in use, which is not for TensorFlow.
         """
+        refuse_keras_distribution()
         if not isinstance(check_gradients, bool):
             raise ValueError(
                 "`check_gradients` must be True or False. "
@@ -237,6 +240,7 @@ class ESMixin(Replicated):
 
     def make_train_function(self, force=False):
         """Compile the train step; `Step` itself compiles what XLA is to compile."""
+        refuse_keras_distribution()
         jit_compile = self.jit_compile
         if self.has_members():
             self.jit_compile = False
