@@ -64,7 +64,7 @@ setup(
         # The models that users of KerasHub have are tested with it. Its newest needs
         # TensorFlow Text, which follows TensorFlow's versions by itself.
         "hub": ["keras-hub"],
-        "docs": ["mkdocs"],
+        "docs": ["mkdocs", "mkdocstrings[python]"],
     },
     keywords="keras tensorflow sparsity pruning evolution-strategies",
     classifiers=[

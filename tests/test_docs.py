@@ -1,10 +1,12 @@
 """Every Python block of the README and of docs/ is executed as it stands."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
+import keras_es
 from tests.marks import slow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +42,17 @@ def test_links_inside_the_repository_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text)
     missing = [t for t in targets if not (page.parent / t).exists()]
     assert not missing
+
+
+def test_all_public_names_have_a_page_of_the_api():
+    found = set()
+    for page in (ROOT / "docs" / "api").glob("*.md"):
+        assert f"api/{page.name}" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8")
+        found |= set(re.findall(r"^::: keras_es(?:\.(\w+))?", text, re.MULTILINE))
+    # "" is the page of the root: its functions and classes, as `__all__` has them.
+    names = {n for n in keras_es.__all__ if inspect.ismodule(getattr(keras_es, n))}
+    assert found == {"", *names}
 
 
 @pytest.mark.parametrize("stage", ["main", "tests"])
