@@ -16,14 +16,15 @@ T, W, N, SIGMA, DT, RATE = 2000, 100, 200, 0.04, 0.005, 1e-5
 
 
 def moved(s, a, r):
-    x, y, z = s[..., 0], s[..., 1], s[..., 2]
-    change = jnp.stack([a * (y - x), x * (r - z) - y, x * y - 8.0 / 3.0 * z], axis=-1)
-    return s + DT * change
+    x, y, z = s
+    change = (a * (y - x), x * (r - z) - y, x * y - 8.0 / 3.0 * z)
+    return tuple(u + DT * c for u, c in zip(s, change))
 
 
 def begun(keys):
     x = jnp.array([1.2, 1.3, 1.6])
-    return x + jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)
+    s = x + jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)
+    return s[:, 0], s[:, 1], s[:, 2]
 
 
 def window(theta, carry):
@@ -32,7 +33,10 @@ def window(theta, carry):
     key, noise_key, state_key = jax.random.split(key, 3)
     over = (t >= T)[:, None]
     fresh = begun(jax.random.split(state_key, N))
-    true, plus, minus = (jnp.where(over, fresh, s) for s in (true, plus, minus))
+    true, plus, minus = (
+        tuple(jnp.where(t >= T, a, b) for a, b in zip(fresh, s))
+        for s in (true, plus, minus)
+    )
     eps = jnp.where(over, SIGMA * jax.random.normal(noise_key, (N, 2)), eps)
     t = jnp.where(t >= T, 0, t)
     up, down = jnp.exp(theta + eps), jnp.exp(theta - eps)
@@ -42,8 +46,8 @@ def window(theta, carry):
         true = moved(true, 10.0, 28.0)
         plus = moved(plus, up[:, 0], up[:, 1])
         minus = moved(minus, down[:, 0], down[:, 1])
-        z = true[:, 2]
-        total += (plus[:, 2] - z) ** 2 - (minus[:, 2] - z) ** 2
+        z = true[2]
+        total += (plus[2] - z) ** 2 - (minus[2] - z) ** 2
         return (true, plus, minus, total), None
 
     start = (true, plus, minus, jnp.zeros(N))
@@ -60,8 +64,8 @@ def update(theta, carry):
 
 @jax.jit
 def updates(theta, carry):
-    """Ten updates in one call, as `steps_per_execution=10` of the other side."""
-    return jax.lax.fori_loop(0, 10, lambda _, c: update(*c), (theta, carry))
+    """A hundred updates in one call, as `steps_per_execution=100` of the other side."""
+    return jax.lax.fori_loop(0, 100, lambda _, c: update(*c), (theta, carry))
 
 
 def main():
@@ -74,7 +78,7 @@ def main():
     for line in sys.stdin:
         count = int(line)
         begin = time.perf_counter(), time.process_time()
-        for _ in range(count // 10):
+        for _ in range(count // 100):
             theta, carry = updates(theta, carry)
         theta.block_until_ready()
         seconds = time.perf_counter() - begin[0], time.process_time() - begin[1]

@@ -31,9 +31,9 @@ def make_task(horizon=T):
     from keras_es import unrolled
 
     def moved(s, a, r):
-        x, y, z = tf.unstack(s)
+        x, y, z = s
         change = (a * (y - x), x * (r - z) - y, x * y - 8.0 / 3.0 * z)
-        return s + DT * tf.stack(change)
+        return tuple(u + DT * c for u, c in zip(s, change))
 
     class Lorenz(unrolled.Task):
         def build(self):
@@ -43,6 +43,7 @@ def make_task(horizon=T):
 
         def initial_state(self, seed, data=None):
             x = tf.constant([1.2, 1.3, 1.6]) + unrolled.normal((3,), seed)
+            x = tuple(tf.unstack(x))
             return x, x
 
         def step(self, state, t, seed, data=None):

@@ -13,7 +13,7 @@ from benchmarks.unrolled import lorenz
 from benchmarks.unrolled import report as tables
 
 SEEDS = 1
-ROUNDS, WINDOWS = 7, 200
+ROUNDS, WINDOWS, GROWTH_WINDOWS, TOGETHER = 7, 2000, 500, 100
 PARTICLES = (50, 100, 200, 400, 800, 1600)
 HORIZONS = (100, 1000, 10_000, 100_000, 1_000_000)
 CASES = (
@@ -24,7 +24,7 @@ CASES = (
 
 
 def make_model(particles=200, horizon=lorenz.T, kind="NRES", burn_in=None):
-    """Return a compiled model of ten updates in one call."""
+    """Return a compiled model of `TOGETHER` updates in one call."""
     import keras
 
     from keras_es import unrolled
@@ -34,7 +34,7 @@ def make_model(particles=200, horizon=lorenz.T, kind="NRES", burn_in=None):
         keras.optimizers.SGD(1e-5), particles=particles, unroll_length=lorenz.W,
         sigma=lorenz.SIGMA, burn_in=burn_in,
     )  # fmt: skip
-    model.compile(estimator, steps_per_execution=10)
+    model.compile(estimator, steps_per_execution=TOGETHER)
     return model
 
 
@@ -55,13 +55,13 @@ def run(case, seed):
         model = make_model(horizon=x, burn_in=False)
     else:
         model = make_model(particles=x)
-    timed(model, 10)
-    rounds = [timed(model) for _ in range(ROUNDS)]
+    timed(model, TOGETHER)
+    rounds = [timed(model, GROWTH_WINDOWS) for _ in range(ROUNDS)]
     return {
         "x": x,
-        "seconds": statistics.median(s for s, _ in rounds) / WINDOWS,
-        "cpu_seconds": statistics.median(s for _, s in rounds) / WINDOWS,
-        "least_seconds": min(s for s, _ in rounds) / WINDOWS,
+        "seconds": statistics.median(s for s, _ in rounds) / GROWTH_WINDOWS,
+        "cpu_seconds": statistics.median(s for _, s in rounds) / GROWTH_WINDOWS,
+        "least_seconds": min(s for s, _ in rounds) / GROWTH_WINDOWS,
         "state_bytes": sum(np.asarray(v.value).nbytes for v in model.particles.weights),
     }
 
@@ -80,7 +80,7 @@ def beside_jax():
             print(windows, file=peer.stdin, flush=True)
             return tuple(map(float, peer.stdout.readline().split()))
 
-        timed(model, 10), ask(10)
+        timed(model, TOGETHER), ask(TOGETHER)
         for turn in range(ROUNDS):
             sides = [(ours, lambda: timed(model)), (theirs, lambda: ask(WINDOWS))]
             for rows, measure in sides[:: 1 if turn % 2 else -1]:

@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_es import _compat
 from keras_es.distribution.collectives import is_chosen, replica_index
 from keras_es.distribution.trainer import Replicated
-from keras_es.unrolled import batches
+from keras_es.unrolled import batches, program
 from keras_es.unrolled.estimator import check_estimator
 from keras_es.unrolled.evaluation import Evaluation
 from keras_es.unrolled.particles import Particles
@@ -53,7 +53,7 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
         self.particles = Particles(name="particles")
         self._non_finite = keras.metrics.Sum(name="non_finite")
         self._episode_loss = keras.metrics.Mean(name="episode_loss")
-        self._rows, self._streams = None, False
+        self._rows, self._streams, self._probed = None, False, {}
         self._spec = self._test_spec = None
         self.built = True
 
@@ -82,7 +82,7 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
                 unperturbed weights in `evaluate`.
             run_eagerly: See Keras.
             steps_per_execution: See Keras; more than 1 saves time where windows take
-                less than some milliseconds.
+                less than some milliseconds. Without data they are one program of XLA.
             jit_compile: True, False or "auto": XLA, but for tasks of the host.
 
         Raises:
@@ -97,6 +97,7 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
         replicated = is_chosen(self.distribute_strategy)
         self._jit_compile_members = bool(jit_compile) and replicated
         self.particles.discard()
+        self._probed = {}
         super().compile(
             optimizer=optimizer,
             metrics=metrics,
@@ -112,10 +113,8 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
     def compile_from_config(self, config):
         """Compile from a saved config."""
         config = keras.saving.deserialize_keras_object(config)
-        names = ("optimizer", "metrics", "run_eagerly", "steps_per_execution")
-        self.compile(
-            **{k: v for k, v in config.items() if k in names or k[:3] == "jit"}
-        )
+        names = "optimizer metrics run_eagerly steps_per_execution jit_compile".split()
+        self.compile(**{k: v for k, v in config.items() if k in names})
 
     def fit(self, x=None, *, epochs=1, steps_per_epoch=None, **kwargs):
         """Train, one window of every particle a step.
@@ -187,6 +186,13 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
             self._build_metrics(spec)
         return super().evaluate(x, steps=steps, **kwargs)
 
+    def make_train_function(self, force=False):
+        """Compile what `fit` calls, `steps_per_execution` windows."""
+        if self._streams or not self.jit_compile:
+            super().make_train_function(force)
+        elif self.train_function is None or force:
+            self.train_function = program.windows(self, self.steps_per_execution)
+
     def train_step(self, data):
         """Unroll all particles through one window and move the weights."""
         window, data = self._window(), batches.unwrapped(data)
@@ -198,7 +204,7 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
             after, found = window.run(weights, before, self._particle(window.n), rows)
             return after.flat(), vars(found)
 
-        after, found = self._apart(run)
+        after, found = program.called(run, self._jit_compile_members)
         self.particles.write(before.packed(after))
         found = Found(**found)
         # Keras adds the gradients of all replicas; nothing else of a step travels.
@@ -220,8 +226,9 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
         seed = self.optimizer.seed
         evaluation = Evaluation(self._members, count, self._has_metrics, seed)
         weights = [tf.convert_to_tensor(v.value) for v in self.trainable_variables]
-        found = self._apart(
-            lambda: vars(evaluation.run(weights, self._particle(count), index, rows))
+        found = program.called(
+            lambda: vars(evaluation.run(weights, self._particle(count), index, rows)),
+            self._jit_compile_members,
         )
         return self._logs(Found(**found), data, 1)
 
@@ -251,7 +258,6 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
 
     def _probe(self, x, length=None):
         """Trace the task for its mistakes and specs; return the rows of a particle."""
-        self._members = self.task.members(self.trainable_variables)
         rows, spec = None, None
         if x is not None:
             spec = batches.element_spec(x)
@@ -259,7 +265,12 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
             if rows is None or length is not None:
                 rows = batches.rows_of(spec, self.optimizer.particles, length, rows)
             spec = batches.step_spec(spec, rows)
-        self._state_spec = self._members.probe(spec)
+        # To trace takes longer than many a call of `fit`.
+        key = str(spec)
+        if key not in self._probed:
+            members = self.task.members(self.trainable_variables)
+            self._probed[key] = members, members.probe(spec)
+        self._members, self._state_spec = self._probed[key]
         return rows
 
     def _window(self):
@@ -294,7 +305,7 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
         def run():
             weights = [tf.convert_to_tensor(v.value) for v in self.trainable_variables]
             before, particle = self.particles.read(), self._particle(window.n)
-            flat = _called(
+            flat = program.called(
                 lambda: window.burn(weights, before, particle).flat(),
                 self.compiled_by_xla,
             )
@@ -302,10 +313,6 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
 
         # Under a strategy replicas run within a function, eagerly they are slow.
         tf.function(lambda: self.distribute_strategy.run(run), autograph=False)()
-
-    def _apart(self, function):
-        """Call a function, compiled where Keras does not compile the whole step."""
-        return _called(function, self._jit_compile_members)
 
     def _build_metrics(self, spec):
         if self._has_metrics and isinstance(spec, tuple) and len(spec) > 1:
@@ -341,10 +348,3 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
             config["task"], custom_objects=custom_objects
         )
         return cls(**config)
-
-
-def _called(function, jit_compile):
-    """Call a function without arguments, compiled by XLA if that is wanted."""
-    if not jit_compile:
-        return function()
-    return tf.function(function, autograph=False, jit_compile=True)()

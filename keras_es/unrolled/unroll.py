@@ -58,41 +58,64 @@ class Unroll:
         Returns:
             `Unrolled`.
         """
+        copies, n = start.alive.shape
 
-        def body(j, state, alive, losses, difference, counted, kept):
+        # A function, to be traced once though the body calls it twice.
+        @tf.function(autograph=False)
+        def step(j, weights, state, alive, sums, t, horizon, seeds, rows):
             now = t + j
-            found = self.members.step(
+            new, loss, done, outputs = self.members.step(
                 weights,
                 state,
                 self.tiled(now),
-                self.tiled(seeds(now)),
-                None if data is None else self.tiled(data(j)),
+                self.tiled(seeds),
+                None if data is None else self.tiled(rows),
             )
-            new, loss, done, outputs = found
             loss = tf.reshape(loss, alive.shape)
             on = alive & (now < horizon) if self.masked else None
             if on is not None:
                 loss = tf.where(on, loss, 0.0)
                 new = where(tf.reshape(on, [-1]), new, state)
-                counted = counted + tf.cast(on, tf.float32)
             if done is not None:
                 alive = alive & ~(on & tf.reshape(done, alive.shape))
-            if self.outputs:
-                kept = tf.nest.map_structure(lambda a, o: a.write(j, o), kept, outputs)
-            difference = difference + self._difference(loss)
-            return j + 1, new, alive, losses + loss, difference, counted, kept
+            more = [loss, self._difference(loss)[None]]
+            if on is not None:
+                more.append(tf.cast(on, tf.float32))
+            # What is added up is one tensor, for which XLA makes one kernel.
+            return new, alive, sums + tf.concat(more, axis=0), outputs
 
-        kept = self.arrays(steps, start.alive.shape.num_elements())
+        together = _steps_together(start.state, steps)
+
+        def body(j, state, alive, sums, kept):
+            for i in range(together):
+                state, alive, sums, outputs = step(
+                    j + i, weights, state, alive, sums, t, horizon, seeds(t + j + i),
+                    () if data is None else data(j + i),
+                )  # fmt: skip
+                if self.outputs:
+                    at = j + i
+                    kept = tf.nest.map_structure(
+                        lambda a, o, at=at: a.write(at, o), kept, outputs
+                    )
+            return j + together, state, alive, sums, kept
+
+        kept = self.arrays(steps, copies * n)
+        sums = [start.losses, start.difference[None]]
+        if self.masked:
+            sums.append(start.counted)
         loop = (
-            tf.constant(0), start.state, start.alive, start.losses,
-            start.difference, start.counted, kept,
+            tf.constant(0), start.state, start.alive, tf.concat(sums, axis=0), kept
         )  # fmt: skip
-        _, *rest, kept = tf.while_loop(
+        _, state, alive, sums, kept = tf.while_loop(
             lambda j, *_: j < steps, body, loop, parallel_iterations=1
         )
-        result = Unrolled(*rest)
-        if not self.masked:
-            result.counted = start.counted + float(steps)
+        result = Unrolled(
+            state,
+            alive,
+            losses=sums[:copies],
+            difference=sums[copies],
+            counted=sums[copies + 1 :] if self.masked else start.counted + float(steps),
+        )
         if self.outputs:
             result.outputs = tf.nest.map_structure(lambda a: a.stack(), kept)
         return result
@@ -126,6 +149,18 @@ class Unroll:
         return tf.nest.map_structure(
             lambda x: tf.tile(x, (self.copies,) + (1,) * (x.shape.rank - 1)), structure
         )
+
+
+def _steps_together(state, steps):
+    """Return how many steps the body of the loop has: 1 or 2.
+
+    Where a state is a few scalars, XLA fuses two steps to one kernel for each of them,
+    and half as many are started. Larger states are stored between the steps all the
+    same, and of many scalars each kernel would compute the first step again.
+    """
+    leaves = tf.nest.flatten(state)
+    scalars = all(leaf.shape.rank == 1 for leaf in leaves)
+    return 2 if scalars and len(leaves) <= 8 and steps % 2 == 0 else 1
 
 
 def where(condition, new, old):

@@ -132,6 +132,22 @@ def test_logs_are_those_of_the_members_and_evaluate_of_the_mean():
     assert found == {"loss": 9.0, "episode_loss": 72.0, "non_finite": 0.0}
 
 
+def test_windows_in_one_program_are_those_of_single_calls():
+    def trained(**kwargs):
+        estimator = unrolled.NRES(keras.optimizers.Adam(0.01), **COMMON)
+        model = compiled(estimator, **kwargs)
+        return model, model.fit(steps_per_epoch=3, epochs=2, verbose=0).history
+
+    plain, expected = trained(jit_compile=False)
+    together, logs = trained(steps_per_execution=3)  # by XLA
+    for name, values in expected.items():
+        np.testing.assert_allclose(logs[name], values, rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(weights(together), weights(plain), rtol=1e-5)
+    assert int(together.optimizer.iterations) == 6
+    for a, b in zip(together.particles.weights, plain.particles.weights):
+        np.testing.assert_allclose(np.asarray(a.value), np.asarray(b.value), rtol=1e-4)
+
+
 def test_pairs_share_their_randomness_and_steps_do_not():
     seen = []
 
