@@ -19,6 +19,7 @@ from keras_es.conversion.report import SparsityReport, sparsity_report
 from keras_es.conversion.sparsify import sparsify
 from keras_es.conversion.strip import strip_masks
 from keras_es.layers.tree import masked_weights
+from keras_es.optimizers.evolve import evolve
 from keras_es.optimizers.minimize import minimize
 from keras_es.training.model import ESMixin
 from keras_es.training.models import ESModel, ESSequential
@@ -36,6 +37,7 @@ __all__ = [
     "datasets",
     "es_model",
     "export",
+    "evolve",
     "layers",
     "masked_weights",
     "minimize",

@@ -1,5 +1,6 @@
 """The only room that touches private names of Keras and TensorFlow."""
 
+from keras_es._compat.adapters import *  # noqa: F403
 from keras_es._compat.copies import *  # noqa: F403
 from keras_es._compat.graphs import *  # noqa: F403
 from keras_es._compat.host import *  # noqa: F403

@@ -129,7 +129,9 @@ def find_shared(layers, variables, function):
         return call
 
     with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
-        with _calls({k: (layer, recorded(k, layer)) for k, layer in layers.items()}):
+        with replaced_calls(
+            {k: (layer, recorded(k, layer)) for k, layer in layers.items()}
+        ):
             function()
     if tf.executing_eagerly():
         own = _called_within_loops(layers, variables, function)
@@ -189,7 +191,7 @@ def _is_of(tensor, operations):
 
 
 @contextlib.contextmanager
-def _calls(by_key):
+def replaced_calls(by_key):
     """Replace the `call` of layers for a while; values are (layer, call)."""
     # Not `layer.call = ...`: Keras would track what the function holds.
     for layer, call in by_key.values():
@@ -215,7 +217,7 @@ def noisy_calls(layers, added, shared):
         added: Dict from key to the noise, of the shape of x W.
         shared: Dict from key to what `find_shared` found.
     """
-    return _calls(
+    return replaced_calls(
         {
             key: (layers[key], _noisy_call(layers[key], noise, shared.get(key)))
             for key, noise in added.items()
@@ -284,7 +286,7 @@ def calls_through(layers, function):
 
         return call
 
-    return _calls({id(layer): (layer, through(layer)) for layer in layers})
+    return replaced_calls({id(layer): (layer, through(layer)) for layer in layers})
 
 
 def perturbed_calls(layers, perturbations, factors, multipliers, shared):
@@ -299,7 +301,7 @@ def perturbed_calls(layers, perturbations, factors, multipliers, shared):
         multipliers: Dict from key to the member's multiplier, scalar or [columns].
         shared: Dict from key to what `find_shared` found.
     """
-    return _calls(
+    return replaced_calls(
         {
             key: (
                 layer,

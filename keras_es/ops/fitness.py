@@ -63,6 +63,34 @@ def in_single_precision(losses, by_rank):
     return ops.where(ops.isfinite(losses), told, float("inf"))
 
 
+def within_groups(fitness):
+    """Return the mean over groups of what a member is worth within each.
+
+    z_kj = (f_kj - mean_k f_kj) / std_k f_kj,    fitness_k = mean_j z_kj,
+
+    over the finite f_kj of a group j: hard groups count as much as easy ones. What is
+    not finite counts 0, neither good nor bad, as does a group of equal values.
+
+    Args:
+        fitness: [n, groups], lower is better.
+
+    Returns:
+        [n] finite numbers.
+
+    References:
+        Shao et al. 2024, DeepSeekMath (GRPO), arXiv 2402.03300.
+    """
+    finite = ops.isfinite(fitness)
+    count = ops.maximum(ops.sum(ops.cast(finite, fitness.dtype), axis=0), 1.0)
+    safe = ops.where(finite, fitness, 0.0)
+    centred = ops.where(finite, safe - ops.sum(safe, axis=0) / count, 0.0)
+    std = ops.sqrt(ops.sum(ops.square(centred), axis=0) / count)
+    # Rounding of a mean does not make equal values differ.
+    differ = std > 1e-6 * ops.max(ops.abs(safe), axis=0)
+    z = ops.where(differ, centred / ops.where(differ, std, 1.0), 0.0)
+    return ops.mean(z, axis=1)
+
+
 def _spread_over_ties(fitness, table):
     """Give rank r the entry table[r]; equal losses share the mean of their entries."""
     n = fitness.shape[0]

@@ -111,6 +111,13 @@ def _normal_of(first, second):
     return tf.sqrt(-2.0 * tf.math.log(u)) * cos_of_turn(second)
 
 
+def uniform(shape, position):
+    """Draw uniform noise in [0, 1), float32 of the given static shape."""
+    first, _ = bits(shape, position)
+    top = _signed(tf.bitwise.right_shift(first, _word(8)))
+    return tf.cast(top, tf.float32) * 2.0**-24
+
+
 def signs(shape, position):
     """Draw +1 and -1 with equal chance, float32 of the given static shape."""
     first, _ = bits(shape, position)

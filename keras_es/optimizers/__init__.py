@@ -10,6 +10,7 @@ from keras_es.optimizers.evolution.genetic import GeneticAlgorithm
 from keras_es.optimizers.evolution.guided_es import GuidedES
 from keras_es.optimizers.evolution.open_es import OpenES
 from keras_es.optimizers.evolution.pgpe import PGPE
+from keras_es.optimizers.evolution.qes import QES
 from keras_es.optimizers.evolution.sep_cma_es import SepCMAES
 from keras_es.optimizers.evolution.snes import SNES
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
@@ -26,6 +27,7 @@ __all__ = [
     "OPTIMIZERS",
     "PGPE",
     "PURE",
+    "QES",
     "SET",
     "SNES",
     "Alopex",

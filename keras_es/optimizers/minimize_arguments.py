@@ -39,9 +39,14 @@ _WITHOUT_MODEL = {
 """Options of strategies that only a model has a use for, and why."""
 
 
-def _refuse_options(strategy):
-    """Raise for options of a strategy that would be ignored."""
-    for name, why in _WITHOUT_MODEL.items():
+def refuse_options(strategy, useless=_WITHOUT_MODEL):
+    """Raise for options of a strategy that would be ignored.
+
+    Args:
+        strategy: The `EvolutionStrategy`.
+        useless: Dict from the name of an option to why there is nothing for it.
+    """
+    for name, why in useless.items():
         if getattr(strategy, name, None) not in (None, "full"):
             raise ValueError(
                 f"`strategy` must have no `{name}`: {why}. "
@@ -54,7 +59,7 @@ def _refuse_options(strategy):
         )
     if isinstance(getattr(strategy, "noise", None), Layerwise | Outputs):
         raise ValueError(
-            "`strategy` must have noise on its variables, for there are no layers. "
+            "`strategy` must have noise on its variables, for no layers are known. "
             f"Received: noise={strategy.noise!r}"
         )
 
@@ -85,5 +90,5 @@ def strategy_for(strategy, size):
             f"{type(strategy).__name__}.from_config(strategy.get_config()). "
             f"Received: strategy={strategy.name!r}, built"
         )
-    _refuse_options(strategy)
+    refuse_options(strategy)
     return strategy

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_es.layers.masked_weight import effective_weights
+from keras_es.noise.adapters import adapted_calls
 from keras_es.populations import chunks, mapping, perturbed
 
 
@@ -24,7 +25,8 @@ class ValuePopulation:
     """
 
     def __init__(self, model, space, population_size, members_per_chunk, batch_size):
-        self.space, self.population_size = space, population_size
+        self.model, self.space = model, space
+        self.population_size = population_size
         self.vectorize = not (perturbed.has_loops(model) or space.masked)
         if members_per_chunk is None:
             members_per_chunk = chunks.members_at_once(
@@ -56,7 +58,7 @@ class ValuePopulation:
             ]
             mapping = self.space.overrides(found) + list(fixed)
             scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
-            with scope, effective_weights():
+            with scope, adapted_calls(self.model), effective_weights():
                 return function()
 
         def chunk(i, state):

@@ -4,7 +4,8 @@ Any model works: the members of a draw are traced once, by `tf.vectorized_map` o
 their multipliers, with weights overridden in a `keras.StatelessScope`. What does not
 depend on the member is computed once for all; what acts on each example alone sees
 the members as more examples; dense layers and convolutions share their products
-(`keras_es.noise.layer_calls`).
+(`keras_es.noise.layer_calls`), tables of embeddings and frozen weights below adapters
+are one for all (`lookups`, `adapters`).
 """
 
 import contextlib
@@ -16,6 +17,8 @@ from keras_es._compat.vectorizing import can_be_vectorized
 from keras_es.layers import tree
 from keras_es.layers.masked_weight import effective_weights
 from keras_es.noise import layer_calls, layerwise
+from keras_es.noise.adapters import adapted_calls
+from keras_es.noise.lookups import lookups, perturbed_lookups
 from keras_es.noise.outputs import perturbed_outputs
 from keras_es.noise.weights import largest_divisor
 from keras_es.populations import chunks
@@ -71,6 +74,7 @@ class WeightPopulation:
             self, members_per_chunk, batch_size or 256
         )
         self.layers = layer_calls.shared_kernels(model, noise.variables)
+        self.lookups = lookups(model, noise.variables)
 
     def evaluate(
         self,
@@ -147,6 +151,7 @@ class _Members:
         moving = {id(v) for v in group.variables}
         self.moving = [id(v) in moving for v in self.noise.variables]
         self.layers = {k: v for k, v in population.layers.items() if k in moving}
+        self.lookups = {k: v for k, v in population.lookups.items() if k in moving}
         self.vectorize = population.vectorize and can_be_vectorized(differing)
         # Without vectorizing, draws at once would be copies of the graph.
         together = self.vectorize and _may_have_two_more_axes(differing)
@@ -191,16 +196,20 @@ class _Members:
         """Let the model's weights be those of a member."""
         mapping = self._member_values(factors, multipliers) + list(fixed)
         multipliers = self._by_key(multipliers)
-        by_weights = layer_calls.perturbed_calls(
-            self.layers,
+        drawn = (
             self._by_key(self.noise.perturbations),
             self._by_key(factors),
             multipliers,
-            self.shared,
         )
-        by_outputs = self.outputs.calls(signs, multipliers, self.shared)
         scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
-        with scope, by_weights, by_outputs, effective_weights():
+        with (
+            scope,
+            layer_calls.perturbed_calls(self.layers, *drawn, self.shared),
+            perturbed_lookups(self.lookups, *drawn),
+            self.outputs.calls(signs, multipliers, self.shared),
+            adapted_calls(self.population.model),
+            effective_weights(),
+        ):
             yield scope
 
     def _by_key(self, values):
@@ -222,7 +231,8 @@ class _Members:
         masks_move = space is not None and bool(space.masked)
         values = self.noise.value(factors, multipliers)
         for variable, change, moves in zip(self.noise.variables, values, self.moving):
-            if (moves or masks_move) and id(variable) not in self.layers:
+            by_layer = id(variable) in self.layers or id(variable) in self.lookups
+            if (moves or masks_move) and not by_layer:
                 value = tf.convert_to_tensor(variable.value)
                 mapping.append((variable, value + tf.cast(change, value.dtype)))
         return mapping if space is None else space.overrides(mapping)

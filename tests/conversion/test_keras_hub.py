@@ -236,3 +236,48 @@ def test_the_table_of_a_task_is_masked_by_words(task, tmp_path):
     assert type(layer) is type(task.backbone.token_embedding)
     assert (np.asarray(layer.embeddings).any(axis=1)).sum() == 4
     assert_equal(outputs(plain), outputs(sparse))
+
+
+def test_adapters_of_a_backbone_are_evolved():
+    keras.utils.set_random_seed(0)
+    backbone = hub.models.GPT2Backbone(**SIZES)
+    backbone.enable_lora(2)
+    names = {v.name for v in backbone.trainable_variables}
+    # Keras lets the biases of layers with an adapter learn, too.
+    assert names == {"lora_kernel_a", "lora_kernel_b", "bias"}
+    model = keras_es.es_model(backbone)
+    frozen = [w for w in model.weights if not w.trainable]
+    before = [w.numpy() for w in frozen]
+    model.compile(keras_es.optimizers.OpenES(None, 2), "mse", run_eagerly=True)
+    x = {name: TOKENS[name] for name in model.input}
+    start = [v.numpy() for v in model.trainable_variables]
+    model.train_on_batch(x, np.ones((1, 8, 8)))
+    for w, old in zip(frozen, before):
+        np.testing.assert_array_equal(w, old)
+    moved = [np.abs(v - s).max() for v, s in zip(model.trainable_variables, start)]
+    assert min(moved) > 0
+
+
+@pytest.mark.slow
+def test_rewards_of_sampled_text_are_the_same_in_each_run(task):
+    start = task.get_weights()
+
+    def run():
+        task.set_weights(start)
+        texts = []
+
+        def reward(model, generation):
+            texts.append(model.generate("a b", max_length=8))
+            return texts[-1].count("a")
+
+        optimizer = keras_es.optimizers.OpenES(None, 2, sigma=0.5)
+        task.compile(optimizer, sampler="random", run_eagerly=True)
+        keras_es.evolve(task, reward, generations=2, verbose=0)
+        return texts, task.get_weights()
+
+    (first, weights), (second, again) = run(), run()
+    assert first == second and len(first) == 4
+    for a, b in zip(weights, again):
+        np.testing.assert_array_equal(a, b)
+    assert any(np.any(a != b) for a, b in zip(weights, start))
+    task.set_weights(start)

@@ -233,7 +233,7 @@ class EvolutionStrategy(MaskOptimizer):
         Raises:
             ValueError: If `build` was not called, or weights have an optimizer.
         """
-        return self._loop().ask()
+        return self.loop().ask()
 
     def tell(self, fitness):
         """Move what is searched by the losses of the population of `ask`.
@@ -245,9 +245,10 @@ class EvolutionStrategy(MaskOptimizer):
         Raises:
             ValueError: If it has another shape, or as for `ask`.
         """
-        self._loop().tell(fitness)
+        self.loop().tell(fitness)
 
-    def _loop(self):
+    def loop(self):
+        """Return its `AskTell`, traced once."""
         if "ask_tell" not in self.__dict__:
             self.__dict__["ask_tell"] = AskTell(self)
         return self.ask_tell

@@ -1,4 +1,4 @@
-"""Ask and tell: pure evolution without a model, for loops of one's own."""
+"""Ask and tell: pure evolution without `fit`, for loops of one's own."""
 
 import tensorflow as tf
 
@@ -30,6 +30,7 @@ class AskTell:
         self.strategy = strategy
         self._ask = tf.function(strategy.search.members, autograph=False)
         self._told = tf.function(self._tell, autograph=False)
+        self._told_apart = tf.function(self._learn, autograph=False)
 
     def ask(self):
         """Return the population: a tensor [n, *shape] for each searched variable."""
@@ -57,9 +58,32 @@ class AskTell:
             )
         self._told(fitness)
 
+    def member(self, index):
+        """Return what a model reads as one member, a list of (variable, value).
+
+        Args:
+            index: Of the member in the population of `ask`, integer scalar.
+        """
+        return self.strategy.search.member(index)
+
+    def tell_apart(self, fitness, valid):
+        """Move what is searched by finite losses, some of which say nothing.
+
+        Args:
+            fitness: [n] float64 finite losses, of members that failed too.
+            valid: [n] booleans, False for members that are counted as failed.
+        """
+        self._told_apart(tf.constant(fitness, tf.float64), tf.constant(valid))
+
     def _tell(self, fitness):
         fitness = shaping.in_single_precision(fitness, self.strategy.by_rank)
         valid = tf.math.is_finite(fitness)
         ok = tf.reduce_any(valid)
         self.strategy.count_step(valid, ok)
         self.strategy.learn(fitness, valid, None, ok)
+
+    def _learn(self, fitness, valid):
+        fitness = shaping.in_single_precision(fitness, self.strategy.by_rank)
+        ok = tf.reduce_any(valid)
+        self.strategy.count_step(valid, ok)
+        self.strategy.learn(fitness, tf.ones_like(valid), None, ok)

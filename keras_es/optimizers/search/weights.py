@@ -160,6 +160,20 @@ class WeightSearch(Search):
             v[None] + tf.cast(e, v.dtype) for v, e in zip(self.space.values(), noises)
         ]
 
+    def member(self, index):
+        """Return what a model reads as one of `members`: a list of (variable, value).
+
+        Args:
+            index: Integer scalar.
+        """
+        s, per_draw = self.strategy, self.weight_noise.members_per_draw
+        noises = self.weight_noise.members(
+            s.generation.value, 1, s.scales(), index // per_draw
+        )
+        noises = [e[index % per_draw] for e in noises]
+        values = [v + tf.cast(e, v.dtype) for v, e in zip(self.space.values(), noises)]
+        return self.space.overrides(list(zip(self.variables, values)))
+
     def evaluate_members(self, model, function, batch_size=None, **kwargs):
         """Return the results of a function of the model under each member.
 
@@ -247,6 +261,12 @@ class ValueSearch(WeightSearch):
     def members(self):
         """Return the values of all members, [n, *shape] for each variable."""
         return self.strategy.member_values()(tf.range(self.strategy.population_size))
+
+    def member(self, index):
+        """Return what a model reads as one of `members` (see `WeightSearch`)."""
+        values = self.strategy.member_values()(tf.reshape(index, (1,)))
+        found = [(v, tf.cast(x[0], v.dtype)) for v, x in zip(self.variables, values)]
+        return self.space.overrides(found)
 
     def evaluate_members(self, model, function, batch_size=None, **kwargs):
         """Return the results of a function of the model under each member."""
