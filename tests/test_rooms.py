@@ -23,9 +23,9 @@ ORDER = (
     "optimizers",
     "training",
     "conversion",
-    "lottery",
     "unrolled",
     "runs",
+    "lottery",
     "callbacks",
 )
 """Rooms, and modules at the root, from the ground up: each may import those before it.

@@ -101,13 +101,12 @@ def find_shared(layers, variables, function):
     """Find the layers whose input is the same for all members.
 
     The function is called once with the weights as they are, marked by a zero added to
-    each; an input that does not depend on the mark is shared. What else was
-    computed is not used and falls away when the graph is compiled. Without a graph
-    (`run_eagerly`) nothing tells what depends on the mark, and nothing is shared.
+    each; an input that does not depend on the mark is shared. All else falls away when
+    the graph is compiled. Without one (`run_eagerly`) nothing is shared.
 
     Args:
         layers: Dict from id of a kernel to its layer.
-        variables: All perturbed variables.
+        variables: All perturbed variables; of active entries `weight_read` is read.
         function: Called without arguments; calls the model.
 
     Returns:
@@ -116,7 +115,8 @@ def find_shared(layers, variables, function):
         (x, x W) of its calls under the weights as they are).
     """
     mark = tf.identity(tf.zeros(()))
-    mapping = [(v, _marked(v, mark)) for v in variables]
+    weights = [getattr(v, "weight_read", v) for v in variables]
+    mapping = [(v, _marked(v, mark)) for v in weights]
     calls = {key: [] for key in layers}
 
     def recorded(key, layer):

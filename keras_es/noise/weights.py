@@ -8,7 +8,7 @@ import copy
 import tensorflow as tf
 
 from keras_es.ops import noise, philox
-from keras_es.ops.perturbation import Still, perturbation
+from keras_es.ops.perturbation import Entries, Still, perturbation
 
 
 class WeightNoise:
@@ -46,9 +46,7 @@ class WeightNoise:
         self.variables = list(variables)
         self.pairs_per_draw = pairs_per_draw
         self.signs = (1.0, -1.0) if mirrored else (1.0,)
-        self.perturbations = [
-            perturbation(v.shape, rank, separable) for v in self.variables
-        ]
+        self.perturbations = [_perturbation(v, rank, separable) for v in self.variables]
         indices = range(len(self.variables))
         self._keys = [noise.stream_key(seed, f"weight {i}") for i in indices]
         self._sign_keys = [noise.stream_key(seed, f"signs {i}") for i in indices]
@@ -254,6 +252,13 @@ class WeightNoise:
             p.weighted_square(position, v)
             for p, position in zip(self.perturbations, positions)
         ]
+
+
+def _perturbation(variable, rank, separable):
+    entries = getattr(variable, "noise_entries", None)
+    if entries is not None:
+        return Entries(tuple(variable.shape), entries)
+    return perturbation(variable.shape, rank, separable)
 
 
 def largest_divisor(number, limit):

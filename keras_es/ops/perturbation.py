@@ -11,6 +11,7 @@ where x E serves all members of the draw, and x W all members if they share x.
 
 import dataclasses
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -37,7 +38,7 @@ class FullRank:
         Returns:
             List of tensors with a first axis of draws.
         """
-        return [scale * _normal(self.shape, positions)]
+        return [scale * self._noise(positions)]
 
     def value(self, factors):
         """Return the noise as a tensor of the weight's shape."""
@@ -63,7 +64,7 @@ class FullRank:
             positions: Two [draws] tensors, the positions of the draws.
             weights: [draws], or [draws, columns] with signs multiplied in.
         """
-        noise = _normal(self.shape, positions)
+        noise = self._noise(positions)
         return tf.reduce_sum(_over_columns(weights, len(self.shape)) * noise, axis=0)
 
     def weighted_square(self, positions, weights):
@@ -73,9 +74,29 @@ class FullRank:
             positions: Two [draws] tensors.
             weights: [draws].
         """
-        squares = tf.square(_normal(self.shape, positions)) - 1.0
+        squares = tf.square(self._noise(positions)) - 1.0
         weights = _over_columns(weights, len(self.shape))
         return tf.reduce_sum(weights * squares, axis=0)
+
+    def _noise(self, positions):
+        return _normal(self.shape, positions)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entries(FullRank):
+    """Some entries of the noise of a larger weight, equal to those to the bit.
+
+    Args:
+        shape: (k,).
+        entries: int32 variable [k], indices into the flat larger weight.
+    """
+
+    entries: Any
+
+    def _noise(self, positions):
+        second, key = (p[:, None] for p in positions)
+        entries = tf.convert_to_tensor(self.entries.value)
+        return philox.normal_at(entries[None], (second, key))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -103,6 +103,20 @@ def normal(shape, position):
     return tf.ensure_shape(_normal_of(*words), words[0].shape)
 
 
+def normal_at(entries, position):
+    """Draw some entries of what `normal` draws, and no others.
+
+    Args:
+        entries: Integer tensor, indices into the flat result of `normal`.
+        position: See `normal`.
+
+    Returns:
+        float32 tensor of their shape, broadcast against `position`.
+    """
+    words = philox2x32(tf.cast(entries, tf.uint32), *position)
+    return tf.ensure_shape(_normal_of(*words), words[0].shape)
+
+
 @tf.function(autograph=False, input_signature=[tf.TensorSpec(None, tf.uint32)] * 2)
 def _normal_of(first, second):
     u = 1.0 - tf.cast(_signed(tf.bitwise.right_shift(first, _word(8))), tf.float32) * (

@@ -188,6 +188,9 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     def masks_decoded(self, scores, units, ok):
         """Follow the new scores and boolean unit masks of each weight, if `ok`."""
 
+    def follow_masks(self):
+        """Look where masks are now that others have set them, outside of steps."""
+
     def held_optimizers(self):
         """Return the Keras optimizers that the method holds besides the inner one."""
         return []

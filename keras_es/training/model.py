@@ -171,6 +171,7 @@ class ESMixin(Replicated):
         At its end, masks whose sparsity schedule has ended have exactly the number of
         non-zeros that was asked for, whatever a callback restored.
         """
+        self._follow_masks()
         self._fits = True
         try:
             history = super().fit(*args, **kwargs)
@@ -192,12 +193,18 @@ class ESMixin(Replicated):
         masked = tree.masked_weights(self)
         check_weights(masked, self.weights, weights, falls, exchanged)
         super().set_weights(weights)
+        self._follow_masks()
         self._settle_masks()
 
     def load_weights(self, *args, **kwargs):
         """Load weights, as `keras.Model.load_weights`; see `fit` for the masks."""
         super().load_weights(*args, **kwargs)
+        self._follow_masks()
         self._settle_masks()
+
+    def _follow_masks(self):
+        if self.has_members():
+            self.optimizer.follow_masks()
 
     def _settle_masks(self):
         # Callbacks may yet restore other weights while `fit` runs.

@@ -22,6 +22,7 @@ from keras_es import (
     callbacks,
     datasets,
     layers,
+    lottery,
     noise,
     optimizers,
     patterns,
@@ -314,6 +315,36 @@ def of_gymnasium():
     yield unrolled.GymnasiumTask, fine, None, [*fine, *more]
 
 
+def of_lottery():
+    # Without `build` all arguments are checked, and nothing is trained.
+    fine = {
+        "build": None, "strategy": "sgd", "data": None, "rounds": 2, "keep": 0.5,
+        "score": "magnitude", "rewind": 1, "steps": 3, "batch_size": 8,
+        "layerwise": False, "seed": 0, "checkpoint_every": 1, "on_round": None,
+        "verbose": 0, "exclude": (), "compile_arguments": None,
+    }  # fmt: skip
+    yield lottery.find, fine, None, [n for n in fine if n not in ("build", "data")]
+    ticket = lottery.Ticket.dense(plain_model())
+    few = {"steps": 3, "batch_size": 8, "seed": 0, "checkpoint_every": 1}
+    given = {"ticket": None, "strategy": "sgd", "data": None, **few}
+    yield lottery.transfer, given, None, ["ticket"]
+    yield lottery.Ticket.dense, {"model": None}, None
+    yield lottery.Ticket.load, {"path": "none.npz"}, None
+    yield ticket.at, {"round": 0}, str
+    yield ticket.control, {"kind": "random"}, str
+    data = np.zeros((2, 8), "float32"), np.zeros((2, 4), "float32")
+    model = plain_model()
+    ends = {"model_a": model, "model_b": None, "data": data, "points": 3}
+    yield lottery.connectivity, {**ends, "loss": "mse"}, None, ["model_b", "points"]
+    around = {"model": None, "data": data, "scales": (0.0,), "draws": 1, "seed": 0}
+    around |= {"iterations": 1, "batch_size": 2, "loss": "mse"}
+    yield lottery.flatness, around, None
+    axes = matplotlib.figure.Figure().add_subplot()
+    yield lottery.plot_rounds, {"axes": axes, "tickets": {}, "name": "x"}, None
+    yield lottery.plot_connectivity, {"axes": axes, "lines": {}}, None
+    yield lottery.plot_flatness, {"axes": axes, "found": {}}, None
+
+
 def serialized(made):
     return made.get_config()
 
@@ -375,6 +406,7 @@ ROOMS = {
     "plots": of_plots,
     "unrolled": of_unrolled,
     "gymnasium": of_gymnasium,
+    "lottery": of_lottery,
 }
 
 

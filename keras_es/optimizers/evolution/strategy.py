@@ -8,7 +8,9 @@ from keras import ops
 from keras_es import schedules
 from keras_es._arguments import (
     Argument,
+    Refused,
     boolean,
+    choice,
     integer,
     optional,
     schedule,
@@ -72,6 +74,9 @@ class EvolutionStrategy(MaskOptimizer):
             evaluates `population_size` members of its own. True: each ranks its own,
             on its own examples, and the search gradients are averaged. False: the
             losses of all are gathered and ranked together, as one population.
+        masks: "move", or with inner_optimizer=None "rest": masks stay as they are, and
+            active weights alone are searched, with noise and state for no others. They
+            have the noise that they have among all weights.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
         masked_out: "rest" or "learn" (see `MaskOptimizer`).
@@ -111,6 +116,7 @@ class EvolutionStrategy(MaskOptimizer):
     turns = Argument(optional(arguments.turns), None, keyword=True)
     density = Argument(optional(arguments.density), None, keyword=True)
     semi_updates = Argument(boolean, True, keyword=True)
+    masks = Argument(choice("move", "rest"), "move", keyword=True)
 
     def __init_subclass__(cls, **kwargs):
         cls.trains_by_gradients = cls.mask_search is not None
@@ -119,6 +125,7 @@ class EvolutionStrategy(MaskOptimizer):
             cls.inner_optimizer = Argument(arguments.no_optimizer, None)
         elif cls.weight_search is None:
             cls.inner_optimizer = Argument(arguments.optimizer_of_weights)
+            cls.masks = Refused("it moves masks, and has no search of weights", "move")
         super().__init_subclass__(**kwargs)
 
     def check_arguments(self):
@@ -329,6 +336,11 @@ class EvolutionStrategy(MaskOptimizer):
     def masks_decoded(self, scores, units, ok):
         """Let the search follow."""
         self.search.masks_decoded(scores, units, ok)
+
+    def follow_masks(self):
+        """Look where masks are now that others have set them (see `MaskOptimizer`)."""
+        if self.built:
+            self.search.follow_masks()
 
     def load_own_variables(self, store):
         """Load what was saved, by any number of replicas."""

@@ -145,6 +145,9 @@ class Search:
 
     # What the strategy's base asks.
 
+    def follow_masks(self):
+        """Look where masks are now, outside of steps, if the search hangs on it."""
+
     def check(self):
         """Refuse arguments of the strategy that belong to another search."""
 

@@ -28,6 +28,11 @@ class SearchSpace:
         self.factors = [1.0] * len(self.weights) + [SCORE_SCALE] * len(self.masked)
 
     @property
+    def means(self):
+        """What an optimizer of the mean moves: searched variables that are weights."""
+        return self.weights
+
+    @property
     def size(self):
         """Number of coordinates d."""
         return sum(int(v.shape.num_elements()) for v in self.variables)
@@ -35,6 +40,16 @@ class SearchSpace:
     def values(self):
         """Return the center: the current values."""
         return [tf.convert_to_tensor(v.value) for v in self.variables]
+
+    def follow_masks(self):
+        """Do nothing: masks are searched, or all weights whatever they are."""
+
+    def read_weights(self):
+        """Do nothing: the weights themselves are searched."""
+
+    def assignments(self, values):
+        """Return (variable, tensor) that set weights to new values, a dict by id."""
+        return [(w, values[id(w)]) for w in self.weights if id(w) in values]
 
     def overrides(self, values):
         """Return what a member reads, with its masks decoded from its scores.

@@ -5,12 +5,13 @@ from keras import ops
 
 from keras_es.distribution.collectives import assign_all, replica_index
 from keras_es.noise import layerwise
-from keras_es.noise.options import Full
+from keras_es.noise.options import Full, Orthogonal
 from keras_es.noise.outputs import OutputNoise
 from keras_es.ops import search as estimates_of
 from keras_es.optimizers.deployment import deploy_scores
 from keras_es.optimizers.inner import NoInner
 from keras_es.optimizers.options import Sampled, Turns
+from keras_es.optimizers.search.active import ActiveSpace
 from keras_es.optimizers.search.base import Search
 from keras_es.optimizers.search.space import SearchSpace
 from keras_es.populations.by_losses import EvolvedPopulation
@@ -67,6 +68,18 @@ class WeightSearch(Search):
                 f"Received: density={s.density!r}"
             )
         self.check_noise()
+        self.check_masks()
+
+    def check_masks(self):
+        """Refuse noise that single weights cannot have, where masks rest."""
+        noise = self.strategy.noise
+        alone = isinstance(noise, Full | Orthogonal) and noise.pairs_per_draw == 1
+        if self.strategy.masks == "rest" and not (noise is None or alone):
+            raise ValueError(
+                'With masks="rest" active weights alone are searched, each with noise '
+                "of its own: leave `noise` out or give Full() or Orthogonal(). "
+                f"Received: noise={noise!r}"
+            )
 
     def check_noise(self):
         """Refuse noise that the strategy cannot do with."""
@@ -81,12 +94,25 @@ class WeightSearch(Search):
     def build(self, variables):
         """Take on all trainable variables, and the scores of masks that can move."""
         s = self.strategy
-        self.space = SearchSpace(variables, s.masked_weights)
+        if s.masks == "rest":
+            self.space = ActiveSpace(variables, s.masked_weights, self._add)
+        else:
+            self.space = SearchSpace(variables, s.masked_weights)
         self.variables, self.factors = self.space.variables, self.space.factors
         self.option = Full() if s.noise is None else s.noise
         self.weight_noise = self.option.make(
             self.variables, s.seed, s.pairs, s.mirrored, s.separable
         )
+
+    def _add(self, shape, dtype, name):
+        return self.strategy.add_variable(
+            shape, initializer="zeros", dtype=dtype, name=name,
+            aggregation="only_first_replica",
+        )  # fmt: skip
+
+    def follow_masks(self):
+        """Look where masks are now, outside of steps."""
+        self.space.follow_masks()
 
     def dimension(self, variable):
         """Return the number of all coordinates, which are one search."""
@@ -100,7 +126,7 @@ class WeightSearch(Search):
     def optimizers(self):
         """The optimizer of the scores, and that of the weights."""
         scores = {"score_optimizer": lambda: [m.mask_scores for m in self.space.masked]}
-        return {**scores, "mean_optimizer": lambda: self.space.weights}
+        return {**scores, "mean_optimizer": lambda: self.space.means}
 
     def population(self, model, batch):
         """Return what evaluates all members, by losses alone.
@@ -109,6 +135,7 @@ class WeightSearch(Search):
             ValueError: If layers were frozen, or are no longer, since `build`.
         """
         refuse_other_weights(model, self.space.weights)
+        self.space.read_weights()
         return EvolvedPopulation(model, *batch)
 
     # Members.
@@ -239,8 +266,7 @@ class WeightSearch(Search):
     def put_back(self, centers, ok):
         """Set new weights and scores, and deploy the masks of these."""
         values = {} if centers is None else dict(zip(map(id, self.variables), centers))
-        weights = [w for w in self.space.weights if id(w) in values]
-        assign_all([(w, values[id(w)]) for w in weights], ok)
+        assign_all(self.space.assignments(values) if values else [], ok)
         scores = None
         if values and self.space.masked:
             # At sparsity 0 a mask cannot move: its scores are not searched.

@@ -1,0 +1,1 @@
+"""Lottery tickets: evolution and gradients, scores, controls, transfer, optima."""

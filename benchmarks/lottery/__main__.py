@@ -1,0 +1,121 @@
+"""Lottery tickets found by evolution and by gradients, and what is claimed of them.
+
+    python -m benchmarks.lottery --suite=mlp --seeds=3
+    python -m benchmarks.lottery --suite=mlp --kind=es --score=snr,random --seeds=1
+
+Tickets of every score go down round by round, side by side; then come controls,
+transfers, and the optima. Rows are added to docs/results/lottery.jsonl, one for each
+(case, round); what is there already is skipped. Tickets and checkpoints are kept in
+--work, so that a stop in the midst of a fit loses nothing. --report only prints the
+tables and draws the pictures.
+"""
+
+import signal
+import sys
+from pathlib import Path
+
+from benchmarks.command import RESULTS, make_parser, require_positive, split_names
+from benchmarks.lottery import report
+from benchmarks.lottery.suites import CONTROLS, DATASETS, KEEP, ROUNDS, SCORES, SUITES
+from benchmarks.lottery.training import Lines, Study
+
+PARTS = ("find", "controls", "transfers", "optima")
+
+
+def parse(argv):
+    """Return the flags of a command line."""
+    parser = make_parser("lottery", __doc__)
+    add = parser.add_argument
+    add("--suite", default="mlp", help=f"of {', '.join(SUITES)}; commas between")
+    add("--dataset", help="only these; default: all of the suite")
+    add("--kind", help="only these: es, gradient; default: all of the suite")
+    add("--score", help="only these; default: all of the suite")
+    add("--part", help=f"only these: {', '.join(PARTS)}; default: all")
+    add("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
+    add("--keep", type=float, default=KEEP, help="default: %(default)s")
+    add("--at", help="rounds of controls, commas between; default: all")
+    add("--generations", type=int, help="steps of a fit; default: the suite's")
+    add("--seeds", type=int, default=3, help="number of seeds; default: %(default)s")
+    add("--report", action="store_true", help="run nothing")
+    add("--work", metavar="DIR", default="lottery-work", help="default: %(default)s")
+    add("--output", metavar="DIR", default=str(RESULTS), help="default: docs/results")
+    flags = parser.parse_args(argv)
+    if not 0 < flags.keep < 1:
+        parser.error(
+            f"--keep: expected a share between 0 and 1. Received: {flags.keep}"
+        )
+    require_positive(parser, flags, "rounds", "generations", "seeds")
+    scores = {score: None for scores in SCORES.values() for score in scores}
+    scores |= dict.fromkeys(CONTROLS)
+    at = (flags.at or "1").split(",")
+    if not all(r.isdigit() and int(r) for r in at):
+        parser.error(f"--at: expected rounds from 1 on. Received: {flags.at}")
+    flags.at = [int(r) for r in at] if flags.at else None
+    known = {
+        "suite": SUITES, "dataset": dict.fromkeys(DATASETS),
+        "kind": dict.fromkeys(SCORES), "score": scores, "part": dict.fromkeys(PARTS),
+    }  # fmt: skip
+    for name, values in known.items():
+        given = getattr(flags, name)
+        if given is not None:
+            setattr(flags, name, split_names(parser, name, given, values))
+    flags.part = flags.part or list(PARTS)
+    return flags
+
+
+def studies(flags):
+    """Return the studies that flags ask for, seed by seed."""
+    return [
+        Study(name, dataset, seed, flags)
+        for name in flags.suite
+        for seed in range(flags.seeds)
+        for dataset in SUITES[name].datasets
+        if dataset in (flags.dataset or [dataset])
+    ]
+
+
+def run(flags):
+    """Do what is not in the results yet."""
+    chosen = studies(flags)
+    for study in chosen if "find" in flags.part else []:
+        cases = [
+            (kind, score)
+            for kind, scores in study.suite.scores.items()
+            if kind in (flags.kind or [kind])
+            for score in scores
+            if score in (flags.score or [score])
+        ]
+        # Side by side: a part of the study then has all scores at some rounds.
+        for upto in range(1, flags.rounds + 1):
+            for kind, score in cases:
+                if score != "final" or upto == flags.rounds:
+                    study.find(kind, score, upto)
+    for study in chosen:
+        for kind in study.suite.scores if "controls" in flags.part else ():
+            if kind in (flags.kind or [kind]):
+                study.controls(kind, flags.rounds)
+        if "transfers" in flags.part:
+            study.transfers(flags.rounds)
+        if "optima" in flags.part:
+            study.optima(flags.rounds)
+
+
+def main(argv=None):
+    """Run, print the tables of all that is known, draw the pictures."""
+    flags = parse(argv)
+    if not flags.report:
+        try:
+            run(flags)
+        except Exception as stopped:
+            if not hasattr(stopped, "signum"):
+                raise
+            print(f"{stopped}; the same command goes on from there")
+            return 128 + signal.Signals(stopped.signum)
+    rows = Lines(Path(flags.output) / "lottery.jsonl").rows()
+    print("\n".join(report.tables(rows)))
+    report.draw(rows, Path(flags.output))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Tables and pictures of all that is known, from the JSON lines."""
+
+import json
+from pathlib import Path
+
+from benchmarks.accuracy.results import mean_and_standard_error
+from benchmarks.picture import COLORS, make_panels
+
+SHOWN = (0, 5, 10, 13, 15, 17, 19, 20)
+"""Rounds in tables; pictures have all."""
+
+
+def tables(rows):
+    """Return the lines of all tables."""
+    found = []
+    for title, group in _groups(rows, "plain").items():
+        found += [f"### {title}: test accuracy", "", *_by_round(group), ""]
+    found += _transfers([r for r in rows if "transfer_to" in r["case"]])
+    found += _optima([r for r in rows if "measured" in r["case"]])
+    return found
+
+
+def _groups(rows, kind):
+    """Return the rows of tickets and controls, by suite, data and steps."""
+    groups = {}
+    for row in rows:
+        case = row["case"]
+        if "transfer_to" in case or "measured" in case:
+            continue
+        title = f"{case['suite']}, {case['dataset']}, {case['keep']:.0%} kept a round"
+        groups.setdefault(title, []).append(row)
+    return groups
+
+
+def methods(rows):
+    """Return {name of a method: {round: list of accuracies, one for each seed}}."""
+    found = {}
+    for row in rows:
+        case = row["case"]
+        name = f"{case['kind']}, {case['score']} ({case['steps']:,} steps)"
+        by_round = found.setdefault(name, {})
+        by_round.setdefault(row["round"], []).append(row["accuracy"])
+    return found
+
+
+def _by_round(rows):
+    densities = {row["round"]: row["density"] for row in rows}
+    shown = [r for r in SHOWN if r in densities]
+    head = [f"{densities[r]:.2%}" for r in shown]
+    lines = ["| weights left | " + " | ".join(head) + " |"]
+    lines.append("|---|" + "---|" * len(shown))
+    for name, by_round in methods(rows).items():
+        cells = [_cell(by_round.get(r)) for r in shown]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _cell(values):
+    if not values:
+        return ""
+    mean, error = mean_and_standard_error(values)
+    return f"{mean:.4f}" + (f" ± {error:.4f}" if len(values) > 1 else "")
+
+
+def _transfers(rows):
+    if not rows:
+        return []
+    groups = {}
+    for row in rows:
+        case = row["case"]
+        key = case["suite"], case["dataset"], case["kind"], case["transfer_to"]
+        groups.setdefault(key, {}).setdefault(case["score"], []).append(row["accuracy"])
+    lines = ["### Transfer", "", "| found on, by es | trained on | by | snr | random |"]
+    lines.append("|---|---|---|---|---|")
+    for (suite, dataset, kind, to), scores in sorted(groups.items()):
+        cells = [_cell(scores.get(score)) for score in ("snr", "random")]
+        lines.append(f"| {suite}, {dataset} | {to} | {kind} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _optima(rows):
+    if not rows:
+        return []
+    lines = ["### Optima", "", "| | round | seeds | barrier | largest eigenvalue |"]
+    lines.append("|---|---|---|---|---|")
+    groups = {}
+    for row in rows:
+        case = {k: v for k, v in row["case"].items() if k != "seed"}
+        groups.setdefault((json.dumps(case), row["round"]), []).append(row)
+    for (case, round_index), group in groups.items():
+        case = json.loads(case)
+        name = f"{case['dataset']}, {case['kind']}, {case['measured']}"
+        cells = [
+            _cell([r[key] for r in group if key in r])
+            for key in ("barrier", "eigenvalue")
+        ]
+        lines.append(f"| {name} | {round_index} | {len(group)} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def draw(rows, output):
+    """Draw accuracy over density, and lines between optima, into a folder."""
+    groups = _groups(rows, "plain")
+    if not groups:
+        return
+    from matplotlib.figure import Figure
+
+    lines = [r for r in rows if r["case"].get("measured", "").startswith("line")]
+    count = len(groups) + bool(lines)
+    figure = Figure(figsize=(11, 4.2 * -(-count // 2)), layout="constrained")
+    panels = list(make_panels(figure, count, 2 if count > 1 else 1))
+    for axes, (title, group) in zip(panels, groups.items()):
+        _draw_rounds(axes, title, group)
+    if lines:
+        axes = panels[-1]
+        for color, row in zip(COLORS * len(lines), lines[: len(COLORS)]):
+            case = row["case"]
+            label = f"{case['kind']}, round {row['round']}, {case['measured']}"
+            axes.plot(row["positions"], row["losses"], color=color, label=label)
+        axes.set(xlabel="from one optimum to the other", ylabel="loss")
+        axes.legend(fontsize=7, frameon=False)
+    figure.savefig(Path(output) / "lottery.png", dpi=110)
+
+
+def _draw_rounds(axes, title, rows):
+    densities = {row["round"]: 100 * row["density"] for row in rows}
+    for color, (name, by_round) in zip(COLORS * 9, methods(rows).items()):
+        found = sorted(by_round)
+        means = [sum(by_round[r]) / len(by_round[r]) for r in found]
+        x = [densities[r] for r in found]
+        axes.plot(x, means, "o-", color=color, label=name, markersize=3)
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.set(title=title, xlabel="weights left [%]", ylabel="test accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)

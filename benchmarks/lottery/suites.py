@@ -1,0 +1,121 @@
+"""What is studied: data, networks, methods, scores and their budgets."""
+
+import dataclasses
+
+import numpy as np
+
+import models
+
+KEEP = 0.8
+"""Share of the weights left that a round keeps, if nothing else is asked for."""
+
+ROUNDS = 20
+POPULATION = 128
+
+SCORES = {
+    "es": ("snr", "magnitude", "final"),
+    "gradient": ("magnitude", "snip", "final"),
+}
+"""Scores of each kind of method; the first is the one whose tickets are studied."""
+
+CONTROLS = ("random", "layerwise_random", "reinitialized")
+"""Controls, of the tickets of the first score."""
+
+DATASETS = ("mnist", "fashion_mnist")
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """One network and its budget.
+
+    Attributes:
+        network: Function (input_shape, num_classes) -> plain Keras model.
+        pooled: Whether images are pooled to half their sides.
+        datasets: Names of data sets.
+        generations: Of each fit by evolution.
+        gradient_steps: Of each fit by gradients, about as long in wall time.
+        batch_size: Examples of a generation; all members see all of them.
+        sigma: First std of the weights.
+        rate: Learning rate of Adam, which falls to 0 along a cosine.
+        scores: Dict from kind of method to scores.
+        controls: Names of controls.
+    """
+
+    network: object
+    pooled: bool
+    datasets: tuple
+    generations: int
+    gradient_steps: int
+    batch_size: int
+    sigma: float
+    rate: float = 0.003
+    scores: dict = dataclasses.field(default_factory=lambda: SCORES)
+    controls: tuple = CONTROLS
+
+
+def mlp(input_shape, num_classes):
+    """196-32-10: 6,592 weights and 42 biases."""
+    from keras import Input, Sequential, layers
+
+    return Sequential(
+        [
+            Input(input_shape),
+            layers.Flatten(),
+            layers.Dense(32, activation="relu", name="hidden"),
+            layers.Dense(num_classes, name="logits"),
+        ]
+    )
+
+
+SUITES = {
+    "mlp": Suite(
+        mlp, pooled=True, datasets=DATASETS, generations=1000, gradient_steps=10000,
+        batch_size=256, sigma=0.05,
+    ),
+    "cnn": Suite(
+        models.ARCHITECTURES["mnist_11k"].build, pooled=False, datasets=("mnist",),
+        generations=1000, gradient_steps=10000, batch_size=256, sigma=0.05,
+        scores={"es": ("snr",)}, controls=("random",),
+    ),
+}  # fmt: skip
+
+
+def strategy(suite, kind, seed, steps):
+    """Return what trains: "es", "pgpe" or "gradient" (Adam along a cosine)."""
+    import keras
+
+    from keras_es import optimizers
+
+    if kind == "gradient":
+        return keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(suite.rate, steps)
+        )
+    common = {
+        "population_size": POPULATION, "sigma": suite.sigma, "seed": seed,
+    }  # fmt: skip
+    if kind == "pgpe":
+        return optimizers.PGPE(None, **common)
+    return optimizers.SNES(None, **common)
+
+
+def steps_of(suite, kind, flags):
+    """Return the steps of a fit."""
+    own = suite.gradient_steps if kind == "gradient" else suite.generations
+    return flags.generations or own
+
+
+def examples(dataset, pooled):
+    """Return ((x, y) of training, (x, y) of test), images in [0, 1]."""
+    from keras_es import datasets
+
+    data = datasets.load(dataset)
+    found = []
+    for images, labels in (
+        (data.x_train, data.y_train), (data.x_test, data.y_test)
+    ):  # fmt: skip
+        x = images.astype("float32") * np.float32(data.scale)
+        if pooled:
+            n, height, width, channels = x.shape
+            x = x.reshape(n, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+        found.append((x, labels))
+    return found

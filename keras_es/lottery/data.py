@@ -1,0 +1,83 @@
+"""Data of a run: an endless stream of batches, each a function of (seed, step)."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_es.datasets.images import ImageDataset
+
+_WANTED = (
+    "a tuple (x, y) or (x, y, sample_weight) of arrays, an ImageDataset of "
+    "keras_es.datasets, or a function (seed, first_step) -> tf.data.Dataset"
+)
+
+
+def stream(data, batch_size, seed, first_step):
+    """Return the batches from a step on.
+
+    Args:
+        data: Arrays, an `ImageDataset`, or a function (see `find`).
+        batch_size: Examples in a batch.
+        seed: Integer in [0, 2**31).
+        first_step: How many batches were seen already.
+
+    Raises:
+        ValueError: If `data` is nothing of that kind, or has fewer examples than a
+            batch.
+    """
+    if isinstance(data, ImageDataset):
+        return data.train_batches(batch_size, seed=seed, first_step=first_step)
+    if callable(data):
+        return data(seed, first_step)
+    parts = arrays(data)
+    size = len(keras.tree.flatten(parts)[0])
+    per_epoch = size // batch_size
+    if not per_epoch:
+        raise ValueError(
+            f"`batch_size` must be at most the {size} examples of `data`. "
+            f"Received: batch_size={batch_size}"
+        )
+    with tf.device("CPU:0"):
+        parts = keras.tree.map_structure(tf.constant, parts)
+
+    def batches(epoch):
+        key = tf.stack([tf.constant(seed, tf.int64), epoch])
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(size), seed=key, alg="philox"
+        )
+        rows = tf.reshape(order[: per_epoch * batch_size], (per_epoch, batch_size))
+        return tf.data.Dataset.from_tensor_slices(rows)
+
+    def batch(rows):
+        return keras.tree.map_structure(lambda part: tf.gather(part, rows), parts)
+
+    first_epoch, before = divmod(first_step, per_epoch)
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+    return epochs.flat_map(batches).skip(before).map(batch).prefetch(4)
+
+
+def arrays(data):
+    """Return the structure of arrays (x, y) or (x, y, sample_weight) of some data.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if isinstance(data, ImageDataset):
+        x = data.x_train.astype("float32") * np.float32(data.scale)
+        return x, data.y_train
+    fits = isinstance(data, tuple) and len(data) in (2, 3)
+    parts = keras.tree.flatten(data) if fits else []
+    sizes = {len(p) if getattr(p, "shape", ()) else None for p in parts}
+    if not fits or len(sizes) != 1 or None in sizes or 0 in sizes:
+        raise ValueError(
+            f"`data` must be {_WANTED}, with as many examples in each array. "
+            f"Received: data={_described(data)}"
+        )
+    return data
+
+
+def _described(data):
+    if isinstance(data, tuple):
+        shapes = [getattr(p, "shape", type(p).__name__) for p in data]
+        return f"a tuple of {shapes}"
+    return repr(data)[:200]

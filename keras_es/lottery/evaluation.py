@@ -1,0 +1,72 @@
+"""Losses and metrics of plain copies of models, at any values of their weights."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_es import _compat
+from keras_es.conversion.models import check_model
+from keras_es.conversion.strip import strip_masks
+from keras_es.layers import tree
+from keras_es.lottery.data import arrays
+
+
+class Evaluator:
+    """A plain copy of a model, compiled, whose weights are set and evaluated.
+
+    Args:
+        model: Built model, masked or not.
+        data: Tuple of arrays or `ImageDataset` (see `find`).
+        loss: See `keras.Model.compile`; None for that of the model.
+        metrics: See `keras.Model.compile`.
+        batch_size: Examples at once.
+
+    Raises:
+        ValueError: If the model is none, or there is no loss.
+    """
+
+    def __init__(self, model, data, loss, metrics, batch_size):
+        check_model(model)
+        if loss is None and getattr(model, "compiled", False):
+            loss = model.get_compile_config().get("loss")
+        if loss is None:
+            raise ValueError(
+                "`loss` must be given for a model that was not compiled with one. "
+                "Received: loss=None"
+            )
+        self.data, self.batch_size = arrays(data), batch_size
+        self.model = strip_masks(model)
+        self.model.compile("sgd", loss, metrics=list(metrics or ()))
+        # Once and for all: to make it took most of the time of an evaluation.
+        self._dataset = tf.data.Dataset.from_tensor_slices(self.data).batch(batch_size)
+        self.norms = [
+            layer
+            for _, layer in tree.walk(self.model)
+            if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+
+    def evaluate(self, values):
+        """Return the logs with these weights; statistics are those of the data."""
+        self.model.set_weights(values)
+        if self.norms:
+            self._recompute_statistics()
+        return self.model.evaluate(self._dataset, verbose=0, return_dict=True)
+
+    def _recompute_statistics(self):
+        """Set the moving statistics to the mean of those of the data's batches."""
+        momenta = [norm.momentum for norm in self.norms]
+        try:
+            for i, x in enumerate(self.batches()):
+                for norm in self.norms:  # The mean so far, whatever it was before.
+                    norm.momentum = i / (i + 1)
+                _compat.forward(self.model, x, training=True)
+        finally:
+            for norm, momentum in zip(self.norms, momenta):
+                norm.momentum = momentum
+
+    def batches(self):
+        """Yield the inputs in batches."""
+        x, count = self.data[0], len(keras.tree.flatten(self.data[0])[0])
+        for start in range(0, count, self.batch_size):
+            part = slice(start, start + self.batch_size)
+            yield keras.tree.map_structure(lambda a, p=part: np.asarray(a)[p], x)

@@ -1,0 +1,86 @@
+"""What trains a ticket: a fresh copy of a strategy or optimizer at each round."""
+
+import keras
+
+from keras_es.optimizers.base import MaskOptimizer
+from keras_es.optimizers.directional.base import DirectionalDerivative
+from keras_es.optimizers.evolution.strategy import EvolutionStrategy
+from keras_es.optimizers.gradient.static import Static
+
+SEED_STEP = 1_000_003
+"""From the seed of a round to that of the next."""
+
+
+def checked(method):
+    """Return a method that leaves masks as they are, from its name too.
+
+    Args:
+        method: Strategy of pure evolution, `Static`, a forward gradient, or any Keras
+            optimizer or its name.
+
+    Raises:
+        ValueError: If it is none, or one that moves masks.
+    """
+    if isinstance(method, EvolutionStrategy):
+        if method.inner_optimizer is None:
+            return method
+    elif isinstance(method, Static | DirectionalDerivative):
+        return method
+    elif not isinstance(method, MaskOptimizer):
+        try:
+            optimizer = keras.optimizers.get(method)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise ValueError(
+                "`strategy` must be a strategy of keras_es.optimizers with "
+                "inner_optimizer=None, or a Keras optimizer or its name. "
+                f"Received: strategy={method!r}"
+            ) from error
+        if isinstance(optimizer, keras.optimizers.Optimizer):
+            is_ours = isinstance(optimizer, MaskOptimizer)
+            return checked(optimizer) if is_ours else Static(optimizer)
+    raise ValueError(
+        "`strategy` must leave masks as they are: a strategy of keras_es.optimizers "
+        "with inner_optimizer=None, such as SNES(None), or a Keras optimizer, whose "
+        f"masks then rest. Received: strategy={method!r}"
+    )
+
+
+def config_of(method):
+    """Return what tells a method from others, for JSON.
+
+    Without names, which Keras counts up in a process for those that have none.
+    """
+    return _nameless(keras.saving.serialize_keras_object(checked(method)))
+
+
+def _nameless(config):
+    if isinstance(config, dict):
+        left_out = ("name", "shared_object_id")
+        return {k: _nameless(v) for k, v in config.items() if k not in left_out}
+    if isinstance(config, list | tuple):
+        return [_nameless(v) for v in config]
+    return config
+
+
+def fresh(method, round_index):
+    """Return a copy without state, whose seed is a function of (its seed, round).
+
+    Args:
+        method: What `checked` returned.
+        round_index: Integer of at least 0.
+    """
+    config = method.get_config()
+    config["seed"] = config["seed"] + SEED_STEP * round_index
+    if isinstance(method, EvolutionStrategy):
+        config["masks"] = "rest"
+    return type(method).from_config(config)
+
+
+def follow_schedule(method, step):
+    """Let a learning rate that has a schedule go on from a step."""
+    optimizer = getattr(method, "inner_optimizer", None)
+    if optimizer is None:
+        return
+    # What is a schedule stands in the config as one.
+    if isinstance(optimizer.get_config().get("learning_rate"), dict):
+        optimizer.iterations.assign(step)

@@ -1,0 +1,199 @@
+"""One fit of a ticket: from its first values to its last step, resumable to the bit."""
+
+import contextlib
+import dataclasses
+import time
+from typing import Any
+
+from keras_es import _arguments as kinds
+from keras_es.lottery import methods
+from keras_es.lottery.data import stream
+from keras_es.runs.checkpoints import AtomicCheckpoint
+from keras_es.runs.errors import RunError
+from keras_es.runs.signals import StopOnSignal
+
+RESERVED = (
+    "x", "y", "batch_size", "epochs", "initial_epoch", "steps_per_epoch", "shuffle",
+    "validation_data", "verbose",
+)  # fmt: skip
+"""Arguments of Keras's `fit` that the rounds themselves decide."""
+
+
+@dataclasses.dataclass
+class Fit:
+    """How models are trained, the same at each round.
+
+    Attributes:
+        data: See `find`.
+        steps: Steps of a fit.
+        batch_size: Examples of a step.
+        loss: See `keras.Model.compile`.
+        metrics: See `keras.Model.compile`.
+        validation_data: None, or what `keras.Model.evaluate` takes.
+        compile_arguments: Other arguments of `compile`.
+        checkpoint_every: Steps from one checkpoint to the next, None for one at the
+            end of a fit and one wherever it is stopped.
+        arguments: Other arguments of `fit`.
+    """
+
+    data: Any
+    steps: int
+    batch_size: int
+    loss: Any
+    metrics: Any
+    validation_data: Any
+    compile_arguments: dict
+    checkpoint_every: int | None
+    arguments: dict
+
+    @classmethod
+    def checked(
+        cls, data, steps, batch_size, loss, metrics, validation_data,
+        compile_arguments, checkpoint_every, arguments,
+    ):  # fmt: skip
+        """Return a `Fit` of a user's arguments.
+
+        Raises:
+            ValueError: If one is out of range or decided elsewhere.
+        """
+        positive = kinds.integer(1)
+        steps, batch_size = positive("steps", steps), positive("batch_size", batch_size)
+        every = kinds.optional(positive)("checkpoint_every", checkpoint_every)
+        if not isinstance(compile_arguments, dict | None):
+            raise ValueError(
+                "`compile_arguments` must be None or a dict of arguments of `compile`. "
+                f"Received: compile_arguments={compile_arguments!r}"
+            )
+        given = dict(compile_arguments or {})
+        refuse(given, ("optimizer", "loss", "metrics"), "compile")
+        refuse(arguments, RESERVED, "fit")
+        return cls(
+            data, steps, batch_size, loss, metrics, validation_data, given, every,
+            arguments,
+        )  # fmt: skip
+
+    def compile(self, model, optimizer):
+        """Compile a model for this kind of fit."""
+        metrics = self.metrics  # Keras takes no tuple.
+        metrics = list(metrics) if isinstance(metrics, tuple) else metrics
+        model.compile(
+            optimizer, loss=self.loss, metrics=metrics, **self.compile_arguments
+        )
+
+    def run(self, make, method, round_index, seed, first_step=0, marks=(), folder=None,
+            run=None):  # fmt: skip
+        """Train a model, or go on where a fit in this folder was stopped.
+
+        Args:
+            make: Function () -> masked model at its first values.
+            method: What `methods.checked` returned.
+            round_index: Number of the round.
+            seed: Seed of the order of the data.
+            first_step: Step that the fit begins with (rewinding).
+            marks: List of (step, function of the model) called when so many steps are
+                done; a fit that goes on may call it again.
+            folder: None, or where its checkpoints are.
+            run: Dict for JSON that tells this fit from others.
+
+        Returns:
+            (model, logs): the trained model, and the logs of its last part.
+        """
+        model, checkpoint = None, None
+        if folder is not None:
+            model, progress, _ = AtomicCheckpoint.restore(folder, run)
+            checkpoint = AtomicCheckpoint(folder, 1, progress, run)
+        if model is None:
+            model = make()
+            self.compile(model, methods.fresh(method, round_index))
+            model.optimizer.build(model.trainable_variables)
+            if first_step:
+                methods.follow_schedule(model.optimizer, first_step)
+        marks = dict(marks)
+        ends = {self.steps, *marks}
+        if self.checkpoint_every is not None:
+            ends |= {*range(first_step, self.steps, self.checkpoint_every)}
+        done = first_step + (checkpoint.progress.step if checkpoint else 0)
+        if done in marks:
+            marks[done](model)
+        stopper = StopOnSignal(checkpoint) if checkpoint else contextlib.nullcontext()
+        logs = _last_logs(checkpoint)
+        begun = time.monotonic()
+        with stopper:
+            callbacks = [checkpoint, stopper] if checkpoint else []
+            while done < self.steps:
+                end = min(e for e in ends if e > done)
+                logs = self._part(model, seed, done, end, callbacks)
+                done = end
+                if done in marks:
+                    marks[done](model)
+        seconds = checkpoint.progress.seconds if checkpoint else (
+            time.monotonic() - begun
+        )  # fmt: skip
+        logs = {name: float(value) for name, value in logs.items() if name != "epoch"}
+        return model, {**logs, "seconds": round(seconds, 2)}
+
+    def _part(self, model, seed, first, end, callbacks):
+        """Train from one step to another."""
+        given = {**self.arguments}
+        own = [*(given.pop("callbacks", None) or []), *callbacks]
+        history = model.fit(
+            stream(self.data, self.batch_size, seed, first),
+            steps_per_epoch=end - first,
+            initial_epoch=0,
+            epochs=1,
+            shuffle=False,
+            verbose=0,
+            callbacks=own,
+            **given,
+        )
+        return {name: values[-1] for name, values in history.history.items()}
+
+    def evaluate(self, model):
+        """Return the logs of the validation data, with `val_` before their names."""
+        if self.validation_data is None:
+            return {}
+        data = self.validation_data
+        x, y, sample_weight = data, None, None
+        arguments = {}
+        if isinstance(data, tuple):
+            x, y, sample_weight = (*data, None)[:3]
+            arguments["batch_size"] = max(self.batch_size, 1024)
+        logs = model.evaluate(
+            x, y, sample_weight=sample_weight, verbose=0, return_dict=True, **arguments
+        )
+        return {f"val_{name}": float(value) for name, value in logs.items()}
+
+
+def _last_logs(checkpoint):
+    history = checkpoint.progress.history if checkpoint else []
+    return history[-1] if history else {}
+
+
+def refuse(arguments, names, of):
+    """Refuse arguments that are decided elsewhere.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    found = sorted(set(arguments) & set(names))
+    if found:
+        raise ValueError(
+            f"{found} of `{of}` are decided by the rounds and by arguments of their "
+            f"own here: leave them out. Received: {found}"
+        )
+
+
+def same_run(known, settings, folder):
+    """Refuse to go on with a folder of another run.
+
+    Raises:
+        RunError: If settings differ.
+    """
+    other = {k: v for k, v in settings.items() if known.get(k) != v}
+    if other:
+        name = next(iter(other))
+        raise RunError(
+            f"the folder {folder} is of another run: its {name} is "
+            f"{str(known.get(name))[:100]}. Choose another `folder` or remove it. "
+            f"Received: {name}={str(other[name])[:100]}"
+        )
