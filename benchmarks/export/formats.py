@@ -14,7 +14,7 @@ CALLS = {networks.MLP: 20, networks.CNN: 4}
 """How many calls are timed as one, so that a runtime's caches are warm."""
 
 
-def run(flags, cases=networks.CASES, width=1024):
+def run(flags, cases=networks.CASES, width=512):
     """Return the rows of all networks."""
     return [
         row

@@ -2,7 +2,7 @@
 
 import functools
 
-MLP, CNN = "mlp 3 x 1024", "1x1 convolutions"
+MLP, CNN = "mlp 3 x 512", "1x1 convolutions"
 CASES = {
     MLP: (
         ("dense", 0.0),
@@ -21,7 +21,7 @@ CASES = {
 """Network -> pairs of pattern and sparsity of its hidden layers."""
 
 
-def build(network, pattern, sparsity, width=1024):
+def build(network, pattern, sparsity, width=512):
     """Return a model that is ready for export."""
     import keras
 
@@ -54,7 +54,7 @@ def build(network, pattern, sparsity, width=1024):
     return model
 
 
-def mlp(hidden, width=1024):
+def mlp(hidden, width=512):
     """Three hidden layers, inputs as many as units, ten classes."""
     import keras
 
@@ -67,7 +67,7 @@ def mlp(hidden, width=1024):
     )
 
 
-def cnn(hidden, width=1024):
+def cnn(hidden, width=512):
     """Depthwise and 1 x 1 convolutions in the form that XNNPACK's sparse path wants.
 
     A first 3 x 3 convolution of stride 2 with a border of 1, then only 3 x 3 depthwise
@@ -79,7 +79,7 @@ def cnn(hidden, width=1024):
     x = inputs = keras.Input((96, 96, 3))
     x = layers.ZeroPadding2D(1)(x)
     x = layers.Conv2D(32, 3, 2, activation="relu", name="first")(x)
-    for i, channels in enumerate((width // 16, width // 8, width // 4, width // 4)):
+    for i, channels in enumerate((width // 8, width // 4, width // 2, width // 2)):
         x = layers.DepthwiseConv2D(
             3, padding="same", activation="relu", name=f"depthwise_{i}"
         )(x)

@@ -27,7 +27,7 @@ def sizes(path):
     """Return (bytes, bytes after gzip) of a file, or of all files of a folder."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     content = [file.read_bytes() for file in files if file.is_file()]
-    return sum(map(len, content)), sum(len(gzip.compress(c)) for c in content)
+    return sum(map(len, content)), sum(len(gzip.compress(c, 6)) for c in content)
 
 
 def load(path):
