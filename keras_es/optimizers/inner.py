@@ -123,8 +123,8 @@ class NoInner:
 
     @property
     def iterations(self):
-        """Generations so far."""
-        return self.owner.own_iterations
+        """Generations so far, a variable once the optimizer is built."""
+        return self.owner.generation
 
     @property
     def learning_rate(self):

@@ -117,6 +117,7 @@ def test_members_are_the_same_until_told(name):
         np.testing.assert_array_equal(first, again)
         strategy.tell(np.arange(len(first)))
     assert not np.isin(rows(strategy.ask()), first).all()
+    assert int(strategy.iterations.value) == int(strategy.steps_done()) == 2
 
 
 @pytest.mark.parametrize("name", [n for n in pure.NAMES if n != "alopex"])

@@ -77,11 +77,6 @@ class QES(MaskOptimizer):
             )
         self.__dict__["inner"] = NoInner(self)
 
-    @property
-    def own_iterations(self):
-        """Generations so far."""
-        return self.generation
-
     def build_search(self):
         """Create the utilities of the last generations, a row for each."""
         self._told = self.add_variable(
