@@ -1,5 +1,7 @@
 """All masked layers and patterns, small enough to try each property on each."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import keras_es
 from keras_es import layers
 from keras_es.layers.embedding import REVERSIBLE, MaskedTable
 from keras_es.patterns import Block, Channel, NByM, Rows, Unstructured
+from tests.marks import slow_unless
 
 SHAPES = {
     layers.MaskedDense: ((8,), (2, 16)),
@@ -29,7 +32,22 @@ SPARSITY = 0.75
 every_layer = pytest.mark.parametrize(
     "cls", list(layers.TWINS.values()), ids=lambda c: c.__name__
 )
-every_pattern = pytest.mark.parametrize("pattern", PATTERNS, ids=str)
+
+_LAYERS = list(layers.TWINS.values())
+_ALL = list(itertools.product(_LAYERS, PATTERNS))
+# All patterns of the plainest layer, and two of each other one, in turns.
+_KEPT = [(layers.MaskedDense, pattern) for pattern in PATTERNS]
+_KEPT += [
+    (cls, PATTERNS[(i + shift) % len(PATTERNS)])
+    for i, cls in enumerate(_LAYERS)
+    for shift in (0, 2)
+]
+
+every_layer_and_pattern = pytest.mark.parametrize(
+    "cls, pattern",
+    slow_unless(_KEPT, _ALL),
+    ids=[f"{pattern}-{cls.__name__}" for cls, pattern in _ALL],
+)
 
 
 def make(cls, pattern=None, **kwargs):

@@ -9,7 +9,7 @@ import keras_es
 from tests.conformance.masked_layers import (
     built,
     every_layer,
-    every_pattern,
+    every_layer_and_pattern,
     inputs,
     make,
     one_layer_model,
@@ -17,8 +17,7 @@ from tests.conformance.masked_layers import (
 )
 
 
-@every_layer
-@every_pattern
+@every_layer_and_pattern
 def test_symbolic_build_makes_the_same_masks(cls, pattern):
     symbolic, eager = make(cls, pattern), make(cls, pattern)
     one_layer_model(symbolic)

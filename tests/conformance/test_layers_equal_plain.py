@@ -7,14 +7,13 @@ import keras_es
 from tests.conformance.masked_layers import (
     built,
     every_layer,
-    every_pattern,
+    every_layer_and_pattern,
     inputs,
     plain_of,
 )
 
 
-@every_layer
-@every_pattern
+@every_layer_and_pattern
 def test_output_equals_the_plain_layers(cls, pattern):
     layer = built(cls, pattern)
     x = inputs(cls)

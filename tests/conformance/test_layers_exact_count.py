@@ -6,7 +6,12 @@ import tensorflow as tf
 
 import keras_es
 from keras_es.layers.masked_weight import refresh_mask
-from tests.conformance.masked_layers import SPARSITY, built, every_layer, every_pattern
+from tests.conformance.masked_layers import (
+    SPARSITY,
+    built,
+    every_layer,
+    every_layer_and_pattern,
+)
 from tests.reference import numpy_masks
 
 
@@ -20,8 +25,7 @@ def check(masked):
     assert mask.shape == masked.shape
 
 
-@every_layer
-@every_pattern
+@every_layer_and_pattern
 def test_first_mask_is_the_decoded_first_scores(cls, pattern):
     weights = keras_es.masked_weights(built(cls, pattern))
     assert weights
@@ -31,8 +35,7 @@ def test_first_mask_is_the_decoded_first_scores(cls, pattern):
         assert masked.mask_scores.shape == pattern.units_shape(masked.matrix_shape)
 
 
-@every_layer
-@every_pattern
+@every_layer_and_pattern
 def test_refreshed_masks_are_those_of_numpy_with_ties(cls, pattern):
     weights = keras_es.masked_weights(built(cls, pattern))
     for masked in weights:

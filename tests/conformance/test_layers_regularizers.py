@@ -4,7 +4,7 @@ import numpy as np
 
 import keras_es
 from keras_es.layers.embedding import MaskedTable
-from tests.conformance.masked_layers import built, every_layer, every_pattern
+from tests.conformance.masked_layers import built, every_layer, every_layer_and_pattern
 
 
 def regularizers(cls):
@@ -19,8 +19,7 @@ def regularizers(cls):
     return names
 
 
-@every_layer
-@every_pattern
+@every_layer_and_pattern
 def test_only_effective_weights_are_counted(cls, pattern):
     layer = built(cls, pattern, **regularizers(cls))
     expected = sum(

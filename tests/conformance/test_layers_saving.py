@@ -12,7 +12,7 @@ from tests.conformance.masked_layers import (
     SHAPES,
     built,
     every_layer,
-    every_pattern,
+    every_layer_and_pattern,
     inputs,
     make_plain,
     one_layer_model,
@@ -36,8 +36,7 @@ def assert_same(new, old):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
-@every_layer
-@every_pattern
+@every_layer_and_pattern
 def test_config_round_trip(cls, pattern):
     layer = built(cls, pattern)
     config = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
@@ -51,8 +50,7 @@ def test_config_round_trip(cls, pattern):
         np.testing.assert_array_equal(a.kernel_mask.numpy(), b.kernel_mask.numpy())
 
 
-@every_layer
-@every_pattern
+@every_layer_and_pattern
 def test_keras_file_round_trip(cls, pattern, tmp_path):
     layer = moved(cls, pattern)
     model, x = one_layer_model(layer), inputs(cls)
