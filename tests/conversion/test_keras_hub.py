@@ -281,3 +281,19 @@ def test_rewards_of_sampled_text_are_the_same_in_each_run(task):
         np.testing.assert_array_equal(a, b)
     assert any(np.any(a != b) for a, b in zip(weights, start))
     task.set_weights(start)
+
+
+@pytest.mark.slow
+def test_a_backbone_is_made_smaller_as_its_error_says():
+    backbone = hub.models.ResNetBackbone(**RESNET)
+    channels = keras_es.patterns.Channel()
+    with pytest.raises(ValueError, match="keras.Model.model.inputs, model.outputs"):
+        sparse = keras_es.sparsify(backbone, 0.5, pattern=channels)
+        keras_es.strip_masks(sparse, compact=True)
+    model = keras.Model(backbone.input, backbone.output)
+    sparse = keras_es.sparsify(model, 0.5, pattern=channels)
+    plain = keras_es.strip_masks(sparse)
+    small = keras_es.strip_masks(sparse, compact=True)
+    assert small.count_params() < 0.75 * plain.count_params()
+    x = np.random.default_rng(0).uniform(size=(2, *backbone.input.shape[1:]))
+    np.testing.assert_allclose(small(x), plain(x), rtol=1e-5, atol=1e-5)
