@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_es.noise import Active, Full
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.directional.base import DirectionalDerivative
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
@@ -23,6 +24,7 @@ def checked(method):
     """
     if isinstance(method, EvolutionStrategy):
         if method.inner_optimizer is None:
+            _active(method.noise)
             return method
     elif isinstance(method, Static | DirectionalDerivative):
         return method
@@ -72,8 +74,15 @@ def fresh(method, round_index):
     config = method.get_config()
     config["seed"] = config["seed"] + SEED_STEP * round_index
     if isinstance(method, EvolutionStrategy):
-        config["masks"] = "rest"
+        config["noise"] = keras.saving.serialize_keras_object(_active(method.noise))
     return type(method).from_config(config)
+
+
+def _active(noise):
+    """Return noise on active weights alone, or refuse what cannot be."""
+    if noise is not None and noise.resting:
+        return noise
+    return Active(Full() if noise is None else noise)
 
 
 def follow_schedule(method, step):

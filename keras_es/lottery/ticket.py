@@ -139,7 +139,8 @@ class Ticket:
 
         Any Keras optimizer trains it, by gradients of what is left, and so do the
         methods of `keras_es.optimizers`. Those that move masks would move these:
-        `Static(optimizer)` and, of pure evolution, `masks="rest"` do not.
+        `Static(optimizer)` does not, nor pure evolution with
+        `noise=keras_es.noise.Active()`.
         """
         return masking.masked_copy(self.plain(), self.masks)
 

@@ -1,7 +1,7 @@
 """What noise the members of pure evolution have: the values of `noise=`.
 
-`Full`, `LowRank` and `Orthogonal` say how noise on weights is drawn; `Outputs` and
-`Layerwise` are put around one of them, or around each other, and say where it is.
+`Full`, `LowRank` and `Orthogonal` say how noise on weights is drawn; `Outputs`,
+`Layerwise` and `Active` are put around one of them and say where it is.
 """
 
 from keras_es._arguments import Argument, Option, instance, integer, schedule
@@ -16,11 +16,13 @@ class Noise(Option):
         pairs_per_draw: How many pairs share a draw.
         output_sigma: Scale of noise on outputs of layers, None for none there.
         apart: Whether each pair has noise on the weights of one layer alone.
+        resting: Whether masks rest, and active weights alone are searched.
     """
 
     pairs_per_draw: object = 1
     output_sigma: object = None
     apart: object = False
+    resting: object = False
 
     def make(self, variables, seed, pairs, mirrored, separable):
         """Return the `WeightNoise` of some variables.
@@ -136,7 +138,7 @@ class _Around(Noise):
 
     def check(self):
         """Refuse noise that has to be on all weights at once, and the same twice."""
-        if isinstance(self.noise, (Orthogonal, type(self))):
+        if isinstance(self.noise, (Orthogonal, Active, type(self))):
             why = "is on all weights at once"
             if isinstance(self.noise, type(self)):
                 why = "is so already"
@@ -232,4 +234,44 @@ class Layerwise(_Around):
             raise ValueError(
                 "Layers must be taken apart once. "
                 f"Received: noise={self.noise!r} within Layerwise"
+            )
+
+
+class Active(_Around):
+    """Noise on active weights alone, whose masks rest: nothing else is searched.
+
+    Each masked weight is searched as the shorter vector of its active entries: noise,
+    state and updates have the length of what is left. An entry has the noise of its
+    position among all weights, so that the search differs from that of the whole
+    weights by what is left out alone. Weights without a mask are searched whole.
+
+    Args:
+        noise: How the noise is drawn: `Full()` or `Orthogonal()`, in which each weight
+            has noise of its own.
+
+    Example:
+
+    >>> Active(Orthogonal()).resting
+    True
+
+    References:
+        Lange, Sprekeler 2023, Lottery tickets in evolutionary optimization,
+        arXiv 2306.00045.
+    """
+
+    noise = Argument(_noise, Full())
+
+    @property
+    def resting(self):
+        """True."""
+        return True
+
+    def check(self):
+        """Refuse noise that single weights cannot have."""
+        if not (
+            isinstance(self.noise, Full | Orthogonal) and self.noise.pairs_per_draw == 1
+        ):
+            raise ValueError(
+                "`noise` of Active must be noise of single weights: give Full() or "
+                f"Orthogonal(). Received: noise={self.noise!r}"
             )

@@ -161,6 +161,7 @@ def of_options():
         noise.Orthogonal: {},
         noise.Outputs: {"sigma": 0.3},
         noise.Layerwise: {},
+        noise.Active: {},
         optimizers.Sampled: {"count": 4},
         optimizers.Turns: {},
         optimizers.Chunks: {"members": 4},

@@ -284,7 +284,7 @@ def test_concatenation_and_a_model_in_the_model():
     assert compacted(nested).layers[1].layers[0].kernel.shape == (5, 4)
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(package="test_compact")
 def plus_one(x):
     return x + 1.0
 
@@ -314,7 +314,7 @@ def test_what_is_not_followed_is_left_alone_with_the_reason():
     assert "over channels together" in found["norm"]
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(package="test_compact")
 class Named(keras.Model):
     """A functional model whose class makes itself."""
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_es import lottery
+from keras_es import lottery, noise
 from keras_es.callbacks import TrainingStopped
 from keras_es.lottery import scores
 from keras_es.lottery.masking import named_weights, plain_values
@@ -94,7 +94,7 @@ def test_the_state_and_seed_of_the_strategy_are_fresh(found):
 
     strategy = snes()
     first, second = (methods.fresh(strategy, r) for r in (0, 1))
-    assert first.masks == second.masks == "rest" and strategy.masks == "move"
+    assert first.noise == second.noise == noise.Active() and strategy.noise is None
     assert first.seed == strategy.seed and second.seed != first.seed
     assert not first.built
 
@@ -207,7 +207,7 @@ def test_snr_is_the_mean_over_the_std_of_a_member(make):
     half = {n: np.arange(m.size).reshape(m.shape) % 2 == 0 for n, m in
             ticket.masks.items()}  # fmt: skip
     model = ticket.pruned(half).model()
-    model.compile(make(None, 8, sigma=0.5, masks="rest"), "mse", **PLAIN)
+    model.compile(make(None, 8, sigma=0.5, noise=noise.Active()), "mse", **PLAIN)
     model.optimizer.build(model.trainable_variables)
     kernel = named_weights(model)["out/kernel"].kernel
     kernel.assign(np.full(kernel.shape, -3.0))

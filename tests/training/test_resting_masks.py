@@ -1,4 +1,4 @@
-"""Pure evolution with `masks="rest"`: active weights are searched, and no others."""
+"""Pure evolution with `noise=Active()`: active weights are searched, and no others."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_es
-from keras_es.noise import Full, Layerwise, LowRank, Outputs
+from keras_es.noise import Active, Full, Layerwise, LowRank, Outputs
 from keras_es.optimizers import PURE, SNES, OpenES
 from tests.marks import slow
 from tests.reference import pure
@@ -41,7 +41,7 @@ RATES = {"mean_learning_rate": 0.7, "std_learning_rate": 0.2}
 def test_equals_the_full_search_whose_other_coordinates_are_frozen(mirrored, exclude):
     kind = type("Search", (SNES,), {"mirrored": mirrored})
     sparse = sparse_model(
-        kind(None, MEMBERS, sigma=0.3, masks="rest", seed=5, **RATES), exclude=exclude
+        kind(None, MEMBERS, sigma=0.3, noise=Active(), seed=5, **RATES), exclude=exclude
     )
     masks = {m.attribute + m.layer.name: m for m in keras_es.masked_weights(sparse)}
     full = keras_es.es_model(keras_es.strip_masks(sparse))
@@ -71,7 +71,7 @@ def test_equals_the_full_search_whose_other_coordinates_are_frozen(mirrored, exc
 @pytest.mark.parametrize("name", [*PURE])
 def test_no_other_weight_moves(name):
     kwargs = {} if name == "alopex" else {"sigma": 0.1}
-    model = sparse_model(pure.make(name, MEMBERS, seed=3, masks="rest", **kwargs))
+    model = sparse_model(pure.make(name, MEMBERS, seed=3, noise=Active(), **kwargs))
     before = [np.asarray(m.kernel).copy() for m in keras_es.masked_weights(model)]
     masks = [np.asarray(m.deployed_mask()) for m in keras_es.masked_weights(model)]
     fit(model, 2)
@@ -89,12 +89,12 @@ def test_no_other_weight_moves(name):
 
 @pytest.mark.slow
 def test_goes_on_from_a_file_to_the_bit(tmp_path):
-    optimizer = SNES(None, MEMBERS, sigma=0.2, masks="rest", seed=2)
+    optimizer = SNES(None, MEMBERS, sigma=0.2, noise=Active(), seed=2)
     model = sparse_model(optimizer)
     fit(model, 2)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.optimizer.masks == "rest"
+    assert loaded.optimizer.noise == Active()
     fit(model, 2)
     fit(loaded, 2)
     for a, b in zip(model.variables, loaded.variables):
@@ -104,7 +104,7 @@ def test_goes_on_from_a_file_to_the_bit(tmp_path):
 @pytest.mark.slow
 def test_weights_and_masks_that_others_set_are_followed():
     optimizer = OpenES(
-        None, MEMBERS, sigma=0.1, masks="rest", seed=2,
+        None, MEMBERS, sigma=0.1, noise=Active(), seed=2,
         mean_optimizer=keras.optimizers.SGD(0.1),
     )  # fmt: skip
     model = sparse_model(optimizer)
@@ -122,9 +122,9 @@ def test_weights_and_masks_that_others_set_are_followed():
 @pytest.mark.slow
 def test_without_masks_it_is_the_search_of_all_weights():
     models = []
-    for masks in ("move", "rest"):
+    for noise in (None, Active()):
         model = keras_es.es_model(plain())
-        optimizer = SNES(None, MEMBERS, sigma=0.2, masks=masks)
+        optimizer = SNES(None, MEMBERS, sigma=0.2, noise=noise)
         model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
         fit(model, 2)
         models.append(model)
@@ -136,12 +136,17 @@ def test_without_masks_it_is_the_search_of_all_weights():
     "noise", [LowRank(1), Full(2), Layerwise(), Outputs(0.1)], ids=repr
 )
 def test_noise_that_is_not_of_single_weights_is_refused(noise):
-    with pytest.raises(ValueError, match=r"leave `noise` out .*Received: noise="):
-        SNES(None, MEMBERS, masks="rest", noise=noise)
+    with pytest.raises(
+        ValueError, match=r"give Full\(\) or Orthogonal.*Received: noise"
+    ):
+        Active(noise)
+    if isinstance(noise, LowRank | Full):
+        return
+    with pytest.raises(ValueError, match="drawn for each layer by itself"):
+        type(noise)(*([0.1] if isinstance(noise, Outputs) else []), noise=Active())
 
 
 def test_beside_an_optimizer_of_the_weights_it_is_refused():
-    with pytest.raises(ValueError, match=r"Static\(optimizer\).*masks='rest'"):
-        SNES("adam", masks="rest")
-    with pytest.raises(ValueError, match=r"GuidedES has no `masks`"):
-        keras_es.optimizers.GuidedES("adam", masks="rest")
+    for method in (SNES, keras_es.optimizers.GuidedES):
+        with pytest.raises(ValueError, match=r"noise.*Received: noise=Active"):
+            method("adam", noise=Active())

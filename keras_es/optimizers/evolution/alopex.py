@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_es._arguments import Argument, Refused, decay, optional, schedule
+from keras_es.noise.options import Active
 from keras_es.ops import alopex, noise
 from keras_es.optimizers import arguments
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
@@ -29,6 +30,7 @@ class Alopex(EvolutionStrategy):
         seed: Integer seed of the noise.
         name: Name of the optimizer.
         batch_mode: See `EvolutionStrategy`; replicas average dE.
+        noise: None, or `keras_es.noise.Active()`: masks rest, active weights move.
 
     Example:
 
@@ -42,13 +44,14 @@ class Alopex(EvolutionStrategy):
 
     mask_search, weight_search = None, ValueSearch
 
+    noises = (Active,)
+
     step_size = Argument(schedule, 0.002)
     momentum = Argument(decay, 0.9)
     batch_mode = Argument(optional(arguments.batch_mode), None, keyword=True)
     population_size = Refused("its members are two, now and before the last change", 2)
     fitness_shaping = Refused("it compares two losses as they are")
     sigma = Refused("each weight moves by +-step_size", 0.0)
-    noise = Refused("each weight moves by +-step_size")
     density = Refused("its masks are as sparse as wanted from the first step")
     semi_updates = Refused("replicas average what a change did", True)
     turns = Refused("its two members are evaluated at once")

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_es._arguments import Argument, Refused, integer, optional, schedule
 from keras_es.distribution.collectives import replica_count
-from keras_es.noise.options import Full, LowRank
+from keras_es.noise.options import Active, Full, LowRank
 from keras_es.ops import genetic, noise, philox
 from keras_es.optimizers import arguments
 from keras_es.optimizers.arguments import value_at
@@ -45,7 +45,7 @@ class GeneticAlgorithm(EvolutionStrategy):
             the best by their ranks on their own examples survive; False: by losses.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
-        noise: None, `Full()` or `LowRank(r)`.
+        noise: None, `Full()`, `LowRank(r)` or `Active()`.
         batch_mode, turns: See `EvolutionStrategy`.
 
     Example:
@@ -70,7 +70,7 @@ class GeneticAlgorithm(EvolutionStrategy):
     batch_mode = Argument(optional(arguments.batch_mode), None, keyword=True)
     fitness_shaping = Refused("the best members survive, whatever their losses are")
     density = Refused("its masks are as sparse as wanted from the first generation")
-    noises = (Full, LowRank)
+    noises = (Full, LowRank, Active)
 
     def check_arguments(self):
         """Refuse more parents than members, or candidates than parents."""

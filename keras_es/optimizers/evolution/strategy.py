@@ -8,15 +8,13 @@ from keras import ops
 from keras_es import schedules
 from keras_es._arguments import (
     Argument,
-    Refused,
     boolean,
-    choice,
     integer,
     optional,
     schedule,
 )
 from keras_es.distribution.collectives import assign_all, replica_count
-from keras_es.noise.options import Full, LowRank, Orthogonal
+from keras_es.noise.options import Active, Full, LowRank, Orthogonal
 from keras_es.ops import fitness as shaping
 from keras_es.optimizers import arguments
 from keras_es.optimizers.arguments import value_at
@@ -74,9 +72,6 @@ class EvolutionStrategy(MaskOptimizer):
             evaluates `population_size` members of its own. True: each ranks its own,
             on its own examples, and the search gradients are averaged. False: the
             losses of all are gathered and ranked together, as one population.
-        masks: "move", or with inner_optimizer=None "rest": masks stay as they are, and
-            active weights alone are searched, with noise and state for no others. They
-            have the noise that they have among all weights.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
         masked_out: "rest" or "learn" (see `MaskOptimizer`).
@@ -97,7 +92,7 @@ class EvolutionStrategy(MaskOptimizer):
     separable = False
     """Whether each coordinate has a sigma of its own."""
 
-    noises: tuple = (Full, LowRank, Orthogonal)
+    noises: tuple = (Full, LowRank, Orthogonal, Active)
     """The kinds of noise that it can do with in pure evolution."""
 
     inner_optimizer = Argument(optional(arguments.optimizer_of_weights))
@@ -116,7 +111,6 @@ class EvolutionStrategy(MaskOptimizer):
     turns = Argument(optional(arguments.turns), None, keyword=True)
     density = Argument(optional(arguments.density), None, keyword=True)
     semi_updates = Argument(boolean, True, keyword=True)
-    masks = Argument(choice("move", "rest"), "move", keyword=True)
 
     def __init_subclass__(cls, **kwargs):
         cls.trains_by_gradients = cls.mask_search is not None
@@ -125,7 +119,6 @@ class EvolutionStrategy(MaskOptimizer):
             cls.inner_optimizer = Argument(arguments.no_optimizer, None)
         elif cls.weight_search is None:
             cls.inner_optimizer = Argument(arguments.optimizer_of_weights)
-            cls.masks = Refused("it moves masks, and has no search of weights", "move")
         super().__init_subclass__(**kwargs)
 
     def check_arguments(self):

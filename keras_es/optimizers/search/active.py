@@ -102,7 +102,7 @@ class ActiveVector:
         positions = np.flatnonzero(mask)
         if len(positions) != self.count:
             raise ValueError(
-                'With masks="rest" a mask must have as many weights as its layer was '
+                "With noise=Active() a mask must have as many weights as its layer was "
                 f"made for, here {self.count} of {self.masked.name!r}. "
                 f"Received: a mask with {len(positions)}"
             )

@@ -30,12 +30,6 @@ class MaskSearch(Search):
         sampled = s.batch_mode if isinstance(s.batch_mode, Sampled) else None
         chunks = s.turns if isinstance(s.turns, Chunks) else None
         self.refuse(noise=s.noise, batch_mode=sampled, turns=chunks)
-        if s.masks == "rest":
-            raise ValueError(
-                f'`masks="rest"` leaves {type(s).__name__} nothing to search where '
-                "weights are trained by gradient: give "
-                "keras_es.optimizers.Static(optimizer). Received: masks='rest'"
-            )
         members = None if s.turns is None else s.turns.members
         if members is not None and (members % 2 or s.population_size % members):
             raise ValueError(

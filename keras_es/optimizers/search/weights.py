@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_es.distribution.collectives import assign_all, replica_index
 from keras_es.noise import layerwise
-from keras_es.noise.options import Full, Orthogonal
+from keras_es.noise.options import Full
 from keras_es.noise.outputs import OutputNoise
 from keras_es.ops import search as estimates_of
 from keras_es.optimizers.deployment import deploy_scores
@@ -68,18 +68,6 @@ class WeightSearch(Search):
                 f"Received: density={s.density!r}"
             )
         self.check_noise()
-        self.check_masks()
-
-    def check_masks(self):
-        """Refuse noise that single weights cannot have, where masks rest."""
-        noise = self.strategy.noise
-        alone = isinstance(noise, Full | Orthogonal) and noise.pairs_per_draw == 1
-        if self.strategy.masks == "rest" and not (noise is None or alone):
-            raise ValueError(
-                'With masks="rest" active weights alone are searched, each with noise '
-                "of its own: leave `noise` out or give Full() or Orthogonal(). "
-                f"Received: noise={noise!r}"
-            )
 
     def check_noise(self):
         """Refuse noise that the strategy cannot do with."""
@@ -94,12 +82,12 @@ class WeightSearch(Search):
     def build(self, variables):
         """Take on all trainable variables, and the scores of masks that can move."""
         s = self.strategy
-        if s.masks == "rest":
+        self.option = Full() if s.noise is None else s.noise
+        if self.option.resting:
             self.space = ActiveSpace(variables, s.masked_weights, self._add)
         else:
             self.space = SearchSpace(variables, s.masked_weights)
         self.variables, self.factors = self.space.variables, self.space.factors
-        self.option = Full() if s.noise is None else s.noise
         self.weight_noise = self.option.make(
             self.variables, s.seed, s.pairs, s.mirrored, s.separable
         )
