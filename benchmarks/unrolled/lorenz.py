@@ -147,7 +147,7 @@ def report(rows, path):
         cells = (
             tables.spread([r["final_loss"] for r in mine]),
             tables.spread([r["steps_to_target"] for r in reached], "{:,.0f}") + count,
-            tables.spread([r["cpu_seconds_to_target"] for r in reached], "{:.1f}"),
+            tables.spread([r["cpu_seconds_to_target"] for r in reached], "{:.2f}"),
             tables.spread([r["cpu_seconds"] for r in mine], "{:.1f}"),
         )
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
