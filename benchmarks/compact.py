@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.command import RESULTS, make_parser, split_names
+from benchmarks.export import runtimes
 from benchmarks.picture import COLORS
 from benchmarks.timing import Row, interleaved, machine_info, median_ratio
 
@@ -103,11 +104,15 @@ def measured(name, rounds):
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         pair = {"before": plain, "after": report.model}
-        for form, load in FORMATS.items():
+        for form in FORMATS:
             if form == "ONNX" and not has_onnx():
                 continue
+            loaded = {}
+            for which, one in pair.items():
+                path = runtimes.export(one, form, Path(folder, which))
+                loaded[which] = runtimes.load(path, threads())
             for batch in BATCHES:
-                calls = repeated(load(pair, Path(folder), batch, shape))
+                calls = repeated(on_batch(form, loaded, batch, shape))
                 seconds = interleaved(calls, rounds=rounds, warmup=2)
                 faster = 1.0 / median_ratio(seconds, "after", "before")
                 medians = {k: statistics.median(v) * 1e3 for k, v in seconds.items()}
@@ -153,44 +158,13 @@ def repeated(calls):
     return {name: lambda call=call: timed(call) for name, call in calls.items()}
 
 
-def saved_models(pair, folder, batch, shape):
-    """Return functions that call the SavedModels of a pair of models."""
-    import tensorflow as tf
-
-    x = tf.constant(np.random.default_rng(0).normal(size=(batch, *shape)), tf.float32)
-    calls = {}
-    for name, model in pair.items():
-        path = folder / f"saved_{name}"
-        if not path.exists():
-            model.export(str(path), verbose=False)
-        loaded = tf.saved_model.load(str(path))
-        calls[name] = lambda loaded=loaded: loaded.serve(x).numpy() is None
-    return calls
-
-
-def lite_files(pair, folder, batch, shape):
-    """Return functions that call the LiteRT files of a pair of models."""
+def on_batch(form, loaded, batch, shape):
+    """Return functions that call what `runtimes.load` returned on one batch."""
     import tensorflow as tf
 
     x = np.random.default_rng(0).normal(size=(batch, *shape)).astype("float32")
-    calls = {}
-    for name in pair:
-        path = folder / f"{name}.tflite"
-        if not path.exists():
-            source = str(folder / f"saved_{name}")
-            converter = tf.lite.TFLiteConverter.from_saved_model(source)
-            path.write_bytes(converter.convert())
-        interpreter = _interpreter(str(path), num_threads=threads())
-        index = interpreter.get_input_details()[0]["index"]
-        interpreter.resize_tensor_input(index, x.shape)
-        interpreter.allocate_tensors()
-
-        def call(interpreter=interpreter, index=index):
-            interpreter.set_tensor(index, x)
-            interpreter.invoke()
-
-        calls[name] = call
-    return calls
+    x = tf.constant(x) if form == "SavedModel" else x
+    return {name: lambda call=call: call(x) for name, call in loaded.items()}
 
 
 def has_onnx():
@@ -198,39 +172,12 @@ def has_onnx():
     return all(importlib.util.find_spec(n) for n in ("onnxruntime", "tf2onnx"))
 
 
-def onnx_files(pair, folder, batch, shape):
-    """Return functions that call the ONNX files of a pair of models."""
-    import onnxruntime
-
-    x = np.random.default_rng(0).normal(size=(batch, *shape)).astype("float32")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads()
-    calls = {}
-    for name, model in pair.items():
-        path = folder / f"{name}.onnx"
-        if not path.exists():
-            model.export(str(path), format="onnx", verbose=False)
-        session = onnxruntime.InferenceSession(str(path), options)
-        feed = {session.get_inputs()[0].name: x}
-        calls[name] = lambda session=session, feed=feed: session.run(None, feed)
-    return calls
-
-
 def threads():
     """Return how many threads a runtime may take: as many as TensorFlow is told."""
     return int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or os.cpu_count()
 
 
-FORMATS = {"SavedModel": saved_models, "LiteRT": lite_files, "ONNX": onnx_files}
-
-
-def _interpreter(*args, **kwargs):
-    """Return LiteRT's interpreter: of its own package, or TensorFlow's older one."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        from tensorflow.lite.python.interpreter import Interpreter
-    return Interpreter(*args, **kwargs)
+FORMATS = ("SavedModel", "LiteRT", "ONNX")
 
 
 def line(row):

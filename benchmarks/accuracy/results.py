@@ -10,9 +10,9 @@ KEYS = ("suite", "case", "method", "config", "seed", "split", "steps")
 """What tells one run from another."""
 
 
-def key(row):
+def key(row, names=KEYS):
     """Return what identifies a run, a string."""
-    return json.dumps([row[name] for name in KEYS], sort_keys=True)
+    return json.dumps([row[name] for name in names], sort_keys=True)
 
 
 def mean_and_standard_error(values):
@@ -27,10 +27,11 @@ class Results:
 
     Args:
         path: The file, made with the first row.
+        keys: Names of what tells one row from another.
     """
 
-    def __init__(self, path):
-        self.path = Path(path)
+    def __init__(self, path, keys=KEYS):
+        self.path, self.keys = Path(path), keys
 
     def rows(self):
         """Return all rows, one for each run; a line cut short by a stop is left out."""
@@ -40,7 +41,7 @@ class Results:
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
-                found[key(row)] = row
+                found[key(row, self.keys)] = row
             except (json.JSONDecodeError, KeyError):
                 continue
         return list(found.values())

@@ -1,4 +1,4 @@
-"""Exported files as functions of an array, each on one thread, and their sizes."""
+"""Exported files as functions of an array, and their sizes."""
 
 import gzip
 from pathlib import Path
@@ -30,12 +30,18 @@ def sizes(path):
     return sum(map(len, content)), sum(len(gzip.compress(c, 6)) for c in content)
 
 
-def load(path):
-    """Return a function from an input array to the output array."""
-    return {".tflite": _litert, ".onnx": _onnx}.get(path.suffix, _saved_model)(path)
+def load(path, threads=1):
+    """Return a function from an input array to the output array.
+
+    Args:
+        path: Of a file or a SavedModel.
+        threads: How many the runtime may take; a SavedModel has TensorFlow's.
+    """
+    kind = {".tflite": _litert, ".onnx": _onnx}.get(path.suffix, _saved_model)
+    return kind(path, threads)
 
 
-def _saved_model(path):
+def _saved_model(path, threads):
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -43,10 +49,13 @@ def _saved_model(path):
     return lambda x, model=loaded: model.serve(x).numpy()
 
 
-def _litert(path):
-    from ai_edge_litert.interpreter import Interpreter
+def _litert(path, threads):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:  # TensorFlow's own, which is older
+        from tensorflow.lite.python.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter = Interpreter(model_path=str(path), num_threads=threads)
     shape = None
 
     def call(x):
@@ -63,11 +72,11 @@ def _litert(path):
     return call
 
 
-def _onnx(path):
+def _onnx(path, threads):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(
         str(path), options, providers=["CPUExecutionProvider"]
     )

@@ -2,11 +2,11 @@
 
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.accuracy.results import Results, key
 from benchmarks.lottery.suites import (
     SCORES,
     SUITES,
@@ -19,49 +19,26 @@ FAR = 13
 """The round whose tickets are transferred: 5.5 % of the weights are left."""
 
 
-class Lines:
-    """A file of JSON lines; what is there already is not done again.
+class Lines(Results):
+    """The rows of a study; what is there already is not done again.
 
     Args:
-        path: The file, made with the first line.
+        path: The file, made with the first row.
     """
 
     def __init__(self, path):
-        self.path = Path(path)
-
-    def rows(self):
-        """Return all rows; a line cut short by a stop is left out."""
-        found = {}
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    row = json.loads(line)
-                    found[self.key(row)] = row
-                except (json.JSONDecodeError, KeyError):
-                    continue
-        return list(found.values())
-
-    @staticmethod
-    def key(row):
-        """Return what tells a row from others."""
-        return json.dumps([row["case"], row["round"]], sort_keys=True)
+        super().__init__(path, ("case", "round"))
 
     def has(self, case, round_index):
         """Tell whether a round of a case is known."""
-        wanted = self.key({"case": case, "round": round_index})
-        return any(self.key(row) == wanted for row in self.rows())
+        wanted = key({"case": case, "round": round_index}, self.keys)
+        return any(key(row, self.keys) == wanted for row in self.rows())
 
     def add(self, case, round_index, **values):
         """Append a row, unless it is there."""
         if self.has(case, round_index):
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        row = {"case": case, "round": round_index, **values}
-        cut = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("\n" * cut + json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        super().add({"case": case, "round": round_index, **values})
         shown = {k: v for k, v in values.items() if k in ("weights", "accuracy")}
         print(json.dumps({**case, "round": round_index, **shown}), flush=True)
 
