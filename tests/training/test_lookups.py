@@ -13,7 +13,7 @@ from keras_es.populations.perturbed import WeightPopulation
 from tests.marks import slow
 from tests.reference.estimates import assert_unbiased
 from tests.training.graphs import largest_tensor
-from tests.training.test_weight_population import MEMBERS, one_by_one, scales_of
+from tests.training.test_weight_population import MEMBERS, compared
 
 ROWS, COLUMNS = 30, 6
 IDS = np.array([[1, 2, 3], [29, 0, 2], [5, 5, 1], [7, 8, 29]])
@@ -56,17 +56,8 @@ def loss_of(model):
 def test_losses_are_those_of_each_perturbed_table(build, settings):
     keras.utils.set_random_seed(0)
     model = build()
-    function = loss_of(model)
-    noise = WeightNoise(model.trainable_variables, seed=3, **settings)
-    population = WeightPopulation(model, noise, MEMBERS)
-
-    @tf.function(autograph=False)
-    def evaluate(generation):
-        return population.evaluate(function, generation, scales_of(model))[0]
-
-    expected = one_by_one(model, function, noise, 5)
-    np.testing.assert_allclose(evaluate(tf.constant(5)), expected, rtol=2e-5)
-    assert np.std(expected) > 1e-2
+    population, losses = compared(model, loss_of(model), settings)
+    assert np.std(losses) > 1e-2
     assert len(population.lookups) == 1 and "call" not in vars(model.layers[1])
 
 

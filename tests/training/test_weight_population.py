@@ -105,6 +105,20 @@ def one_by_one(model, function, noise, generation):
     return losses
 
 
+def compared(model, function, settings):
+    """Return a population, and its losses, which are those of member after member."""
+    noise = WeightNoise(model.trainable_variables, seed=3, **settings)
+    population = WeightPopulation(model, noise, MEMBERS)
+
+    @tf.function(autograph=False)
+    def evaluate(generation):
+        return population.evaluate(function, generation, scales_of(model))[0]
+
+    expected = one_by_one(model, function, noise, 5)
+    np.testing.assert_allclose(evaluate(tf.constant(5)), expected, rtol=2e-5)
+    return population, expected
+
+
 @pytest.mark.parametrize(
     "build, settings",
     [
@@ -119,17 +133,8 @@ def one_by_one(model, function, noise, generation):
 )
 def test_losses_are_those_of_each_perturbed_model(build, settings):
     model, x, y = make(build)
-    function = loss_of(model, x, y)
-    noise = WeightNoise(model.trainable_variables, seed=3, **settings)
-    population = WeightPopulation(model, noise, MEMBERS)
-
-    @tf.function(autograph=False)
-    def evaluate(generation):
-        return population.evaluate(function, generation, scales_of(model))[0]
-
-    expected = one_by_one(model, function, noise, 5)
-    np.testing.assert_allclose(evaluate(tf.constant(5)), expected, rtol=2e-5)
-    assert np.std(expected) > 1e-3
+    _, losses = compared(model, loss_of(model, x, y), settings)
+    assert np.std(losses) > 1e-3
     assert "call" not in vars(model.layers[-1])
 
 
