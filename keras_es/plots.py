@@ -61,7 +61,7 @@ def plot_mask(axes, mask, title):
         title: Text above.
     """
     picture = mask_picture(mask)
-    _check_axes(axes)
+    check_axes(axes)
     axes.imshow(
         picture,
         cmap="Greys",
@@ -86,7 +86,7 @@ def plot_curves(axes, history, name, title=None):
         name: Key of the logs; `val_` + name is drawn as well if it is there.
         title: Text above; by default the name.
     """
-    _check_axes(axes)
+    check_axes(axes)
     _check_history(history)
     name, title = text("name", name), optional(text)("title", title)
     for key, label, color in ((name, "training", TRAIN), (f"val_{name}", "test", TEST)):
@@ -116,7 +116,7 @@ def plot_sparsity(axes, names, sparsities, counts):
         sparsities: Their sparsities, in [0, 1].
         counts: Their numbers of non-zeros.
     """
-    _check_axes(axes)
+    check_axes(axes)
     columns = {"names": names, "sparsities": sparsities, "counts": counts}
     for argument, values in columns.items():
         _check_column(argument, values, names)
@@ -239,7 +239,8 @@ def _numbers(name, values):
     return array
 
 
-def _check_axes(axes):
+def check_axes(axes):
+    """Refuse what is no axes of Matplotlib."""
     if isinstance(axes, type) or not hasattr(axes, "imshow"):
         raise ValueError(f"`axes` must be axes of Matplotlib. Received: axes={axes!r}")
 

@@ -2,6 +2,8 @@
 
 import keras
 
+__all__ = ["frozen_weight"]
+
 
 def frozen_weight(layer):
     """Return the weight below an adapter, or None where there is no float one.

@@ -44,11 +44,7 @@ def clone(model, cuts: Mapping[Any, Cut] | None = None):
     Raises:
         ValueError: If the model is not built, or its config does not make it again.
     """
-    if not model.built:
-        raise ValueError(
-            "The model has no weights yet. Build it first: give it an Input, call it "
-            f"on data or call `build`. Received: model={model.name!r}, not built"
-        )
+    check_built(model)
     cut = {id(layer): cut for layer, cut in (cuts or {}).items()}
     layers = [model, *(layer for _, layer in tree.walk(model))]
     with _compat.copying(layers) as copies:
@@ -58,6 +54,15 @@ def clone(model, cuts: Mapping[Any, Cut] | None = None):
                 _compat.build_as(layer, copies[id(layer)])
     _carry_over(model, copy, cut)
     return copy
+
+
+def check_built(model):
+    """Refuse a model that has no weights yet."""
+    if not model.built:
+        raise ValueError(
+            "The model has no weights yet. Build it first: give it an Input, call it "
+            f"on data or call `build`. Received: model={model.name!r}, not built"
+        )
 
 
 def is_graph(model):

@@ -13,8 +13,8 @@ import tensorflow as tf
 from keras_es import _compat
 from keras_es import _files as files
 from keras_es.conversion import to_litert, to_onnx
-from keras_es.conversion.clone import clone
-from keras_es.conversion.models import without_train_step
+from keras_es.conversion.clone import check_built
+from keras_es.conversion.strip import without
 from keras_es.layers import BlockSparseLayer, tree
 
 SUFFIXES = {"tf_saved_model": "", "litert": ".tflite", "onnx": ".onnx"}
@@ -100,11 +100,7 @@ def deployable(model):
 
     if not any(is_masked(layer) for _, layer in tree.walk(model)):
         return model
-    copy = clone(model)
-    for path, layer in list(tree.walk(copy)):
-        if is_masked(layer):
-            tree.swap_out(layer, path)
-    return without_train_step(copy)
+    return without(is_masked, model)
 
 
 def _check(model, path, format):
@@ -117,11 +113,7 @@ def _check(model, path, format):
             f"Received: format={format!r}"
         )
     path = files.expanded("path", path)
-    if not model.built:
-        raise ValueError(
-            "The model has no weights yet. Build it first: give it an Input, call it "
-            f"on data or call `build`. Received: model={model.name!r}, not built"
-        )
+    check_built(model)
     suffix, others = SUFFIXES[format], {".tflite", ".onnx", ".keras", ".h5"}
     fits = path.suffix == suffix if suffix else path.suffix not in others
     if not fits:

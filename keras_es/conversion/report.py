@@ -1,6 +1,7 @@
 """Which weights are masked, how, and how many are non-zero."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -58,12 +59,7 @@ class SparsityReport:
                 (row["layer"], row["weight"], shape, row["pattern"],
                  f"{row['nnz']:,}", share_text(row["sparsity"]))
             )  # fmt: skip
-        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip()
-            for line in table
-        ]
-        lines.insert(1, "  ".join("-" * w for w in widths))
+        lines = table_lines(table, str.ljust)
         lines += [
             f"dense: {d['layer']} ({d['class']}, {d['parameters']:,} parameters)"
             for d in self.dense
@@ -74,6 +70,24 @@ class SparsityReport:
             f"{self.nonzero:,} of {self.parameters:,} parameters"
         )
         return "\n".join(lines)
+
+
+def table_lines(table: Sequence[tuple[str, ...]], justify: Callable) -> list[str]:
+    """Return the lines of a table whose first row is its head.
+
+    Args:
+        table: Rows of as many texts each.
+        justify: `str.ljust` or `str.rjust`, for all columns but the first.
+    """
+    first, *others = [max(map(len, column)) for column in zip(*table)]
+    lines = [
+        "  ".join(
+            [head.ljust(first), *(justify(c, w) for c, w in zip(cells, others))]
+        ).rstrip()
+        for head, *cells in table
+    ]
+    rule = "  ".join("-" * width for width in (first, *others))
+    return [lines[0], rule, *lines[1:]]
 
 
 def share_text(share: float) -> str:

@@ -1,5 +1,7 @@
 """From a masked model to the plain one."""
 
+from collections.abc import Callable
+
 import keras
 
 from keras_es.conversion.clone import clone
@@ -62,8 +64,13 @@ def stripped(model: keras.Model) -> keras.Model:
             "`model` must be a keras.Model with masked layers. "
             f"Received: model={model!r}"
         )
+    return without(tree.has_masks, model)
+
+
+def without(chosen: Callable[[keras.layers.Layer], bool], model: keras.Model):
+    """Return a copy, not compiled, with plain layers for the chosen masked ones."""
     copy = clone(model)
     for path, layer in list(tree.walk(copy)):
-        if tree.has_masks(layer):
+        if chosen(layer):
             tree.swap_out(layer, path)
     return without_train_step(copy)

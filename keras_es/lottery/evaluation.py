@@ -1,7 +1,6 @@
 """Losses and metrics of plain copies of models, at any values of their weights."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_es import _compat
@@ -34,11 +33,11 @@ class Evaluator:
                 "`loss` must be given for a model that was not compiled with one. "
                 "Received: loss=None"
             )
-        self.data, self.batch_size = arrays(data), batch_size
+        data = arrays(data)
         self.model = strip_masks(model)
         self.model.compile("sgd", loss, metrics=list(metrics or ()))
         # Once and for all: to make it took most of the time of an evaluation.
-        self._dataset = tf.data.Dataset.from_tensor_slices(self.data).batch(batch_size)
+        self.batches = tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
         self.norms = [
             layer
             for _, layer in tree.walk(self.model)
@@ -50,23 +49,16 @@ class Evaluator:
         self.model.set_weights(values)
         if self.norms:
             self._recompute_statistics()
-        return self.model.evaluate(self._dataset, verbose=0, return_dict=True)
+        return self.model.evaluate(self.batches, verbose=0, return_dict=True)
 
     def _recompute_statistics(self):
         """Set the moving statistics to the mean of those of the data's batches."""
         momenta = [norm.momentum for norm in self.norms]
         try:
-            for i, x in enumerate(self.batches()):
+            for i, (x, *_) in enumerate(self.batches):
                 for norm in self.norms:  # The mean so far, whatever it was before.
                     norm.momentum = i / (i + 1)
                 _compat.forward(self.model, x, training=True)
         finally:
             for norm, momentum in zip(self.norms, momenta):
                 norm.momentum = momentum
-
-    def batches(self):
-        """Yield the inputs in batches."""
-        x, count = self.data[0], len(keras.tree.flatten(self.data[0])[0])
-        for start in range(0, count, self.batch_size):
-            part = slice(start, start + self.batch_size)
-            yield keras.tree.map_structure(lambda a, p=part: np.asarray(a)[p], x)

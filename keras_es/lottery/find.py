@@ -15,7 +15,7 @@ from keras_es import _arguments as kinds
 from keras_es import _files as files
 from keras_es.lottery import checks, masking, methods, scores, training
 from keras_es.lottery.data import stream
-from keras_es.lottery.ticket import Ticket
+from keras_es.lottery.ticket import Ticket, write_arrays
 
 _share = kinds.number(lambda x: 0 < x < 1, "a number between 0 and 1")
 
@@ -259,12 +259,7 @@ class _Run:
         path = self._path("first.npz")
         if path is not None:
             values = {f"value_{i}": v for i, v in enumerate(first["values"])}
-
-            def write(partial):
-                with open(partial, "wb") as file:
-                    np.savez(file, **values)
-
-            files.replace_file(path, write)
+            write_arrays(path, **values)
 
     def _held(self):
         with np.load(self._path("first.npz"), allow_pickle=False) as file:

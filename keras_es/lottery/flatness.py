@@ -205,22 +205,10 @@ class _HessianProduct:
             for p, v in zip(parts, self.evaluator.model.trainable_variables)
         ]
         total, examples = np.zeros(len(vector)), 0
-        for batch, size in self._batches():
-            found = self._product(batch, parts)
+        for batch in self.evaluator.batches:
+            size = len(keras.tree.flatten(batch)[0])
+            found = self._product((*batch, None)[:3], parts)
             flat = [np.asarray(g, "float64")[m] for g, m in zip(found, self.masks)]
             total += size * np.concatenate(flat)
             examples += size
         return total / examples
-
-    def _batches(self):
-        data = (*self.evaluator.data, None)[:3]
-        step = self.evaluator.batch_size
-        count = len(keras.tree.flatten(data)[0])
-        for start in range(0, count, step):
-            part = slice(start, start + step)
-            yield (
-                keras.tree.map_structure(
-                    lambda a, p=part: None if a is None else tf.constant(a[p]), data
-                ),
-                min(step, count - start),
-            )

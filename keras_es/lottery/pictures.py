@@ -5,6 +5,7 @@ from typing import Any
 from keras_es.lottery.connectivity import Connectivity
 from keras_es.lottery.flatness import Flatness
 from keras_es.lottery.ticket import Ticket
+from keras_es.plots import check_axes
 
 COLORS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
@@ -24,8 +25,7 @@ def plot_rounds(axes: Any, tickets: dict[str, Any], name: str = "val_accuracy") 
     Raises:
         ValueError: If there is no ticket with such a quantity.
     """
-    _check(axes, "tickets", tickets, (Ticket, list))
-    for color, (label, ticket) in zip(COLORS * len(tickets), tickets.items()):
+    for color, label, ticket in _colored(axes, "tickets", tickets, (Ticket, list)):
         history = ticket.history if isinstance(ticket, Ticket) else ticket
         points = [(row["density"], row[name]) for row in history if name in row]
         if not points:
@@ -52,8 +52,7 @@ def plot_connectivity(axes: Any, lines: dict[str, Connectivity]) -> None:
     Raises:
         ValueError: If there is none.
     """
-    _check(axes, "lines", lines, Connectivity)
-    for color, (label, line) in zip(COLORS * len(lines), lines.items()):
+    for color, label, line in _colored(axes, "lines", lines, Connectivity):
         text = f"{label}: barrier {line.barrier:.3g}"
         axes.plot(line.positions, line.losses, "o-", color=color, label=text,
                   markersize=3)  # fmt: skip
@@ -72,8 +71,7 @@ def plot_flatness(axes: Any, found: dict[str, Flatness]) -> None:
     Raises:
         ValueError: If there is none.
     """
-    _check(axes, "found", found, Flatness)
-    for color, (label, one) in zip(COLORS * len(found), found.items()):
+    for color, label, one in _colored(axes, "found", found, Flatness):
         text = f"{label}: largest eigenvalue {one.eigenvalue:.3g}"
         axes.errorbar(
             one.scales, one.losses, one.stds, color=color, label=text, marker="o",
@@ -84,15 +82,16 @@ def plot_flatness(axes: Any, found: dict[str, Flatness]) -> None:
     _finish(axes)
 
 
-def _check(axes, name, values, classes):
-    if isinstance(axes, type) or not hasattr(axes, "imshow"):
-        raise ValueError(f"`axes` must be axes of Matplotlib. Received: axes={axes!r}")
+def _colored(axes, name, values, classes):
+    """Return [(color, label, value)] of what is drawn, or refuse it."""
+    check_axes(axes)
     fits = isinstance(values, dict) and values
     if not fits or not all(isinstance(v, classes) for v in values.values()):
         raise ValueError(
             f"`{name}` must be a dict from label to what is drawn, not empty. "
             f"Received: {name}={values!r}"
         )
+    return [(c, *item) for c, item in zip(COLORS * len(values), values.items())]
 
 
 def _finish(axes):

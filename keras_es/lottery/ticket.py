@@ -238,14 +238,7 @@ class Ticket:
         }  # fmt: skip
         arrays = {f"value_{i}": v for i, v in enumerate(self.values)}
         arrays |= {f"survived_{i}": s for i, s in enumerate(self.survived.values())}
-
-        def write(partial):
-            with open(partial, "wb") as file:
-                np.savez_compressed(
-                    file, note=np.array(json.dumps(note)), **_plain_types(arrays)
-                )
-
-        files.replace_file(path, write)
+        write_arrays(path, note, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Ticket":
@@ -292,9 +285,25 @@ def _copied(config):
     return json.loads(json.dumps(config))
 
 
-def _plain_types(arrays):
-    """Return arrays of types that NumPy's files know: bfloat16 as float32."""
-    return {
+def write_arrays(path, note=None, **arrays):
+    """Write arrays to one file, in full or not at all.
+
+    Of types that NumPy's files know: bfloat16 as float32.
+
+    Args:
+        path: Name of the file.
+        note: None, or a value for JSON that stands beside them.
+        **arrays: Arrays.
+    """
+    arrays = {
         name: value if value.dtype.kind in "fiub" else value.astype("float32")
         for name, value in arrays.items()
     }
+    if note is not None:
+        arrays["note"] = np.array(json.dumps(note))
+
+    def write(partial):
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    files.replace_file(path, write)

@@ -1,7 +1,8 @@
 """What noise the members of pure evolution have: the values of `noise=`.
 
 `Full`, `LowRank` and `Orthogonal` say how noise on weights is drawn; `Outputs`,
-`Layerwise` and `Active` are put around one of them and say where it is.
+`Layerwise` and `Active` are put around one of them, the first two around each other
+as well, and say where it is.
 """
 
 from keras_es._arguments import Argument, Option, instance, integer, schedule

@@ -8,7 +8,7 @@ import copy
 import tensorflow as tf
 
 from keras_es.ops import noise, philox
-from keras_es.ops.perturbation import Entries, Still, perturbation
+from keras_es.ops.perturbation import Entries, Still, largest_divisor, perturbation
 
 
 class WeightNoise:
@@ -259,14 +259,3 @@ def _perturbation(variable, rank, separable):
     if entries is not None:
         return Entries(tuple(variable.shape), entries)
     return perturbation(variable.shape, rank, separable)
-
-
-def largest_divisor(number, limit):
-    """Return the largest divisor of `number` that is at most `limit` (or 1).
-
-    Example:
-
-    >>> largest_divisor(12, 5)
-    4
-    """
-    return max(d for d in range(1, max(limit, 1) + 1) if number % d == 0)

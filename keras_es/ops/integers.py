@@ -5,6 +5,7 @@ import math
 import tensorflow as tf
 
 from keras_es.ops import noise, philox
+from keras_es.ops.perturbation import largest_divisor
 
 LIMIT = 127
 """Weights of eight bits are from -127 to 127."""
@@ -54,8 +55,8 @@ def search_gradient(draw, weights, shape, sigma):
         sigma: Scale of the noise.
     """
     pairs = weights.shape[0]
-    limit = max(1, NUMBERS_AT_ONCE // max(1, math.prod(shape)))
-    chunk = max(c for c in range(1, min(pairs, limit) + 1) if pairs % c == 0)
+    limit = min(pairs, NUMBERS_AT_ONCE // max(1, math.prod(shape)))
+    chunk = largest_divisor(pairs, limit)
 
     def body(i, total):
         first = i * chunk

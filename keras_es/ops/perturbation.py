@@ -293,3 +293,16 @@ def perturbation(shape, rank, separable=False):
     if rank * (rows + shape[-1]) >= rows * shape[-1]:
         return FullRank(shape)
     return (ScaledLowRank if separable else LowRank)(shape, rank)
+
+
+def largest_divisor(number, limit):
+    """Return the largest divisor of `number` that is at most `limit` (or 1).
+
+    By so many draws at once noise is made where all of it would not fit.
+
+    Example:
+
+    >>> largest_divisor(12, 5)
+    4
+    """
+    return max(d for d in range(1, max(limit, 1) + 1) if number % d == 0)

@@ -23,8 +23,8 @@ from keras_es.noise.directions import (
     recorded_outputs,
 )
 from keras_es.noise.layerwise import shares
-from keras_es.noise.weights import largest_divisor
 from keras_es.ops import directional
+from keras_es.ops.perturbation import largest_divisor
 from keras_es.populations.by_gradients import Population
 from keras_es.populations.evaluation import each_times
 from keras_es.populations.examples import fitness_parts

@@ -5,7 +5,7 @@ import math
 import keras
 
 from keras_es.layers import tree
-from keras_es.noise.weights import largest_divisor
+from keras_es.ops.perturbation import largest_divisor
 
 CHUNK_WEIGHTS = 2**18
 """Weights of a chunk's draws by default: what a core's cache holds."""

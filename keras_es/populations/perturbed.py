@@ -20,7 +20,7 @@ from keras_es.noise import layer_calls, layerwise
 from keras_es.noise.adapters import adapted_calls
 from keras_es.noise.lookups import lookups, perturbed_lookups
 from keras_es.noise.outputs import perturbed_outputs
-from keras_es.noise.weights import largest_divisor
+from keras_es.ops.perturbation import largest_divisor
 from keras_es.populations import chunks
 from keras_es.populations.mapping import join, map_in_turn, map_members
 

@@ -31,6 +31,17 @@ class CannotFollow(Exception):
     """Why the channels of a call are left alone."""
 
 
+def agreed(rows: np.ndarray) -> np.ndarray:
+    """Return [n] what all rows [m, n] have in a column, NaN where they differ.
+
+    Example:
+
+    >>> agreed(np.array([[1.0, 2.0], [1.0, 3.0]]))
+    array([ 1., nan])
+    """
+    return np.where((rows == rows[:1]).all(axis=0), rows[0], np.nan)
+
+
 @dataclasses.dataclass(frozen=True)
 class Channels:
     """The channels of one tensor.

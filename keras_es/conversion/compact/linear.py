@@ -14,6 +14,7 @@ from keras_es.conversion.compact.channels import (
     Channels,
     Reader,
     Solution,
+    agreed,
 )
 from keras_es.conversion.compact.rules import (
     Rule,
@@ -315,8 +316,7 @@ class EmbeddingRule(Rule):
         for channels in step.inputs:
             step.tracker.pin(channels)
         table = floats(step.layer.embeddings)
-        same = (table == table[:1]).all(axis=0)
-        return [step.tracker.make(np.where(same, table[0], np.nan))]
+        return [step.tracker.make(agreed(table))]
 
     def cut(self, step: Step, solution: Solution) -> dict[Any, Cut]:
         """Keep columns."""

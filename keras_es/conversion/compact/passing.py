@@ -11,6 +11,7 @@ from keras_es.conversion.compact.channels import (
     CannotFollow,
     Channels,
     Solution,
+    agreed,
 )
 from keras_es.conversion.compact.linear import PADDED
 from keras_es.conversion.compact.rules import (
@@ -157,8 +158,6 @@ class PReLURule(PerChannel):
         """A constant stays one if all positions have one slope, or it is not < 0."""
         (channels,), alpha = step.inputs, floats(step.layer.alpha)
         alpha = np.broadcast_to(alpha, (*alpha.shape[:-1], len(channels)))
-        slopes = alpha.reshape(-1, len(channels))
-        same = (slopes == slopes[:1]).all(axis=0)
         values = channels.constants
-        scaled = np.where(same, values * slopes[0], np.nan)
+        scaled = values * agreed(alpha.reshape(-1, len(channels)))
         return [channels.with_constants(np.where(values >= 0.0, values, scaled))]

@@ -17,6 +17,7 @@ from keras_es._arguments import is_integer
 from keras_es.conversion.compact.analysis import LeftAlone
 from keras_es.conversion.compact.compaction import compacted
 from keras_es.conversion.compact.counting import multiplications
+from keras_es.conversion.report import table_lines
 from keras_es.conversion.strip import stripped
 
 
@@ -60,15 +61,7 @@ class CompactionReport:
             form = "{:.3f}" if name.startswith("latency") else "{:,}"
             cells = form.format(before), form.format(self.after[name])
             table.append((_label(name), *cells, f"{self.ratios[name]:.3f}"))
-        widths = [max(len(line[i]) for line in table) for i in range(4)]
-        lines = [
-            "  ".join(
-                [line[0].ljust(widths[0])]
-                + [cell.rjust(w) for cell, w in zip(line[1:], widths[1:])]
-            )
-            for line in table
-        ]
-        lines.insert(1, "  ".join("-" * w for w in widths))
+        lines = table_lines(table, str.rjust)
         return "\n".join(lines + [f"left alone: {one}" for one in self.left_alone])
 
 

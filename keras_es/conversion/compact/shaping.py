@@ -13,6 +13,7 @@ from keras_es.conversion.compact.channels import (
     CannotFollow,
     Channels,
     Solution,
+    agreed,
 )
 from keras_es.conversion.compact.rules import (
     Rule,
@@ -75,8 +76,7 @@ class ReshapeRule(Rule):
         if after % before:
             for row in range(1, len(source)):
                 tracker.unite(first, Channels(groups[row], constants[row]))
-        same = (constants == constants[:1]).all(axis=0)
-        return [first.with_constants(np.where(same, constants[0], np.nan))]
+        return [first.with_constants(agreed(constants))]
 
     def cut(self, step: Step, solution: Solution) -> dict[Any, Cut]:
         """Make the last axis of the target as long as channels stay."""
@@ -119,8 +119,7 @@ class ConcatenateRule(Rule):
         constants = np.stack([c.constants for c in step.inputs])
         for other in step.inputs[1:]:
             step.tracker.unite(first, other)
-        same = (constants == constants[:1]).all(axis=0)
-        return [first.with_constants(np.where(same, constants[0], np.nan))]
+        return [first.with_constants(agreed(constants))]
 
 
 def _average(*values):

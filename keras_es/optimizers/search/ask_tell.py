@@ -30,7 +30,7 @@ class AskTell:
         self.strategy = strategy
         self._ask = tf.function(strategy.search.members, autograph=False)
         self._told = tf.function(self._tell, autograph=False)
-        self._told_apart = tf.function(self._learn, autograph=False)
+        self._told_apart = tf.function(self._tell_apart, autograph=False)
 
     def ask(self):
         """Return the population: a tensor [n, *shape] for each searched variable."""
@@ -78,12 +78,14 @@ class AskTell:
     def _tell(self, fitness):
         fitness = shaping.in_single_precision(fitness, self.strategy.by_rank)
         valid = tf.math.is_finite(fitness)
-        ok = tf.reduce_any(valid)
-        self.strategy.count_step(valid, ok)
-        self.strategy.learn(fitness, valid, None, ok)
+        self._learn(fitness, valid, valid)
 
-    def _learn(self, fitness, valid):
+    def _tell_apart(self, fitness, valid):
         fitness = shaping.in_single_precision(fitness, self.strategy.by_rank)
-        ok = tf.reduce_any(valid)
-        self.strategy.count_step(valid, ok)
-        self.strategy.learn(fitness, tf.ones_like(valid), None, ok)
+        self._learn(fitness, valid, tf.ones_like(valid))
+
+    def _learn(self, fitness, counted, ranked):
+        """Count members that failed, and learn from those that have a loss."""
+        ok = tf.reduce_any(counted)
+        self.strategy.count_step(counted, ok)
+        self.strategy.learn(fitness, ranked, None, ok)
