@@ -9,12 +9,15 @@ would take twenty gigabytes of memory, and slow each other down.
 """
 
 import argparse
+import importlib
 import json
+import multiprocessing
 import os
-import subprocess
+import resource
 import sys
 import tempfile
 import time
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -33,7 +36,14 @@ KINDS = {"not slow": "fast", "slow": "slow"}
 LONG_RUNS = {"tests/test_pure_results.py"}
 """Where a program runs for so long that it pays to make it fast."""
 
-SECONDS_OF_A_PROCESS = 140.0
+QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "MPLBACKEND": "Agg",
+    "CUDA_VISIBLE_DEVICES": "-1",
+}
+"""Variables that are read when the libraries load; conftest.py has them too."""
+
+SECONDS_OF_A_PROCESS = 90.0
 UNKNOWN_FILE = 10.0
 NOTHING_COLLECTED = 5
 
@@ -52,6 +62,9 @@ def parse(arguments):
     parser.add_argument(
         "--record", action="store_true", help="keep the durations of files"
     )
+    parser.add_argument(
+        "--reports", type=Path, help="keep what pytest says here, a folder a process"
+    )
     options, rest = parser.parse_known_args(arguments)
     if options.n < 1:
         parser.error(f"-n: expected at least 1. Received: {options.n}")
@@ -59,6 +72,8 @@ def parse(arguments):
         options.m = "" if options.all else "not slow"
     if options.record and options.m not in KINDS:
         parser.error(f"--record: expected -m in {list(KINDS)}. Received: {options.m!r}")
+    if options.reports and options.reports.exists():
+        parser.error(f"--reports: expected a new folder. Received: {options.reports}")
     named = [a for a in rest if (ROOT / a.partition("::")[0]).exists()]
     files = [file for a in named for file in files_of(a)] or all_files()
     return options, files, [a for a in rest if a not in named]
@@ -114,26 +129,23 @@ class Batch:
     def __init__(self, files, options, arguments, folder):
         self.files, self.start = files, time.monotonic()
         self.report, self.log = folder / "report.xml", folder / "log.txt"
-        command = [sys.executable, "-m", "pytest", "-q", "--durations=0"]
-        command += ["--durations-min=5", f"--junitxml={self.report}", "-m", options.m]
-        command += ["-p", "no:cacheprovider", *["-x"] * options.x, *arguments, *files]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                env=environment(options, files),
-            )
+        self.memory = folder / "kilobytes.txt"
+        command = ["-q", "--durations=0", "--durations-min=5", "-m", options.m]
+        command += [f"--junitxml={self.report}", "-p", "no:cacheprovider"]
+        command += [*["-x"] * options.x, *arguments, *files]
+        self.process = multiprocessing.get_context("fork").Process(
+            target=run_pytest, args=(command, compilation(files), self.log, self.memory)
+        )
+        self.process.start()
 
     def ended(self):
         """Return whether the process has; note its memory and what came out."""
-        pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
-        if not pid:
+        if self.process.is_alive():
             return False
-        self.process.returncode = self.status = os.waitstatus_to_exitcode(status)
+        self.status = self.process.exitcode
         self.seconds = time.monotonic() - self.start
-        self.gigabytes = usage.ru_maxrss / 2**20
+        told = self.memory.read_text() if self.memory.exists() else 0
+        self.gigabytes = int(told) / 2**20
         self.counts, self.durations = read(self.report)
         return True
 
@@ -151,21 +163,51 @@ class Batch:
         )
 
 
-def environment(options, files):
-    """Return the variables of a process; those beside others keep to one core.
+def load_libraries(options):
+    """Load what every process of pytest needs; it is there when they are forked.
+
+    Processes that run beside others keep to one core.
+    """
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    found = dict(QUIET)
+    if options.n > 1:
+        found |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2"}
+        found |= {"OMP_NUM_THREADS": "1"}
+    for name, value in found.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # As in pytest, which comes too late for these.
+        for name in ("tensorflow", "keras", "keras_es", "pytest"):
+            importlib.import_module(name)
+
+
+def run_pytest(command, variables, log, memory):
+    """Run pytest in this process, and note what memory it took at most."""
+    import pytest
+
+    output = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.update({**variables, **os.environ})
+    os.chdir(ROOT)
+    status = pytest.main(command)
+    memory.write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+    sys.exit(int(status))
+
+
+def compilation(files):
+    """Return the variables that say how programs are compiled for a test.
 
     XLA goes without LLVM's optimizations, and graphs without those of TensorFlow: they
     are most of the price of a short run, and what is tested is what they are given.
     Runs that are long have both, as users do.
     """
-    found = {}
-    if options.n > 1:
-        found |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2"}
-        found |= {"OMP_NUM_THREADS": "1"}
-    if not LONG_RUNS & set(files):
-        found |= {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-        found |= {"KERAS_ES_TESTS_OPTIMIZE": "0"}
-    return {**found, **os.environ}
+    if LONG_RUNS & set(files):
+        return {}
+    return {
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "KERAS_ES_TESTS_OPTIMIZE": "0",
+    }
 
 
 def read(report):
@@ -201,8 +243,8 @@ def run(waiting, options, arguments, folder):
     try:
         while waiting or running:
             while waiting and len(running) < options.n:
-                place = folder / str(len(waiting))
-                place.mkdir()
+                place = folder / f"{total - len(waiting):02}"
+                place.mkdir(parents=True)
                 running.append(Batch(waiting.pop(0), options, arguments, place))
             time.sleep(0.1)
             for batch in [b for b in running if b.ended()]:
@@ -243,7 +285,8 @@ def main(arguments):
     start, durations, counts = time.monotonic(), defaultdict(float), Counter()
     with tempfile.TemporaryDirectory(prefix="keras_es_tests") as folder:
         waiting = batches(files, options.m)
-        done = run(waiting, options, rest, Path(folder))
+        load_libraries(options)
+        done = run(waiting, options, rest, options.reports or Path(folder))
     tests = sorted((d for batch in done for d in batch.durations), reverse=True)
     for seconds, file, _ in tests:
         durations[file] += seconds

@@ -9,6 +9,7 @@ import pytest
 from keras_es import datasets
 from keras_es.datasets import images as image_data
 from keras_es.datasets import tfds
+from tests.marks import slow
 
 
 def tiny(examples=10, shape=(4, 4, 1)):
@@ -210,8 +211,8 @@ def test_sizes_in_memory():
     ("name", "shape", "sizes"),
     [
         ("mnist", (28, 28, 1), (60000, 10000)),
-        ("fashion_mnist", (28, 28, 1), (60000, 10000)),
-        ("cifar10", (32, 32, 3), (50000, 10000)),
+        slow("fashion_mnist", (28, 28, 1), (60000, 10000)),
+        slow("cifar10", (32, 32, 3), (50000, 10000)),
     ],
 )
 def test_real_data_sets(name, shape, sizes, quiet_tfds):

@@ -51,7 +51,7 @@ CASES = [
         id="ResNet50",
         marks=pytest.mark.slow,
     ),
-    pytest.param(transformer, 13, "GuidedES", id="transformer"),
+    pytest.param(transformer, 13, "GuidedES", id="transformer", marks=pytest.mark.slow),
 ]
 
 

@@ -101,6 +101,7 @@ def digits(monkeypatch):
     monkeypatch.setitem(suites.SUITES, "digits", suite)
 
 
+@pytest.mark.slow
 def test_runs_are_not_repeated_and_the_test_set_is_for_the_end(
     tmp_path, monkeypatch, digits, capsys
 ):

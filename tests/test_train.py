@@ -217,6 +217,7 @@ def test_sigterm_and_resume_past_a_damaged_checkpoint_end_in_the_same_bits(
     assert_same_end(workdir, reference)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_whole_checkpoint(tmp_path):
     code, errors = stop_early(
         signal.SIGINT, "--epochs=1000", "--jit_compile=false", cwd=tmp_path
@@ -247,6 +248,7 @@ def test_full_disk_is_one_line_and_the_run_goes_on_later(finished, tmp_path):
     assert not list((tmp_path / "full").rglob(".partial-*"))
 
 
+@pytest.mark.slow
 def test_dense_model_has_no_masks(tmp_path):
     code, output, errors = run(
         "--mask_optimizer=none", "--sparsity=0", "--epochs=1", "--workdir=dense",

@@ -358,7 +358,7 @@ def tried(call, fine, use, names=None):
     odd = [{name: key} for name in names for key in ODD]
     odd += [
         {a: draw.choice(list(ODD)), b: draw.choice(list(ODD))}
-        for a, b in (draw.sample(names, 2) for _ in range(40 if names[1:] else 0))
+        for a, b in (draw.sample(names, 2) for _ in range(20 if names[1:] else 0))
     ]
     for keys in odd:
         given = {**fine, **{name: ODD[key] for name, key in keys.items()}}

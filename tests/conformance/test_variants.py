@@ -43,9 +43,8 @@ TAKES = {
 
 ALL = [(name, option) for name, options in TAKES.items() for option in options]
 KEPT = [
-    ("snes", "layerwise"),
+    ("snes", "layerwise, outputs"),
     ("snes", "orthogonal"),
-    ("open_es", "plain"),
     ("open_es", "rank"),
     ("open_es", "sampled, outputs"),
     ("pgpe", "shared draws"),

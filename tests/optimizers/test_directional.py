@@ -301,7 +301,8 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", slow_unless(["hybrid"], KINDS))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_goes_on_to_the_bit_from_a_file(kind, tmp_path):
     whole, first = sparse(KINDS[kind]()), sparse(KINDS[kind]())
     fit(whole, 3)

@@ -143,6 +143,7 @@ def test_every_weight_moves_and_statistics_follow():
         assert np.isfinite(b).all() and (a != b).any()
 
 
+@pytest.mark.slow
 def test_layers_with_noise_on_outputs_are_in_all_groups():
     norm = layers.BatchNormalization()
     model = trained(norm, noise=Layerwise(Outputs(0.1)), batch_mode=Sampled(4))

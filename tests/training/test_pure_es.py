@@ -62,7 +62,7 @@ def make_with_dropout():
     return pure.make_model([keras.layers.Dropout(0.2, seed=1)], masked=True)
 
 
-@pytest.mark.parametrize("name", ["open_es", "genetic_algorithm"])
+@pytest.mark.parametrize("name", ["open_es", slow("genetic_algorithm")])
 def test_masks_are_evolved_along_with_weights(name):
     model = pure.compiled(name, pure.make_model(masked=True), seed=2)
     (masked,) = keras_es.masked_weights(model)
@@ -214,9 +214,9 @@ def by_an_operation_that_is_not_vectorized(y, y_pred):
 @pytest.mark.parametrize(
     "name, fitness",
     [
-        ("open_es", by_argmax),
-        slow("open_es", by_an_operation_that_is_not_vectorized),
-        ("genetic_algorithm", by_an_operation_that_is_not_vectorized),
+        slow("open_es", by_argmax),
+        ("open_es", by_an_operation_that_is_not_vectorized),
+        slow("genetic_algorithm", by_an_operation_that_is_not_vectorized),
         slow("alopex", by_an_operation_that_is_not_vectorized),
     ],
 )
