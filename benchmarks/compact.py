@@ -10,7 +10,8 @@ is
 
     (latency before / after) / (multiplications before / after),
 
-1 if the whole of what is no longer multiplied is saved; its target is 0.9.
+1 if the whole of what is no longer multiplied is saved; its target is 0.9. A third
+model, of which 97 % is gone, tells what a call costs that multiplies next to nothing.
 """
 
 import importlib.util
@@ -40,6 +41,12 @@ def mobilenet():
     return build((96, 96, 3), weights=None, classes=10), channels("predictions")
 
 
+def mobilenet_groups():
+    """Return MobileNetV2, what its sums tie together masked as one."""
+    model, masks = mobilenet()
+    return model, grouped(model, masks)
+
+
 def resnet():
     """Return ResNet50 at 64 pixels, and how it is masked."""
     import keras
@@ -47,6 +54,12 @@ def resnet():
     build = keras.applications.ResNet50
     model = build(input_shape=(64, 64, 3), weights=None, classes=10)
     return model, channels("predictions")
+
+
+def resnet_groups():
+    """Return ResNet50, what its sums tie together masked as one."""
+    model, masks = resnet()
+    return model, grouped(model, masks)
 
 
 def convnet():
@@ -83,9 +96,18 @@ def channels(*exclude):
     return {"sparsity": 0.5, "pattern": Channel(), "exclude": exclude}
 
 
+def grouped(model, masks):
+    """Return arguments of `sparsify` in which what sums tie together has one mask."""
+    import keras_es
+
+    return {**masks, "pattern": keras_es.channel_groups(model, masks["exclude"])}
+
+
 NETWORKS = {
     "MobileNetV2": mobilenet,
+    "MobileNetV2 groups": mobilenet_groups,
     "ResNet50": resnet,
+    "ResNet50 groups": resnet_groups,
     "cifar_convnet": convnet,
     "encoder": encoder,
 }
@@ -103,7 +125,7 @@ def measured(name, rounds):
     saved = report.before["multiplications"] / report.after["multiplications"]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        pair = {"before": plain, "after": report.model}
+        pair = {"before": plain, "after": report.model, "empty": nearly_empty(name)}
         for form in FORMATS:
             if form == "ONNX" and not has_onnx():
                 continue
@@ -128,12 +150,25 @@ def measured(name, rounds):
                         {
                             "times_faster": faster,
                             "times_fewer_multiplications": saved,
+                            "empty_ms": medians["empty"],
                             **report.as_dict(),
                         },
                     )
                 )
                 print(line(rows[-1]), flush=True)
     return rows
+
+
+def nearly_empty(name):
+    """Return a network without 97 % of what can be masked, compacted."""
+    import keras_es
+
+    model, masks = NETWORKS[name]()
+    if isinstance(masks.get("allocation"), dict):
+        masks = {**masks, "allocation": dict.fromkeys(masks["allocation"], 0.97)}
+    else:
+        masks = {**masks, "sparsity": 0.97}
+    return keras_es.strip_masks(keras_es.sparsify(model, **masks), compact=True)
 
 
 def repeated(calls):

@@ -13,6 +13,7 @@ from keras_es import (
     schedules,
     unrolled,
 )
+from keras_es.conversion.channel_groups import channel_groups
 from keras_es.conversion.compact.report import CompactionReport, compaction_report
 from keras_es.conversion.export import export
 from keras_es.conversion.models import es_model
@@ -34,6 +35,7 @@ __all__ = [
     "ESSequential",
     "SparsityReport",
     "callbacks",
+    "channel_groups",
     "compaction_report",
     "datasets",
     "es_model",

@@ -5,6 +5,7 @@ A kernel is seen as a matrix with rows = inputs (flattened) and columns = output
 """
 
 import dataclasses
+import math
 from typing import Any, NoReturn
 
 import keras
@@ -34,9 +35,15 @@ def register(cls: type) -> type:
 class Pattern:
     """Base class of patterns.
 
-    Override `units_shape`, `expand` and `reduce`; a pattern that does not choose the
-    best k of all units overrides `decode` and `unit_count` as well (see `NByM`).
+    Override `units_shape`, and unless each weight is a unit `expand` and `reduce`; a
+    pattern that does not choose the best k of all units overrides `decode` and
+    `unit_count` as well (see `NByM`).
     """
+
+    @property
+    def group(self) -> str | None:
+        """Name of the group whose weights share one mask; None: a mask of its own."""
+        return None
 
     def units_shape(self, matrix_shape: Shape) -> Shape:
         """Return the shape of the scores for a kernel matrix (rows, columns).
@@ -48,18 +55,15 @@ class Pattern:
 
     def expand(self, units: Any, matrix_shape: Shape) -> Any:
         """Spread values of units [units_shape] over the matrix (rows, columns)."""
-        raise NotImplementedError
+        return units
 
     def reduce(self, matrix: Any) -> Any:
         """Sum a matrix (rows, columns) over each unit; the adjoint of `expand`."""
-        raise NotImplementedError
+        return matrix
 
     def unit_count(self, sparsity: float, matrix_shape: Shape) -> int:
         """Return the number of active units: round((1 - sparsity) * units), >= 1."""
-        shape = self.units_shape(matrix_shape)
-        total = 1
-        for size in shape:
-            total *= size
+        total = math.prod(self.units_shape(matrix_shape))
         return max(1, round((1.0 - sparsity) * total))
 
     def decode(self, scores: Any, count: Any) -> Any:
@@ -131,14 +135,6 @@ class Unstructured(Pattern):
         """Return the matrix shape itself."""
         return tuple(matrix_shape)
 
-    def expand(self, units: Any, matrix_shape: Shape) -> Any:
-        """Return `units`: each is one weight."""
-        return units
-
-    def reduce(self, matrix: Any) -> Any:
-        """Return `matrix`: each weight is one unit."""
-        return matrix
-
 
 @register
 @dataclasses.dataclass(frozen=True)
@@ -200,11 +196,36 @@ class Block(Pattern):
 class Channel(Pattern):
     """A whole output (a column: a unit, a filter, a depthwise filter) is one unit.
 
+    Weights whose patterns name the same group have one mask: what a residual sum adds
+    up loses the same channels in each branch, and `strip_masks(compact=True)` can then
+    remove them. Units are chosen by the mean of the group's scores (or magnitudes, or
+    gradients). The weights need as many outputs and the same sparsity; of frozen layers
+    masks stay. `keras_es.channel_groups(model)` finds the groups of a graph.
+
+    Args:
+        group: Name of the group, or None.
+
     Example:
 
     >>> Channel().units_shape((25, 16))
     (16,)
+    >>> Channel(group="stage 1")
+    Channel(group='stage 1')
     """
+
+    group: str | None = None
+
+    def __post_init__(self):
+        """Check the name."""
+        if not (self.group is None or isinstance(self.group, str) and self.group):
+            raise ValueError(
+                "`group` of Channel must be a name, a string that is not empty, or "
+                f"None. Received: group={self.group!r}"
+            )
+
+    def __repr__(self):
+        """Return how it is made."""
+        return "Channel()" if self.group is None else f"Channel(group={self.group!r})"
 
     def units_shape(self, matrix_shape: Shape) -> Shape:
         """Return (outputs,)."""
@@ -284,14 +305,6 @@ class NByM(Pattern):
         if matrix_shape[0] % self.m:
             self._refuse(matrix_shape, f"inputs divisible by m={self.m}")
         return tuple(matrix_shape)
-
-    def expand(self, units: Any, matrix_shape: Shape) -> Any:
-        """Return `units`: each is one weight."""
-        return units
-
-    def reduce(self, matrix: Any) -> Any:
-        """Return `matrix`: each weight is one unit."""
-        return matrix
 
     def unit_count(self, sparsity: float, matrix_shape: Shape) -> int:
         """Return n/m of all weights; `sparsity` must say the same."""

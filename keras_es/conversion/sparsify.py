@@ -11,7 +11,7 @@ from keras_es._arguments import seed as check_seed
 from keras_es.conversion.clone import clone
 from keras_es.conversion.models import check_model, with_train_step
 from keras_es.conversion.plan import make_plan
-from keras_es.layers import tree
+from keras_es.layers import groups, tree
 from keras_es.layers.masked_weight import refresh_mask
 from keras_es.patterns import Pattern
 
@@ -92,7 +92,9 @@ def sparsify(
         )
     copy = clone(model)
     plan = make_plan(copy, sparsity, pattern, allocation, exclude, include_embeddings)
-    for index, (path, layer) in enumerate(list(tree.walk(copy))):
+    layers = list(tree.walk(copy))
+    masked_before = any(tree.is_twin(layer) for _, layer in layers)
+    for index, (path, layer) in enumerate(layers):
         if path in plan:
             before = {
                 m.attribute: m.effective_value() for m in tree.masked_weights(layer)
@@ -100,6 +102,7 @@ def sparsify(
             _mask(layer, *plan[path], seed + 104729 * index)
             if initial_mask == "magnitude":
                 _score_by_magnitude(layer, before)
+    _agree(copy, seed, fresh=initial_mask == "random" and not masked_before)
     return with_train_step(copy)
 
 
@@ -139,6 +142,19 @@ def _mask(layer, sparsities, chosen, mask_seed):
             masked.kernel.assign(latent)
             masked.mask_scores.assign(scores)
             refresh_mask(masked)
+
+
+def _agree(model, seed, fresh):
+    """Give the weights of a group one mask: a new one, or that of their mean scores."""
+    weights = tree.masked_weights(model)
+    groups.check(weights)
+    if fresh:
+        groups.begin_alike(weights, seed)
+    scores = groups.agreed(weights, [m.mask_scores.value for m in weights])
+    for places in groups.members(weights):
+        for i in places:
+            weights[i].mask_scores.assign(scores[i])
+            refresh_mask(weights[i])
 
 
 def _score_by_magnitude(layer, before):

@@ -1,6 +1,7 @@
 """What all masked layers share: the mask enters through one property."""
 
 import math
+import zlib
 from typing import Any
 
 import keras
@@ -113,6 +114,8 @@ class MaskedLayer(SparseLayer):
             ) from None
         prefix = name.removesuffix("kernel")
         seed = self.mask_seed + 7919 * index
+        if pattern.group is not None:  # The layers of a group begin alike.
+            seed = zlib.crc32(pattern.group.encode())
         initial = InitialMask(pattern, count, (rows, columns), units_shape, seed)
         with _compat.add_weights_to_built_layer(self):
             scores = self.add_weight(

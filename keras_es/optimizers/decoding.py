@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_es.layers import groups
 from keras_es.optimizers.density import unit_counts
 
 
@@ -26,6 +27,7 @@ class Decoding:
             counts: Active units of each, None for what its sparsity asks for.
         """
         weights = self.optimizer.masked_weights
+        scores = groups.agreed(weights, scores)
         return scores, [m.decode(*s) for m, *s in zip(weights, scores, counts)], []
 
     def totals(self, counts):
@@ -54,6 +56,7 @@ class NearLast(Decoding):
         """Return scores, boolean unit masks, and where to look next time."""
         units, state = [], []
         weights = self.optimizer.masked_weights
+        scores = groups.agreed(weights, scores)
         for masked, values, count, start in zip(weights, scores, counts, self.starts):
             count = masked.unit_count if count is None else count
             begin = tf.convert_to_tensor(start.value)
@@ -64,7 +67,12 @@ class NearLast(Decoding):
 
 
 def begin(optimizer):
-    """Return the decoding of an optimizer that is being built."""
+    """Return the decoding of an optimizer that is being built.
+
+    Raises:
+        ValueError: If weights of a group cannot have one mask.
+    """
+    groups.check(optimizer.masked_weights)
     found = optimizer.deployed_by(optimizer)
     found.build()
     return found

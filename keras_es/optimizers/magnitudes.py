@@ -3,14 +3,20 @@
 import tensorflow as tf
 from keras import ops
 
+from keras_es.layers import groups
+
 SMALL = 1e-30
 
 
 def sums(masked_weights):
-    """Return u, the sum of |w| over each unit, for each masked weight."""
-    return [
+    """Return u, the sum of |w| over each unit, for each masked weight.
+
+    Weights of a group have the mean of theirs.
+    """
+    sizes = [
         m.unit_magnitude(tf.convert_to_tensor(m.kernel.value)) for m in masked_weights
     ]
+    return groups.agreed(masked_weights, sizes)
 
 
 def standardized(masked_weights):

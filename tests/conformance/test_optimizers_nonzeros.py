@@ -1,4 +1,7 @@
-"""After every step each weight has exactly as many non-zeros as it was given."""
+"""After every step each weight has exactly as many non-zeros as it was given.
+
+And the weights of a group have one mask.
+"""
 
 import keras
 import numpy as np
@@ -14,6 +17,8 @@ WEIGHTS = {
     "b": (patterns.Block(4, 2), 0.5),
     "c": (patterns.NByM(1, 4), 0.75),
     "d": (patterns.Channel(), 0.25),
+    "e": (patterns.Channel(group="of two"), 0.25),
+    "f": (patterns.Channel(group="of two"), 0.25),
 }
 
 
@@ -25,7 +30,7 @@ class CountNonZeros(keras.callbacks.Callback):
         self.seen = []
 
     def on_train_batch_end(self, batch, logs=None):
-        row = []
+        row, masks = [], []
         for masked in keras_es.masked_weights(self.model):
             mask = masked.kernel_mask.numpy()
             effective = keras.ops.convert_to_numpy(masked.effective_value())
@@ -35,9 +40,11 @@ class CountNonZeros(keras.callbacks.Callback):
             else:
                 np.testing.assert_array_equal(effective != 0, mask)
             row.append(int(mask.sum()))
+            masks.append(mask)
             if row[-1] == masked.nnz:
                 decoded = masked.expand(masked.decode(masked.mask_scores.value))
                 np.testing.assert_array_equal(decoded, mask)
+        np.testing.assert_array_equal(masks[4], masks[5])  # Those of a group.
         self.seen.append(row)
 
 
@@ -54,11 +61,11 @@ def make_model():
 
 def expected_counts(name):
     """Non-zeros of each weight after each of four steps."""
-    last = [round(96 * 0.3), 32, 16, 48]
+    last = [round(96 * 0.3), 32, 16, 48, 48, 48]
     if name != "gradual_magnitude":
         return [last] * 4
     # (1 - t/3)**3 of the way is left; units of 1, 8, 16 (one a group) and 8 weights.
-    units = [(1, 29, 96), (8, 4, 8), (16, 1, 4), (8, 6, 8)]
+    units = [(1, 29, 96), (8, 4, 8), (16, 1, 4), *[(8, 6, 8)] * 3]
     left = [(2 / 3) ** 3, (1 / 3) ** 3, 0.0, 0.0]
     return [
         [size * round(k + (dense - k) * share) for size, k, dense in units]
@@ -82,10 +89,10 @@ def test_number_of_nonzeros_is_exact(name, dtype):
     model = problems.compiled(optimizer, make_model(), loss="mse")
     counter = CountNonZeros()
     history = problems.fit(model, epochs=2, callbacks=[counter]).history
-    expected = [round(96 * 0.3), 32, 16, 48]
+    expected = [round(96 * 0.3), 32, 16, 48, 48, 48]
     assert [m.nnz for m in keras_es.masked_weights(model)] == expected
     assert counter.seen == expected_counts(name)
-    zeros = [1 - sum(row) / (96 + 3 * 64) for row in counter.seen]
+    zeros = [1 - sum(row) / (96 + 5 * 64) for row in counter.seen]
     np.testing.assert_allclose(history["sparsity"], zeros[1::2], rtol=1e-6)
     assert (sum(history["mask_flip_ratio"]) > 0) == (name not in problems.STILL)
     for masked in keras_es.masked_weights(model):

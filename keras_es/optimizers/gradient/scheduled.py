@@ -5,6 +5,7 @@ from keras import ops
 from keras_es import schedules
 from keras_es._arguments import Argument, integer, optional
 from keras_es.distribution.collectives import assign_all
+from keras_es.layers import groups
 from keras_es.ops import drop_grow
 from keras_es.optimizers import magnitudes
 from keras_es.optimizers.base import MaskOptimizer
@@ -101,13 +102,14 @@ class ScheduledMasks(MaskOptimizer):
         """
         share = self.update_schedule(self.steps_done())
         guidance = guidance or [None] * len(self.masked_weights)
-        sizes = magnitudes.sums(self.masked_weights)
+        weights = self.masked_weights
+        growths = [self.growth(m, i, guidance[i]) for i, m in enumerate(weights)]
+        growths = groups.agreed(weights, growths)
         units = []
-        for i, (masked, size) in enumerate(zip(self.masked_weights, sizes)):
+        for masked, size, growth in zip(weights, magnitudes.sums(weights), growths):
             count = masked.unit_count
             left = count - drop_grow.dropped_count(share, count)
             kept = drop_grow.kept_units(size, masked.stored_units(), left)
-            growth = self.growth(masked, i, guidance[i])
             units.append(masked.decode(drop_grow.growth_scores(kept, growth)))
         signs = [ops.where(chosen, 1.0, -1.0) for chosen in units]
         return [ops.cast(sign, "float32") for sign in signs], units

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_es.distribution.collectives import assign_all
+from keras_es.layers import groups
 from keras_es.ops import noise, philox, search
 from keras_es.optimizers.score_optimizer import that_settles
 from keras_es.optimizers.search.masks import MaskSearch
@@ -53,7 +54,8 @@ class BernoulliSearch(MaskSearch):
 
     def member_masks(self, pair):
         """Return m+ = [u < p] and m- = [1 - u < p], both Bernoulli(p)."""
-        drawn = list(zip(self.uniforms(pair), self.probabilities()))
+        uniforms = groups.of_the_first(self.masked, self.uniforms(pair))
+        drawn = list(zip(uniforms, self.probabilities()))
         return [[u < p for u, p in drawn], [1.0 - u < p for u, p in drawn]]
 
     def pair_samples(self, pair):

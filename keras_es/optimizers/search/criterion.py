@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_es.distribution.collectives import assign_all
+from keras_es.layers import groups
 from keras_es.ops import noise
 from keras_es.optimizers.decoding import Decoding
 from keras_es.patterns import Pattern
@@ -84,8 +85,9 @@ class CriterionSearch:
         """
         weights, starts = self.optimizer.masked_weights, tf.unstack(self.starts.value)
         scores, units, ends = [], [], []
-        for i, (masked, count) in enumerate(zip(weights, counts)):
-            sizes = self._sizes(i, masked, genes[1, i])
+        found = [self._sizes(i, m, genes[1, i]) for i, m in enumerate(weights)]
+        found = groups.agreed(weights, found)
+        for i, (masked, sizes, count) in enumerate(zip(weights, found, counts)):
             alone, end = masked.pattern.decode_near(sizes, count, starts[i])
             if _comparable(masked):
                 sizes = sizes * (tf.exp(genes[0, i]) / tf.maximum(end[0], SMALL))
@@ -166,8 +168,12 @@ class ByCriterion(Decoding):
 
 
 def _comparable(masked):
-    """Tell whether a pattern chooses the best of all units of a weight."""
-    return type(masked.pattern).decode is Pattern.decode
+    """Tell whether a weight may exchange units with others.
+
+    Its pattern chooses the best of all its units, and no other weight has its mask.
+    """
+    alone = masked.pattern.group is None
+    return alone and type(masked.pattern).decode is Pattern.decode
 
 
 def _groups(weights):

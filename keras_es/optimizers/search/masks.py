@@ -3,7 +3,7 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_es.layers import tree
+from keras_es.layers import groups, tree
 from keras_es.ops import fitness as shaping
 from keras_es.ops import noise, search
 from keras_es.optimizers import magnitudes
@@ -118,10 +118,12 @@ class MaskSearch(Search):
         drawn, scales, counts = self.noise(pair), s.scales(), unit_counts(s)
 
         def member(sign):
-            return [
-                m.decode(m.mask_scores.value + sign * scale * e, count)
-                for m, scale, e, count in zip(self.masked, scales, drawn, counts)
+            scores = [
+                m.mask_scores.value + sign * scale * e
+                for m, scale, e in zip(self.masked, scales, drawn)
             ]
+            scores = groups.agreed(self.masked, scores)
+            return [m.decode(*s) for m, *s in zip(self.masked, scores, counts)]
 
         # A loop, for XLA takes long to compile a selection, and so does it once.
         types = [tf.bool for _ in self.masked]

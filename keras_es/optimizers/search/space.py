@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from keras_es.layers import groups
+
 SCORE_SCALE = 10.0
 """Noise of mask scores in units of that of weights: scores begin with variance 1."""
 
@@ -65,8 +67,11 @@ class SearchSpace:
         found = {id(v): value for v, value in values}
         mapping, kernels = [], {id(m.kernel) for m in self.masked}
         scores = {id(m.mask_scores) for m in self.masked}
-        for masked in self.masked:
-            units = masked.decode(found[id(masked.mask_scores)])
+        decided = groups.agreed(
+            self.masked, [found[id(m.mask_scores)] for m in self.masked]
+        )
+        for masked, value in zip(self.masked, decided):
+            units = masked.decode(value)
             kernel, more = masked.member_values(found[id(masked.kernel)], units)
             mapping += [(masked.kernel, kernel), *more]
         return mapping + [
