@@ -86,6 +86,22 @@ def rows_of(spec, particles, length=None, wanted=None):
     return rows
 
 
+def sequences_of(spec, rows, replicas):
+    """Return how many sequences, of so many rows each, the batches of `evaluate` have.
+
+    Raises:
+        ValueError: If rows, or replicas, do not divide them.
+    """
+    count, rest = divmod(tf.nest.flatten(spec)[0].shape[0], rows)
+    if rest or count % replicas:
+        raise ValueError(
+            f"The rows of a batch must be a multiple of {rows * replicas}: {rows} for "
+            "each sequence, of which replicas have equally many. Received: "
+            f"{count * rows + rest} rows, replicas={replicas}"
+        )
+    return count
+
+
 def by_step(data, particles, rows):
     """Turn leaves [particles * rows, steps, ...] into [steps, particles, rows, ...]."""
 

@@ -24,8 +24,9 @@ class Estimator(keras.optimizers.Optimizer):
     ε is a function of (seed, particle, episode, period's index) and never stored; both
     members of a pair share data and random numbers. An episode that ends within a
     window leaves the rest of it masked (loss 0 on both sides), and a new one begins in
-    the next window. A particle of which a loss is not finite adds nothing to the sum of
-    its window (N stays), is counted (`non_finite`), and begins a new episode.
+    the next window. A particle of which a loss is not finite, or so large that the sum
+    would not be, adds nothing to the sum of its window (N stays), is counted
+    (`non_finite`), and begins a new episode.
 
     Args:
         inner_optimizer: Keras optimizer, or its name, that takes the step along g.

@@ -1,5 +1,7 @@
 """`GymnasiumTask`: a policy in an environment of Gymnasium."""
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -26,14 +28,16 @@ class GymnasiumTask(HostTask):
         horizon: Steps of an episode; None takes the environment's own limit.
         get_state: None, or a function from the (unwrapped) environment to a float64
             array that says all of its state. Known by itself for MuJoCo, and for those
-            whose `state` is an array.
+            whose `state` is an array. To be saved in a `.keras` file both functions
+            are registered with Keras.
         set_state: None, or a function of (environment, array) that brings it back.
         env_kwargs: None or a dict of arguments of `gymnasium.make`.
         **kwargs: `name` and others of `keras.layers.Layer`.
 
     Raises:
         ImportError: If Gymnasium is not installed (`pip install keras_es[rl]`).
-        ValueError: If the environment has no limit, or its state is not known.
+        ValueError: If the environment has no limit, its state is not known, or the
+            policy is for another one.
 
     Example:
 
@@ -67,9 +71,10 @@ class GymnasiumTask(HostTask):
                 f"Received: env_kwargs={env_kwargs!r}"
             )
         self.env_kwargs = dict(env_kwargs or {})
-        if not isinstance(policy, keras.Model) or not policy.built:
+        # `inputs` is what the Sequential and functional ones have, whose shapes we ask.
+        if not isinstance(policy, keras.Model) or not getattr(policy, "inputs", None):
             raise ValueError(
-                "`policy` must be a built Keras model. "
+                "`policy` must be a built Keras model, Sequential or functional. "
                 f"Received: policy={type(policy).__name__}"
             )
         if (get_state is None) != (set_state is None):
@@ -77,9 +82,15 @@ class GymnasiumTask(HostTask):
                 "`get_state` and `set_state` go together. Received: one of them"
             )
         self.get_state, self.set_state = get_state, set_state
+        self._given_functions = {}
+        if get_state is not None:
+            self._given_functions = {"get_state": get_state, "set_state": set_state}
         self._given_horizon = horizon
-        self._scratch = self._make()
-        self.horizon = horizon or _limit(env_id)
+        made = self._make()
+        # Unwrapped: the limit of time is ours, and checks take longer than the step.
+        self._scratch = made.unwrapped
+        _check_policy(policy, self._scratch)
+        self.horizon = horizon or made.spec.max_episode_steps
         if self.horizon is None:
             raise ValueError(
                 "The environment has no limit of its own: give `horizon`. Received: "
@@ -104,7 +115,7 @@ class GymnasiumTask(HostTask):
     def host_step(self, state, inputs, t, seeds):
         count = len(seeds)
         while len(self._envs) < count:
-            self._envs.append(self._make())
+            self._envs.append(self._make().unwrapped)
             self._envs[-1].reset(seed=0)
             self._known.append(None)
         actions = self._actions(inputs)
@@ -125,7 +136,7 @@ class GymnasiumTask(HostTask):
     def _actions(self, inputs):
         space = self._scratch.action_space
         if hasattr(space, "n"):
-            return np.argmax(inputs, axis=-1).astype(int)
+            return space.start + np.argmax(inputs, axis=-1).astype(int)
         actions = np.nan_to_num(inputs.reshape((len(inputs), *space.shape)))
         return np.clip(actions, space.low, space.high).astype(space.dtype)
 
@@ -137,9 +148,8 @@ class GymnasiumTask(HostTask):
                 "`GymnasiumTask` needs Gymnasium: pip install 'keras_es[rl]'. "
                 f"Received: {error}"
             ) from error
-        # Unwrapped: the limit of time is ours, and checks take longer than the step.
         try:
-            return gymnasium.make(self.env_id, **self.env_kwargs).unwrapped
+            return gymnasium.make(self.env_id, **self.env_kwargs)
         except (gymnasium.error.Error, TypeError) as error:
             raise ValueError(
                 f"Gymnasium cannot make the environment: {error} "
@@ -147,26 +157,54 @@ class GymnasiumTask(HostTask):
             ) from error
 
     def get_config(self):
-        config = super().get_config()
+        config, serialize = super().get_config(), keras.saving.serialize_keras_object
         return {
             **config,
             "env_id": self.env_id,
-            "policy": keras.saving.serialize_keras_object(self.policy),
+            "policy": serialize(self.policy),
             "horizon": self._given_horizon,
             "env_kwargs": self.env_kwargs,
+            **{name: serialize(value) for name, value in self._given_functions.items()},
         }
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        config["policy"] = keras.saving.deserialize_keras_object(config["policy"])
+        for name in ("policy", "get_state", "set_state"):
+            if name in config:
+                config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
 
 
-def _limit(env_id):
+def _check_policy(policy, env):
+    """Raise a ValueError if a policy does not fit its environment."""
     import gymnasium
 
-    return gymnasium.spec(env_id).max_episode_steps
+    seen, space = env.observation_space, env.action_space
+    if isinstance(space, gymnasium.spaces.Discrete):
+        wanted = int(space.n)
+    elif isinstance(space, gymnasium.spaces.Box):
+        wanted = int(np.prod(space.shape))
+    else:
+        raise ValueError(
+            "The environment's actions must be a `Box` or `Discrete`. "
+            f"Received: env_id={env.spec.id!r} with actions {space}"
+        )
+    if seen.shape is None:
+        raise ValueError(
+            "The environment's observations must be arrays. "
+            f"Received: env_id={env.spec.id!r} with observations {seen}"
+        )
+    taken = policy.input_shape if len(policy.inputs) == 1 else ()
+    given = policy.output_shape if len(policy.outputs) == 1 else (None, None)
+    fits = len(taken) == 1 + len(seen.shape)
+    fits = fits and all(n in (None, m) for n, m in zip(taken[1:], seen.shape))
+    if not fits or None in given[1:] or math.prod(given[1:]) != wanted:
+        raise ValueError(
+            f"`policy` must take observations {(None, *seen.shape)} and return "
+            f"{wanted} numbers for each, as the environment has it. Received: a policy "
+            f"from {policy.input_shape} to {policy.output_shape}"
+        )
 
 
 def _stacked(rows):

@@ -28,6 +28,11 @@ class Members:
         def one(elements):
             with self._weights(elements["weights"]):
                 state = self.task.initial_state(elements["seed"], elements.get("data"))
+            if any(x is None for x in tf.nest.flatten(state)):
+                raise ValueError(
+                    f"`{type(self.task).__name__}.initial_state` must return a "
+                    "structure of tensors: () for a state of none. Received: None"
+                )
             return tf.nest.map_structure(tf.convert_to_tensor, state)
 
         return tf.vectorized_map(one, _given(weights=weights, seed=seeds, data=data))

@@ -176,13 +176,13 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
             x = batches.indices(self.optimizer.particles, steps)
         self._test_rows = self._probe(x if self._test_streams else None)
         self._test_count = self.optimizer.particles
+        replicas = self.distribute_strategy.num_replicas_in_sync
         spec = batches.element_spec(x) if self._test_streams else None
         if spec != self._test_spec:
             # Keras traces other shapes as unknown ones.
             self._test_spec, self.test_function = spec, None
         if self._test_streams:
-            rows = tf.nest.flatten(spec)[0].shape[0]
-            self._test_count = rows // self._test_rows
+            self._test_count = batches.sequences_of(spec, self._test_rows, replicas)
             self._build_metrics(spec)
         return super().evaluate(x, steps=steps, **kwargs)
 
@@ -250,7 +250,7 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
             shapes if self.optimizer.accumulates else [],
             self._state_spec,
         )
-        self.particles.hold(spec, self.distribute_strategy)
+        self.particles.hold(spec, self.distribute_strategy, window.length)
         if not self.particles.begun:
             if window.burn_in and not self.optimizer.locked:
                 self._burn(window)

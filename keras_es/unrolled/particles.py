@@ -23,7 +23,7 @@ class Particles(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(trainable=False, **kwargs)
-        self._held, self._pending = [], {}
+        self._held, self._pending, self._length = [], {}, 1
         self._spec: Any = None
         self._strategy: Any = None
 
@@ -32,12 +32,13 @@ class Particles(keras.layers.Layer):
         _compat.discard_weights(self, self._held)
         self._held, self._pending, self._spec = [], {}, None
 
-    def hold(self, spec, strategy):
+    def hold(self, spec, strategy, length):
         """Make the variables, or check that those there are hold the same.
 
         Args:
             spec: `Progress` of `tf.TensorSpec` of one replica.
             strategy: The model's `tf.distribute` strategy.
+            length: W, of which particles stand at multiples.
 
         Raises:
             ValueError: If there are others already.
@@ -64,6 +65,7 @@ class Particles(keras.layers.Layer):
             )  # fmt: skip
         self._held.append(self._begun)
         self._spec, self._strategy, self.built = spec, strategy, True
+        self._length = length
         if self._pending:
             self._load(self._pending)
             self._pending = {}
@@ -129,6 +131,12 @@ class Particles(keras.layers.Layer):
             raise ValueError(
                 "The file holds particles of another task or estimator. "
                 f"Received: {sorted(values)}, expected {sorted([*names, 'begun'])}"
+            )
+        if np.any(values["time"] % self._length):
+            raise ValueError(
+                "The file holds particles of another estimator, within what are "
+                f"windows of this. Received: time={values['time'].tolist()}, "
+                f"unroll_length={self._length}"
             )
         parts = []
         for name, spec in names.items():

@@ -1,5 +1,7 @@
 """`Recurrent`: a recurrent Keras model as a task over a stream of (x, y)."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
@@ -24,15 +26,17 @@ class Recurrent(Task):
     The model is called with `training=False` on one time step at once.
 
     Args:
-        model: A built Keras model with inputs of shape (rows, time or None, ...), whose
-            recurrent layers have `stateful=True`, and `return_sequences=True`.
+        model: A built Keras model with inputs of shape (rows, None, ...) and one
+            output (rows, None, ...), all of whose recurrent layers have
+            `stateful=True` and `return_sequences=True`.
         loss: Keras loss, its name, or a function of (y_true, y_pred) of shapes
             [rows, 1, ...].
         horizon: T, steps after which states begin anew.
         **kwargs: `name` and others of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If the model has no stateful recurrent layers.
+        ValueError: If the model has no recurrent layers, or some that one time step
+            at once is another computation for.
 
     Example:
 
@@ -59,19 +63,22 @@ class Recurrent(Task):
                 "`model` must be a built Keras model. "
                 f"Received: model={type(model).__name__}"
             )
-        layers = list(_stateful_layers(model))
-        if not layers:
+        for x in getattr(model, "inputs", []):
+            if len(x.shape) < 2 or x.shape[1] not in (None, 1):
+                raise ValueError(
+                    "`model` must be built for any number of time steps: "
+                    "`keras.Input(batch_shape=(rows, None, ...))`. "
+                    f"Received: an input of shape {x.shape}"
+                )
+        self._layers = _recurrent_layers(model)
+        if loss is None:
             raise ValueError(
-                "`model` must have recurrent layers with `stateful=True`, built with "
-                "their rows: `keras.Input(batch_shape=(rows, None, features))`. "
-                "Received: a model without"
+                "`loss` must be a Keras loss, its name or a function of (y_true, "
+                "y_pred). Received: loss=None"
             )
         self.model, self.loss, self.horizon = model, keras.losses.get(loss), horizon
-        self.state_variables = tf.nest.flatten([layer.states for layer in layers])
+        self.state_variables = tf.nest.flatten([x.states for x in self._layers])
         self.rows = self.state_variables[0].shape[0]
-        for layer in layers:
-            # Of one time step; a loop around it could not be vectorized over particles.
-            layer.unroll = True
 
     def initial_state(self, seed, data=None):
         return [tf.zeros(v.shape, v.dtype) for v in self.state_variables]
@@ -79,12 +86,19 @@ class Recurrent(Task):
     def observe(self, state, t, seed, data=None):
         """Return (state, loss, done, outputs) of one time step."""
         if not isinstance(data, tuple) or len(data) != 2:
+            parts = f" of {len(data)}" if isinstance(data, tuple) else ""
             raise ValueError(
-                "`Recurrent` needs data of (x, y): `fit(dataset)`. "
-                f"Received: {'none' if data is None else type(data).__name__}"
+                "`Recurrent` needs data of (x, y): `fit(dataset)`. Received: "
+                f"{'none' if data is None else type(data).__name__ + parts}"
             )
         x, y = (tf.nest.map_structure(lambda a: a[:, None], part) for part in data)
         new, outputs = self._step(state, x)
+        if not tf.is_tensor(outputs) or outputs.shape.rank < 2 or outputs.shape[1] != 1:
+            raise ValueError(
+                "The model of `Recurrent` must return one tensor [rows, time, ...], of "
+                "as much time as it is given. Received: for one time step "
+                f"{tf.nest.map_structure(lambda a: a.shape, outputs)}"
+            )
         loss = tf.reduce_mean(tf.cast(self.loss(y, outputs), tf.float32))
         return same_state(self, state, new), loss, None, outputs[:, 0]
 
@@ -95,7 +109,10 @@ class Recurrent(Task):
         """Call the model, whose variables a member's scope may have mapped already."""
         mapping = list(zip(self.state_variables, state))
         weights = [(v, tf.convert_to_tensor(v)) for v in self.model.trainable_variables]
-        with keras.StatelessScope(state_mapping=[*weights, *mapping]) as scope:
+        with (
+            keras.StatelessScope(state_mapping=[*weights, *mapping]) as scope,
+            _unrolled(self._layers),
+        ):
             outputs = self.model(x, training=False)
             new = [scope.get_current_value(v) for v in self.state_variables]
         return [tf.convert_to_tensor(v) for v in new], outputs
@@ -118,7 +135,50 @@ class Recurrent(Task):
         return cls(**config)
 
 
-def _stateful_layers(model):
-    for _, layer in tree.walk(model):
-        if isinstance(layer, keras.layers.RNN) and layer.stateful:
-            yield layer
+@contextlib.contextmanager
+def _unrolled(layers):
+    """Let layers take their one time step without a loop.
+
+    A loop could not be vectorized over particles.
+    """
+    before = [layer.unroll for layer in layers]
+    for layer in layers:
+        layer.unroll = True
+    try:
+        yield
+    finally:
+        for layer, unroll in zip(layers, before):
+            layer.unroll = unroll
+
+
+def _recurrent_layers(model):
+    """Return the recurrent layers of a model.
+
+    Raises:
+        ValueError: If there are none, or step by step they would not do the same.
+    """
+    found = []
+    for path, layer in tree.walk(model):
+        if isinstance(layer, keras.layers.Bidirectional):
+            raise ValueError(
+                "`model` is stepped through time, and must not look ahead. "
+                f"Received: layer {path!r} of type Bidirectional"
+            )
+        if not isinstance(layer, keras.layers.RNN):
+            continue
+        if not layer.stateful or not layer.return_sequences or layer.go_backwards:
+            raise ValueError(
+                "All recurrent layers of `model` must have `stateful=True`, "
+                "`return_sequences=True` and `go_backwards=False`, for they take one "
+                f"time step at once. Received: layer {path!r} with "
+                f"stateful={layer.stateful}, return_sequences={layer.return_sequences}"
+                f", go_backwards={layer.go_backwards}"
+            )
+        found.append(layer)
+    if not found:
+        raise ValueError(
+            "`model` must have recurrent layers with `stateful=True`, built with "
+            "their rows: `keras.Input(batch_shape=(rows, None, features))`. "
+            "Received: a model without"
+        )
+    return found

@@ -143,7 +143,7 @@ def parse_step(task, result):
             f"Received: {_described(result)}"
         )
     state, loss, done = (*result, None)[:3]
-    loss = tf.convert_to_tensor(loss)
+    loss = tf.convert_to_tensor("none" if loss is None else loss)
     if loss.shape.rank != 0 or not loss.dtype.is_floating:
         raise ValueError(
             f"`{name}.step` must return the loss of one particle, a float scalar. "

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_es.ops import philox
 from keras_es.unrolled import batches, draws
 from keras_es.unrolled.progress import Found, Progress
 from keras_es.unrolled.unroll import Unroll, Unrolled, where
@@ -40,6 +41,15 @@ class Window:
         ]
 
     @property
+    def _scale(self):
+        return 1.0 / (2.0 * self.rule.sigma * self.length)
+
+    @property
+    def _headroom(self):
+        """How much larger than a loss a sum of estimates may be: ξ / σ is below 1e4."""
+        return 2e4 * self.n * max(1.0, self._scale)
+
+    @property
     def windows(self):
         """Windows in an episode of the task's horizon."""
         return self.horizon // self.length
@@ -74,7 +84,7 @@ class Window:
             weights, progress, state, alive, draw, horizon, data
         )
         time = progress.time + self.length
-        ok = tf.reduce_all(tf.math.is_finite(found.losses), axis=0)
+        ok = tf.reduce_all(tf.math.is_finite(found.losses * self._headroom), axis=0)
         totals = progress.totals + found.losses
         living = found.alive[-1] if self.rule.follows_mean else found.alive
         over = ~living if self.rule.follows_mean else ~tf.reduce_any(living, axis=0)
@@ -170,7 +180,7 @@ class Window:
 
         def segment(k, now, noise):
             t = progress.time + k * size
-            fresh = draw.noise(t, self._period)
+            fresh = self._kept(lambda: draw.noise(t, self._period), t, size)
             if self.rule.accumulates:
                 due = t % self._period == 0
                 noise = [where(due, x + e, x) for x, e in zip(noise, fresh)]
@@ -206,6 +216,15 @@ class Window:
             found.outputs = tf.nest.map_structure(lambda a: a.concat(), kept)
         return found, noise, products
 
+    def _kept(self, noise, t, steps):
+        """Draw the noise of some steps, so that under XLA it is drawn once.
+
+        A loop of steps keeps it; the loop of one or two is none to XLA, which would
+        draw the noise of a kernel anew for each row that is multiplied with it.
+        """
+        scalars = all(len(v.shape) == 0 for v in self.members.variables)
+        return noise() if steps > 2 or scalars else philox.kept(noise, t[0])
+
     def _perturbed(self, weights, noise):
         """Return the members' weights θ + sign σ ε, [copies * n, *shape] each."""
         sigma = self.rule.sigma
@@ -222,9 +241,8 @@ class Window:
 
     def _found(self, found, products, ok, over, totals):
         """Sum over the particles whose losses were finite."""
-        scale = 1.0 / (2.0 * self.rule.sigma * self.length)
         gradients = [
-            tf.reduce_sum(where(ok, x, tf.zeros_like(x)), axis=0) * scale
+            tf.reduce_sum(where(ok, x, tf.zeros_like(x)), axis=0) * self._scale
             for x in products
         ]
         valid = tf.reduce_sum(tf.cast(ok, tf.float32))

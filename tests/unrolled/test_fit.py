@@ -80,10 +80,16 @@ def test_particles_of_another_estimator_are_refused(tmp_path):
     other.load_weights(tmp_path / "a.weights.h5")
     with pytest.raises(ValueError, match="particles of another task or estimator"):
         other.fit(steps_per_epoch=1, verbose=0)
+    whole = compiled(
+        unrolled.PES("sgd", **COMMON | {"unroll_length": 8}), jit_compile=False
+    )
+    whole.load_weights(tmp_path / "a.weights.h5")
+    with pytest.raises(ValueError, match="within what are windows.*unroll_length=8"):
+        whole.fit(steps_per_epoch=1, verbose=0)
 
 
 class Failing(unrolled.Task):
-    """Its loss is not finite for the particles whose episode's seed is odd."""
+    """Losses of odd episodes are NaN, or larger than estimates can hold."""
 
     horizon = 4
 
@@ -91,11 +97,12 @@ class Failing(unrolled.Task):
         self.weight = self.add_weight(shape=(), initializer="ones")
 
     def initial_state(self, seed, data=None):
-        return tf.cast(seed[0] % 2, tf.float32), tf.ones(())
+        bad = tf.where(seed[1] % 2 > 0, float("nan"), 1e37)
+        return tf.where(seed[0] % 2 > 0, bad, 0.0), tf.ones(())
 
     def step(self, state, t, seed, data=None):
         bad, x = state
-        loss = tf.where((bad > 0.0) & (t == 1), float("nan"), self.weight * x)
+        loss = tf.where((bad != 0.0) & (t == 1), bad, self.weight * x)
         return (bad, x), loss
 
 

@@ -95,7 +95,7 @@ def test_environments_go_on_to_the_bit_from_their_states(env_id, sizes):
             np.testing.assert_array_equal(state[name], other[name])
 
 
-def test_cart_pole_is_learned_and_resumed():
+def test_cart_pole_is_learned_and_resumed(tmp_path):
     task = environment("CartPole-v1", 4, 2, horizon=40)
     model = unrolled.UnrolledModel(task)
     model.compile(
@@ -105,8 +105,45 @@ def test_cart_pole_is_learned_and_resumed():
     )
     history = model.fit(steps_per_epoch=4, epochs=2, verbose=0).history
     assert all(-40 <= loss < 0 for loss in history["episode_loss"])
-    before = model.particles.read().time.numpy()
-    assert len(set(before)) > 1
+    assert len(set(model.particles.read().time.numpy())) > 1
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        each.fit(steps_per_epoch=3, verbose=0)
+    for a, b in zip(model.get_weights(), loaded.get_weights()):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_policies_for_another_environment_are_refused():
+    for sizes, found in (((5, 2), r"\(None, 5\)"), ((4, 3), r"to \(None, 3\)")):
+        with pytest.raises(ValueError, match=rf"observations \(None, 4\).*{found}"):
+            environment("CartPole-v1", *sizes)
+    with pytest.raises(ValueError, match="observations must be arrays"):
+        environment("Blackjack-v1", 3, 2, horizon=5)
+
+
+def test_the_limit_is_the_one_the_environment_is_made_with():
+    assert environment("CartPole-v1", 4, 2).horizon == 500
+    limit = dict(max_episode_steps=40)
+    assert environment("CartPole-v1", 4, 2, env_kwargs=limit).horizon == 40
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def state_of(env):
+    return np.asarray(env.state, "float64")
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def put_state(env, state):
+    env.reset(seed=0)
+    env.state = state.copy()
+
+
+def test_functions_of_the_state_are_saved():
+    task = environment("CartPole-v1", 4, 2, get_state=state_of, set_state=put_state)
+    again = type(task).from_config(task.get_config())
+    assert (again.get_state, again.set_state) == (state_of, put_state)
+    assert environment("CartPole-v1", 4, 2).get_config().keys() < set(task.get_config())
 
 
 def test_environments_without_a_known_state_are_refused():

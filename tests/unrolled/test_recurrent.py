@@ -10,11 +10,10 @@ from keras_es import unrolled
 ROWS, FEATURES, PARTICLES, W = 2, 3, 4, 5
 
 
-def network(rows=ROWS):
-    inputs = keras.Input(batch_shape=(rows, None, FEATURES))
-    gru = keras.layers.GRU(
-        4, stateful=True, return_sequences=True, recurrent_activation="hard_sigmoid"
-    )
+def network(rows=ROWS, time=None, **kwargs):
+    inputs = keras.Input(batch_shape=(rows, time, FEATURES))
+    options = dict(stateful=True, return_sequences=True) | kwargs
+    gru = keras.layers.GRU(4, recurrent_activation="hard_sigmoid", **options)
     return keras.Model(inputs, keras.layers.Dense(2)(gru(inputs)))
 
 
@@ -53,10 +52,7 @@ def test_evaluate_is_keras_on_the_same_sequences(model):
             for layer in plain.layers:
                 if isinstance(layer, keras.layers.RNN):
                     layer.reset_state()
-            # The clone takes one step at once too: its loop over time is unrolled.
-            outputs = np.concatenate(
-                [plain(x[rows, t : t + 1]).numpy() for t in range(7)], axis=1
-            )
+            outputs = plain(x[rows]).numpy()
             losses.append(model.task.loss(y[rows], outputs).numpy())
             right.append(np.argmax(outputs, -1) == y[rows].numpy())
     np.testing.assert_allclose(found["loss"], np.mean(losses), rtol=1e-5)
@@ -76,6 +72,8 @@ def test_fit_learns_with_metrics_and_validation(model):
     # A particle's states go on from window to window.
     time = model.particles.read().time.numpy()
     np.testing.assert_array_equal(time, 20)
+    # The model that was trained is as it was given, but for its weights.
+    assert not model.task.model.layers[1].unroll
 
 
 def test_a_saved_learner_has_its_model(model, tmp_path):
@@ -95,10 +93,32 @@ def test_models_that_cannot_be_stepped_are_refused():
         unrolled.Recurrent(plain, "mse", horizon=4)
     with pytest.raises(ValueError, match="must be a built Keras model"):
         unrolled.Recurrent(keras.Sequential(), "mse", horizon=4)
+    for wrong in ("return_sequences", "stateful"):
+        with pytest.raises(ValueError, match=f"Received: layer 'gru.*{wrong}=False"):
+            unrolled.Recurrent(network(**{wrong: False}), "mse", horizon=4)
+    with pytest.raises(ValueError, match=r"any number of time steps.*\(2, 5, 3\)"):
+        unrolled.Recurrent(network(time=5), "mse", horizon=4)
+    inputs = keras.Input(batch_shape=(2, None, FEATURES))
+    gru = keras.layers.GRU(3, stateful=True, return_sequences=True)
+    both = keras.Model(inputs, keras.layers.Bidirectional(gru)(inputs))
+    with pytest.raises(ValueError, match="must not look ahead.*Bidirectional"):
+        unrolled.Recurrent(both, "mse", horizon=4)
+    with pytest.raises(ValueError, match="`loss` must be.*loss=None"):
+        unrolled.Recurrent(network(), None, horizon=4)
+
+    hidden = gru(inputs)
+    task = unrolled.Recurrent(keras.Model(inputs, [hidden, hidden]), "mse", horizon=4)
+    step = tf.zeros((2, FEATURES))
+    with pytest.raises(ValueError, match="must return one tensor"):
+        task.step(task.initial_state(None), 0, None, (step, step))
 
 
 def test_data_must_have_the_rows_of_the_model(model):
     with pytest.raises(ValueError, match="batches of 2 rows.*Received: 3"):
         model.fit(windows(1, rows=3 * PARTICLES), verbose=0)
+    with pytest.raises(ValueError, match="multiple of 2.*Received: 3 rows"):
+        model.evaluate(windows(1, rows=3), verbose=0)
     with pytest.raises(ValueError, match=r"needs data of \(x, y\)"):
         model.fit(windows(1).map(lambda x, y: x), verbose=0)
+    with pytest.raises(ValueError, match=r"data of \(x, y\).*tuple of 3"):
+        model.fit(windows(1).map(lambda x, y: (x, y, y)), verbose=0)

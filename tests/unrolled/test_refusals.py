@@ -77,6 +77,7 @@ class Odd(unrolled.Task):
         (lambda s: s, r"must return \(state, loss\) or \(state, loss, done\)"),
         (lambda s: (s, s), r"the loss of one particle, a float scalar.*shape \(2,\)"),
         (lambda s: (s, 1), "a float scalar.*dtype int32"),
+        (lambda s: (s, None), "a float scalar.*dtype string"),
         (lambda s: (s, 0.0, 1.0), "`done` as a boolean scalar"),
         (
             lambda s: (s[:1], 0.0),
@@ -92,6 +93,13 @@ def test_steps_that_return_something_else(step, message):
     with pytest.raises(ValueError, match=message) as caught:
         model.fit(steps_per_epoch=1, verbose=0)
     assert "Received: " in str(caught.value)
+
+
+def test_a_state_of_none():
+    model = unrolled.UnrolledModel(Odd(lambda s: (s, 0.0), lambda: None))
+    model.compile(nres(), jit_compile=False)
+    with pytest.raises(ValueError, match=r"initial_state.*\(\) for a state of none"):
+        model.fit(steps_per_epoch=1, verbose=0)
 
 
 def test_horizons_and_tasks():
