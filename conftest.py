@@ -51,18 +51,11 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def graphs_as_they_are():
-    """Leave out TensorFlow's rewriting of graphs where `python -m tests` says so.
+def quick_graphs():
+    """Trace small models quickly where `python -m tests` says so."""
+    from tests.quick_graphs import make_graphs_quickly
 
-    And the lines of Python that made each operation, which are a tenth of the time.
-    """
-    import tensorflow as tf
-    from tensorflow.python.util import tf_stack
-
-    if os.environ.get("KERAS_ES_TESTS_OPTIMIZE") == "0":
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-        here = tf_stack.extract_stack()
-        tf_stack.extract_stack = lambda stacklevel=1: here
+    make_graphs_quickly()
     gc.freeze()  # What the libraries hold is not looked through again and again.
 
 

@@ -30,7 +30,7 @@ PACKAGE = "keras_es"
 DURATIONS = TESTS / "durations.json"
 """Seconds of a processor by file, of fast tests and of slow ones; see --record."""
 
-KINDS = {"not slow": "fast", "slow": "slow"}
+KINDS = {"not slow": "fast", "slow": "slow", "slow and not release": "slow"}
 """What the file of durations calls the tests of a mark."""
 
 LONG_RUNS = {"tests/test_pure_results.py"}

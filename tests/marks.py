@@ -8,11 +8,22 @@ def slow(*values, **kwargs):
     return pytest.param(*values, marks=pytest.mark.slow, **kwargs)
 
 
-def slow_unless(kept, cases):
-    """Return cases, of which those that are not kept are slow."""
+def release(*values, **kwargs):
+    """Return a case that is slow, and that CI leaves out besides."""
+    marks = [pytest.mark.slow, pytest.mark.release]
+    return pytest.param(*values, marks=marks, **kwargs)
+
+
+def slow_unless(kept, cases, released=()):
+    """Return cases: some are kept, some are for a release, the others slow."""
     cases = list(cases)
     assert set(kept) <= set(cases), "a case that is kept must be one"
-    return [case if case in kept else slow(*_values(case)) for case in cases]
+    assert set(released) <= set(cases) - set(kept), "one of `released` is no case"
+    marked = [release if case in released else slow for case in cases]
+    return [
+        case if case in kept else mark(*_values(case))
+        for case, mark in zip(cases, marked)
+    ]
 
 
 def _values(case):

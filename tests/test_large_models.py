@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_es
 from keras_es.optimizers import Turns
+from tests.marks import release, slow
 
 
 def mobile_net():
@@ -43,15 +44,9 @@ def data(model):
 
 
 CASES = [
-    pytest.param(mobile_net, 53, "SNES", id="MobileNetV2", marks=pytest.mark.slow),
-    pytest.param(
-        res_net,
-        54,
-        "SNES",
-        id="ResNet50",
-        marks=pytest.mark.slow,
-    ),
-    pytest.param(transformer, 13, "GuidedES", id="transformer", marks=pytest.mark.slow),
+    slow(mobile_net, 53, "SNES", id="MobileNetV2"),
+    release(res_net, 54, "SNES", id="ResNet50"),
+    slow(transformer, 13, "GuidedES", id="transformer"),
 ]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.pure import suites, training
 from keras_es.datasets import images as image_data
+from tests.marks import slow_unless
 
 SHORT = {
     # Of 4,000 generations, for 0.93.
@@ -19,10 +20,11 @@ SHORT = {
 }
 """Suite: generations, and the accuracy on held-out examples that they must reach."""
 
+MINUTES = ["mnist-30k", "cifar"]
 
-@pytest.mark.slow
+
 @pytest.mark.data
-@pytest.mark.parametrize("suite", [*SHORT])
+@pytest.mark.parametrize("suite", slow_unless([], SHORT, MINUTES))
 def test_a_short_run_learns(suite):
     if not os.environ.get(image_data.DATA_DIR_VARIABLE):
         pytest.skip(f"{image_data.DATA_DIR_VARIABLE} is not set")

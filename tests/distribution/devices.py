@@ -11,9 +11,9 @@ import multiprocessing
 import os
 import traceback
 
-import pytest
+from tests.marks import release
 
-COUNTS = [2, pytest.param(4, marks=pytest.mark.slow)]
+COUNTS = [2, release(4)]
 SECONDS = 600
 
 PREAMBLE = """
@@ -21,9 +21,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras_es.distribution import strategies
+from tests.quick_graphs import make_graphs_quickly
 strategies.split_cpu({count})
-if {quick}:
-    tf.config.optimizer.set_experimental_options({{"disable_meta_optimizer": True}})
+make_graphs_quickly()
 import keras_es
 from keras_es.distribution import collectives
 from keras_es.noise import *
@@ -94,8 +94,7 @@ def _serve(count, connection):
     """Run scripts as they come, each with names, layers and policy of its own."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     names = {}
-    quick = os.environ.get("KERAS_ES_TESTS_OPTIMIZE") == "0"
-    exec(PREAMBLE.format(count=count, quick=quick), names)
+    exec(PREAMBLE.format(count=count), names)
     while True:
         try:
             script = connection.recv()

@@ -207,10 +207,10 @@ np.testing.assert_allclose(served.serve(tf.constant(x)), predicted, 1e-4, 1e-5)
 KEPT = [(2, "equals one replica")]
 # On four devices what depends on how a batch is shared out, or who fails.
 ALL = [(2, script) for script in SCRIPTS]
-ALL += [(4, "equals one replica"), (4, "methods and failures")]
+ON_FOUR = [(4, "equals one replica"), (4, "methods and failures")]
 
 
-@pytest.mark.parametrize("count, script", slow_unless(KEPT, ALL))
+@pytest.mark.parametrize("count, script", slow_unless(KEPT, ALL + ON_FOUR, ON_FOUR))
 def test_replicas(count, script):
     run_on_devices(count, COMMON + SCRIPTS[script])
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.distribution.devices import COUNTS, run_on_devices
+from tests.marks import release
 
 pytestmark = pytest.mark.slow
 
@@ -59,8 +60,11 @@ METHODS, VARIANTS = GLOBAL, GLOBAL.partition("compare(SNES)")[0] + MORE
 
 @pytest.mark.parametrize(
     "count, script",
-    [(2, METHODS), (2, VARIANTS), (4, METHODS)],
-    ids=["2-methods", "2-variants", "4-methods"],
+    [
+        pytest.param(2, METHODS, id="2-methods"),
+        pytest.param(2, VARIANTS, id="2-variants"),
+        release(4, METHODS, id="4-methods"),
+    ],
 )
 def test_replicas_ranked_together_are_one_population(count, script):
     run_on_devices(count, script)

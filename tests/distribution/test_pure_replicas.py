@@ -3,9 +3,12 @@
 import pytest
 
 from tests.distribution.devices import run_on_devices
+from tests.marks import slow_unless
 from tests.reference import pure
 
 pytestmark = pytest.mark.slow
+
+REST = [n for n in pure.NAMES if n not in ("open_es", "snes", "genetic_algorithm")]
 
 SCRIPT = """
 from tests.reference import pure
@@ -75,7 +78,7 @@ compare("open_es")
 """
 
 
-@pytest.mark.parametrize("name", pure.NAMES)
+@pytest.mark.parametrize("name", slow_unless([], pure.NAMES, REST))
 def test_two_replicas_of_six_members_are_one_of_twelve(name):
     run_on_devices(2, f"NAME = {name!r}\n" + SCRIPT + STRATEGY)
 
