@@ -96,7 +96,7 @@ SUITES = {
         steps=500,
     ),
     "mlp-long": Suite(
-        mlp, _methods({"outputs 16": 0.0005}), steps=10000, target=0.975,
+        mlp, _methods({"outputs 16": 0.0005}), steps=25000, target=0.975,
         aimed="outputs 16",
     ),
     "conv": Suite(
