@@ -1,7 +1,8 @@
 """Training without backpropagation, on real data, on test functions, and its memory.
 
     python -m benchmarks.forward --suite=mlp,conv --seeds=3
-    python -m benchmarks.forward --memory --paths
+    python -m benchmarks.forward --memory --paths --speed
+    python -m benchmarks.forward --limit=1200 --depths=64
 
 Results are added to docs/results/forward.jsonl (runs) and forward.json (the rest);
 what is there already is skipped. --tune tries the rates of a suite, as many for each
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.accuracy.results import Results, key
 from benchmarks.command import RESULTS, make_parser, require_positive, split_names
-from benchmarks.forward import memory, paths, report, training
+from benchmarks.forward import memory, paths, report, speed, training
 from benchmarks.forward.suites import SUITES
 from benchmarks.timing import in_subprocess
 
@@ -33,20 +34,23 @@ def parse(argv):
     add("--steps", type=int, help="default: those of the suite")
     add("--tune", action="store_true", help="try the rates listed; no test set")
     add("--memory", action="store_true", help="peak memory against depth")
-    add("--depths", help=f"for --memory; default: {','.join(map(str, DEPTHS))}")
+    add("--limit", type=int, metavar="MIB", help="which methods train in so much more")
+    add("--depths", help=f"layers of these two; default: {','.join(map(str, DEPTHS))}")
+    add("--speed", action="store_true", help="processor time of a step")
     add("--paths", action="store_true", help="Beale's and Rosenbrock's functions")
     add("--output", metavar="DIR", default=str(RESULTS), help="default: docs/results")
     flags = parser.parse_args(argv)
     flags.suite = (
         split_names(parser, "suite", flags.suite, SUITES) if flags.suite else []
     )
-    require_positive(parser, flags, "seeds", "steps")
+    require_positive(parser, flags, "seeds", "steps", "limit")
     if flags.steps and flags.steps % training.POINTS:
         parser.error(
             f"--steps: expected a multiple of {training.POINTS}, the points of the "
             f"curve. Received: {flags.steps}"
         )
     known = {m: None for suite in flags.suite for m in SUITES[suite].methods}
+    known |= dict.fromkeys(METHODS)
     for method in flags.method or []:
         split_names(parser, "method", method, known)
     depths = (flags.depths or ",".join(map(str, DEPTHS))).split(",")
@@ -69,15 +73,17 @@ def run_suite(flags, suite):
         for method, config in chosen.methods.items():
             if method not in (flags.method or [method]):
                 continue
+            trials = []
             for rate in chosen.rates if flags.tune else [config["rate"]]:
                 trial = {**config, "rate": rate}
                 run = {"suite": suite, "case": "mnist", "method": method}
                 run |= {"config": trial, "seed": seed, "split": split, "steps": steps}
-                if key(run) not in done:
-                    in_subprocess(
-                        training.run, suite, method, trial, seed, split, steps,
-                        str(path),
-                    )  # fmt: skip
+                trials += [] if key(run) in done else [trial]
+            if trials:  # Those of a search share a process: no memory is measured.
+                in_subprocess(
+                    training.run_all, suite, method, trials, seed, split, steps,
+                    str(path),
+                )  # fmt: skip
 
 
 def runs_path(flags):
@@ -98,8 +104,14 @@ def measure(flags):
             print(f"{name}: {str(known[name])[:100]}", flush=True)
 
     for depth in flags.depths if flags.memory else []:
-        for method in METHODS:
+        for method in flags.method or METHODS:
             once(f"memory, {method}, {depth}", memory.step, depth, method)
+    for depth in flags.depths if flags.limit else []:
+        for method in flags.method or METHODS:
+            name = f"limit {flags.limit}, {method}, {depth}"
+            once(name, memory.fits, depth, method, flags.limit)
+    if flags.speed:
+        once("speed", speed.measure)
     for name in paths.FUNCTIONS if flags.paths else []:
         for kind in paths.KINDS:
             once(f"path, {name}, {kind}", paths.run, name, kind)

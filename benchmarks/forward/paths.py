@@ -46,7 +46,7 @@ def run(name, kind, seed=0, steps=15000, every=50):
                 tape.watch(w)
                 loss = value(name, w)
             return tape.gradient(loss, w)
-        drawn = Directions(seed, kind, step).of_weight(0, (2,), tf.range(1))
+        (drawn,) = Directions(seed, kind, step).of_weights({0: (2,)}, tf.range(1))
         found, _ = along_tangent(lambda v: (value(name, v[0]), None), [w], [drawn[0]])
         return directional.weighted_directions(found[None], drawn)
 

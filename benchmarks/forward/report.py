@@ -1,10 +1,12 @@
 """Tables and pictures of the results."""
 
+import math
 import statistics
 
-from benchmarks.forward import paths
+from benchmarks.forward import memory, paths
 from benchmarks.picture import COLORS
 from benchmarks.pure.report import mean_and_error
+from benchmarks.timing import median_ratio
 
 MIB = 2**20
 
@@ -43,16 +45,54 @@ def tuned(rows):
 
 def measured(known):
     """Return lines of memory against depth, and of the steps of paths."""
-    lines = ["| layers | method | MiB above the libraries | seconds |"]
-    lines.append("|---|---|---|---|")
+    lines = ["| layers | weights | method | peak above the libraries | a later step "]
+    lines[0] += "| beyond 3 times the weights | seconds |"
+    lines.append("|---" * 7 + "|")
     for (method, depth), found in _memory(known).items():
-        mib = (found["peak"] - found["base"]) / MIB
-        lines.append(f"| {depth} | {method} | {mib:,.0f} | {found['seconds']:.0f} |")
+        later = (found["later"] or math.nan) - found["base"]
+        parts = found["peak"] - found["base"], later, _beyond(found, depth)
+        cells = [depth, f"{_weights(depth) / MIB:,.0f}", method]
+        cells += [f"{part / MIB:,.0f}" for part in parts]
+        cells.append(f"{found['seconds']:.0f}")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    lines += _fits(known) + _speed(known)
     lines += ["", "| function | gradient | steps to the minimum |", "|---|---|---|"]
     for name, found in known.items():
         if name.startswith("path, "):
             _, function, kind = name.split(", ")
             lines.append(f"| {function} | {kind} | {found[1]} |")
+    return lines
+
+
+def _beyond(found, depth):
+    """Return the bytes of a later step beyond weights, direction and gradient."""
+    return (found["later"] or math.nan) - found["base"] - 3 * _weights(depth)
+
+
+def _weights(depth):
+    return 4 * (depth * (memory.WIDTH**2 + memory.WIDTH) + memory.WIDTH + 1)
+
+
+def _fits(known):
+    lines = ["", "| layers | MiB that may be taken | method | trains |"]
+    lines.append("|---|---|---|---|")
+    for name, trains in known.items():
+        if name.startswith("limit "):
+            limit, method, depth = name.removeprefix("limit ").split(", ")
+            lines.append(f"| {depth} | {limit} | {method} | {trains} |")
+    return lines if len(lines) > 3 else []
+
+
+def _speed(known):
+    if "speed" not in known:
+        return []
+    lines = ["", "| step of | CPU ms | times Keras | times Static |"]
+    lines.append("|---|---|---|---|")
+    seconds = known["speed"]
+    for name, found in seconds.items():
+        ratios = (median_ratio(seconds, name, case) for case in ("Keras", "Static"))
+        cells = [f"{statistics.median(found):.1f}", *(f"{r:.2f}" for r in ratios)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -79,7 +119,7 @@ def draw(rows, known, folder):
     if suites:
         _draw_runs(rows, suites, folder / "forward.png")
     if _memory(known):
-        _draw_memory(_memory(known), folder / "forward-memory.png")
+        _draw_memory(known, folder / "forward-memory.png")
     if any(name.startswith("path, ") for name in known):
         _draw_paths(known, folder / "forward-paths.png")
 
@@ -91,9 +131,11 @@ def _draw_runs(rows, suites, path):
     panels = figure.subplots(len(suites), 3, squeeze=False)
     for (steps, seconds, peaks), suite in zip(panels, suites):
         own = [row for row in rows if row["suite"] == suite]
+        lengths = len({row["steps"] for row in own})
         for color, (group, runs) in zip(COLORS, _groups(own).items()):
+            name = f"{group[1]}, {group[2]:,} steps" if lengths > 1 else group[1]
             for i, row in enumerate(runs):
-                label, curve = None if i else group[1], row["curve"]
+                label, curve = None if i else name, row["curve"]
                 accuracy = [100 * p["accuracy"] for p in curve]
                 style = {"color": color, "lw": 1.2, "label": label}
                 steps.plot([p["step"] for p in curve], accuracy, **style)
@@ -108,28 +150,37 @@ def _draw_runs(rows, suites, path):
         for axes, name in zip((steps, seconds, peaks), names):
             axes.set_xlabel(name)
             axes.grid(alpha=0.3)
-        steps.legend(loc="lower right", fontsize=8)
+        steps.legend(loc="best", fontsize=8)
     figure.savefig(path, dpi=110)
 
 
-def _draw_memory(found, path):
+def _draw_memory(known, path):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
-    axes = figure.subplots()
+    found = _memory(known)
+    figure = Figure(figsize=(10.0, 4.2), layout="constrained")
+    whole, step = figure.subplots(1, 2)
     for color, method in zip(COLORS, dict.fromkeys(m for m, _ in found)):
         depths = sorted(d for m, d in found if m == method)
-        peaks = [(found[method, d]["peak"] - found[method, d]["base"]) for d in depths]
-        axes.plot(depths, [p / 2**30 for p in peaks], "o-", color=color, label=method)
+        own = [found[method, d] for d in depths]
+        peaks = [(f["peak"] - f["base"]) / 2**30 for f in own]
+        whole.plot(depths, peaks, "o-", color=color, label=method)
+        beyond = [_beyond(f, d) / 2**30 for f, d in zip(own, depths)]
+        step.plot(depths, beyond, "o-", color=color, label=method)
     depths = sorted({d for _, d in found})
-    weights = [d * 4 * (1024**2 + 1024) / 2**30 for d in depths]
-    axes.plot(depths, weights, "--", color="#666666", label="the weights alone")
-    axes.set_xscale("log", base=4)
-    axes.set_yscale("log")
-    axes.set_xlabel("layers of 1,024 units, batch 4,096")
-    axes.set_ylabel("peak above the libraries [GiB]")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    weights = [_weights(d) / 2**30 for d in depths]
+    whole.plot(depths, weights, "--", color="#666666", label="the weights alone")
+    whole.set_title("peak of the process above the libraries")
+    step.set_title("of a later step, beyond 3 times the weights")
+    for axes in (whole, step):
+        axes.set_xscale("log")
+        axes.set_xticks(depths, map(str, depths))
+        axes.minorticks_off()
+        axes.set_yscale("log")
+        axes.set_xlabel("layers of 1,024 units, batch 4,096")
+        axes.set_ylabel("GiB")
+        axes.grid(alpha=0.3)
+        axes.legend()
     figure.savefig(path, dpi=110)
 
 

@@ -93,7 +93,7 @@ SUITES = {
     "mlp": Suite(
         mlp,
         _methods(dict.fromkeys(COMPARED, 0.001)),
-        steps=500,
+        steps=300,
     ),
     "mlp-long": Suite(
         mlp, _methods({"outputs 16": 0.0005}), steps=25000, target=0.975,
@@ -102,7 +102,7 @@ SUITES = {
     "conv": Suite(
         models.ARCHITECTURES["mnist_11k"].build,
         _methods(dict.fromkeys(COMPARED, 0.003)),
-        steps=500,
+        steps=300,
     ),
     "binary": Suite(
         networks.binary,

@@ -12,8 +12,14 @@ POINTS = 10
 """Points of the curve of a run."""
 
 
+def run_all(suite, name, configs, seed, split, steps, output):
+    """Run one after the other, in a process of its own (see `run`)."""
+    for config in configs:
+        run(suite, name, config, seed, split, steps, output)
+
+
 def run(suite, name, config, seed, split, steps, output):
-    """Train once and add the row to the results (called in a process of its own).
+    """Train once and add the row to the results.
 
     A sixth of the training set is held out, and the curve is of its accuracy; with the
     split "test" the test set is looked at once, at the end.

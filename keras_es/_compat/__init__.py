@@ -7,4 +7,5 @@ from keras_es._compat.host import *  # noqa: F403
 from keras_es._compat.optimizers import *  # noqa: F403
 from keras_es._compat.own_steps import *  # noqa: F403
 from keras_es._compat.quantizing import *  # noqa: F403
+from keras_es._compat.tangents import *  # noqa: F403
 from keras_es._compat.xla import *  # noqa: F403

@@ -36,16 +36,20 @@ class Directions:
     law: str
     step: Any
 
-    def of_weight(self, index, shape, draws):
-        """Return directions of one weight, [draws, *shape].
+    def of_weights(self, shapes, draws):
+        """Return directions of some weights, a list of [draws, *shape].
 
         Args:
-            index: Which of the weights it is.
-            shape: Its static shape.
+            shapes: Dict from which of the weights it is to its static shape.
             draws: [draws] integers below 2**32.
         """
-        drawn = self._draw(f"direction {index}", tuple(shape), draws)
-        return tf.ensure_shape(drawn, (draws.shape[0], *shape))
+        keys = [noise.stream_key(self.seed, f"direction {i}") for i in shapes]
+        positions = philox.stream(keys, self.step, draws)
+        drawn = directional.drawn_together(self.law, list(shapes.values()), positions)
+        return [
+            tf.ensure_shape(v, (draws.shape[0], *shape))
+            for v, shape in zip(drawn, shapes.values())
+        ]
 
     def of_output(self, index, y, draws):
         """Return directions of one output of a layer, [draws, *shape of y].

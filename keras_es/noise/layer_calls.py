@@ -6,13 +6,12 @@ are simply replaced by their perturbed values.
 """
 
 import contextlib
-import dataclasses
+import functools
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_es._compat.vectorizing import depending_on
 from keras_es.layers import tree
 
 _layers = keras.layers
@@ -89,118 +88,29 @@ def _plain(layer):
     return layer.built and isinstance(layer.kernel, keras.Variable)
 
 
-@dataclasses.dataclass(frozen=True)
-class Shared:
-    """An input that no perturbed weight has touched, and its product x W."""
-
-    x: object
-    product: object
-
-
-def find_shared(layers, variables, function):
-    """Find the layers whose input is the same for all members.
-
-    The function is called once with the weights as they are, marked by a zero added to
-    each; an input that does not depend on the mark is shared. All else falls away when
-    the graph is compiled. Without one (`run_eagerly`) nothing is shared.
-
-    Args:
-        layers: Dict from id of a kernel to its layer.
-        variables: All perturbed variables; of active entries `weight_read` is read.
-        function: Called without arguments; calls the model.
-
-    Returns:
-        Dict from id of a kernel to its `Shared`, the set of all operations that differ
-        between members, and a dict from id of a kernel to (layer, list of the
-        (x, x W) of its calls under the weights as they are).
-    """
-    mark = tf.identity(tf.zeros(()))
-    weights = [getattr(v, "weight_read", v) for v in variables]
-    mapping = [(v, _marked(v, mark)) for v in weights]
-    calls = {key: [] for key in layers}
-
-    def recorded(key, layer):
-        def call(inputs, *args, **kwargs):
-            x = ops.convert_to_tensor(inputs)
-            y = product(layer, x, layer.kernel)
-            calls[key].append((x, y))
-            return _finish(layer, y)
-
-        return call
-
-    with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
-        with replaced_calls(
-            {k: (layer, recorded(k, layer)) for k, layer in layers.items()}
-        ):
-            function()
-    if tf.executing_eagerly():
-        own = _called_within_loops(layers, variables, function)
-        seen = {k: (layers[k], pairs) for k, pairs in calls.items() if k not in own}
-        return {}, set(), seen
-    depending, found = depending_on(mark), {}
-    for key, pairs in calls.items():
-        inputs = [x for x, _ in pairs]
-        if len(inputs) == 1 and not _is_of(inputs[0], depending):
-            kernel = ops.cast(layers[key].kernel.value, inputs[0].dtype)
-            found[key] = Shared(inputs[0], product(layers[key], inputs[0], kernel))
-    seen = {
-        key: (layers[key], pairs)
-        for key, pairs in calls.items()
-        if not any(_is_within(x, mark.graph) for x, _ in pairs)
-    }
-    return found, depending, seen
-
-
-def _called_within_loops(layers, variables, function):
-    """Return the keys of layers that a graph would call inside of a loop.
-
-    Without a graph a loop is one of Python, and each of its calls looks like any other.
-    What cannot be traced is only done without a graph, and compares with nothing.
-    """
-    within: set = set()
-
-    def trace():
-        within.update(set(layers) - set(find_shared(layers, variables, function)[2]))
-
-    if not layers:
-        return within
-    try:
-        tf.function(trace, autograph=False).get_concrete_function()
-    except Exception:
-        return set()
-    return within
-
-
-def _marked(variable, mark):
-    value = tf.convert_to_tensor(variable.value)
-    return value + tf.cast(mark, value.dtype)
-
-
-def _is_within(tensor, graph):
-    """Tell whether a tensor is inside of a loop or function that a graph calls."""
-    inner = getattr(tensor, "graph", None)
-    while inner is not None and inner is not graph:
-        inner = getattr(inner, "outer_graph", None)
-        if inner is graph:
-            return True
-    return False
-
-
-def _is_of(tensor, operations):
-    return tf.is_symbolic_tensor(tensor) and tensor.op in operations
-
-
 @contextlib.contextmanager
 def replaced_calls(by_key):
     """Replace the `call` of layers for a while; values are (layer, call)."""
-    # Not `layer.call = ...`: Keras would track what the function holds.
-    for layer, call in by_key.values():
-        object.__setattr__(layer, "call", call)
+    with contextlib.ExitStack() as stack:
+        for layer, call in by_key.values():
+            stack.enter_context(_replaced(layer, "call", call))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(layer, name, value):
+    """Let an object have another attribute, and then what it had before."""
+    own = vars(layer)
+    before = own.get(name, own)
+    # Not `setattr`: Keras would track what a function holds.
+    object.__setattr__(layer, name, value)
     try:
         yield
     finally:
-        for layer, _ in by_key.values():
-            object.__delattr__(layer, "call")
+        if before is own:  # It had that of its class.
+            object.__delattr__(layer, name)
+        else:
+            object.__setattr__(layer, name, before)
 
 
 def product(layer, x, kernel):
@@ -215,7 +125,7 @@ def noisy_calls(layers, added, shared):
     Args:
         layers: Dict from key to layer.
         added: Dict from key to the noise, of the shape of x W.
-        shared: Dict from key to what `find_shared` found.
+        shared: Dict from key to what `shared_products.find_shared` found.
     """
     return replaced_calls(
         {
@@ -228,10 +138,10 @@ def noisy_calls(layers, added, shared):
 def _noisy_call(layer, noise, shared):
     def call(inputs, *args, **kwargs):
         if shared is not None:
-            return _finish(layer, shared.product + noise)
+            return finish(layer, shared.product + noise)
         x = ops.convert_to_tensor(inputs)
         kernel = ops.cast(layer.kernel.value, x.dtype)
-        return _finish(layer, product(layer, x, kernel) + noise)
+        return finish(layer, product(layer, x, kernel) + noise)
 
     return call
 
@@ -289,6 +199,42 @@ def calls_through(layers, function):
     return replaced_calls({id(layer): (layer, through(layer)) for layer in layers})
 
 
+def plain_layers(model):
+    """Return the layers that multiply by their kernel, frozen ones too.
+
+    Not those that say themselves how (`kernel_product`).
+
+    Args:
+        model: Built Keras model.
+    """
+    found: list[keras.layers.Layer] = []
+    for _, layer in tree.walk(model):
+        other = hasattr(layer, "kernel_product") or not layer.built
+        other = other or getattr(layer, "quantization_mode", None) is not None
+        if other or any(layer is known for known in found):
+            continue
+        if _multiply(layer) is not None:
+            found.append(layer)
+    return found
+
+
+@contextlib.contextmanager
+def products_through(layers, function):
+    """Let products of some layers go through a function in this scope.
+
+    Args:
+        layers: List of layers that `plain_layers` returned.
+        function: (multiply, x, W) -> multiply(x, W), where `multiply` is linear in
+            both.
+    """
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            own = functools.partial(function, _linear(layer))
+            stack.enter_context(_replaced(layer, "kernel_product", own))
+        stack.enter_context(calls_through(layers, lambda layer, x, kernel, y: y))
+        yield
+
+
 def perturbed_calls(layers, perturbations, factors, multipliers, shared):
     """Return a scope in which layers call with W + m * E.
 
@@ -299,7 +245,7 @@ def perturbed_calls(layers, perturbations, factors, multipliers, shared):
         perturbations: Dict from key to its `FullRank` or `LowRank`.
         factors: Dict from key to the factors of its draw.
         multipliers: Dict from key to the member's multiplier, scalar or [columns].
-        shared: Dict from key to what `find_shared` found.
+        shared: Dict from key to what `shared_products.find_shared` found.
     """
     return replaced_calls(
         {
@@ -333,12 +279,12 @@ def _perturbed_call(layer, perturbation, factors, multiplier, shared):
         else:
             mean, first = shared.product, multiply(x, parts[0])
         change = perturbation.product(first, parts)
-        return _finish(layer, mean + tf.cast(multiplier, x.dtype) * change)
+        return finish(layer, mean + tf.cast(multiplier, x.dtype) * change)
 
     return call
 
 
-def _finish(layer, y):
+def finish(layer, y):
     """Add the bias and apply the activation, as dense layers and convolutions do."""
     bias, activation = bias_of(layer), getattr(layer, "activation", None)
     y = y if bias is None else y + bias

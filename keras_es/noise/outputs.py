@@ -129,7 +129,7 @@ class PerturbedOutputs:
         Args:
             signs: Of one draw, for each layer.
             multipliers: Dict from key to the member's multiplier, scalar or [columns].
-            shared: What `layer_calls.find_shared` found.
+            shared: What `shared_products.find_shared` found.
         """
         added = {
             o.key: tf.cast(self.sigma * multipliers[o.key] * sign, o.y.dtype)

@@ -25,6 +25,23 @@ LAWS = {"rademacher": philox.packed_signs, "normal": philox.normals}
 """Laws of a direction's coordinates: functions (shape, position) of `ops.philox`."""
 
 
+def drawn_together(law, shapes, positions):
+    """Return directions of some weights.
+
+    Args:
+        law: Key of `LAWS`.
+        shapes: List of static shapes.
+        positions: What `philox.stream` returned for each, two tensors [shapes, draws].
+
+    Returns:
+        List of float32 tensors [draws, *shape].
+    """
+    if law == "rademacher":
+        return philox.packed_signs_of(shapes, positions)
+    each = [[word[i] for word in positions] for i in range(len(shapes))]
+    return [LAWS[law](shape, position) for shape, position in zip(shapes, each)]
+
+
 def weighted_directions(coefficients, directions):
     """Return sum_k c_k v_k.
 

@@ -9,6 +9,7 @@ This file needs TensorFlow: `keras.ops` has no 64-bit unsigned products.
 """
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -60,19 +61,28 @@ def stream(key, generation, pair):
     """Return the (second counter word, key word) of one draw.
 
     Args:
-        key: Python integer from `noise.stream_key`, 63 bits.
+        key: Python integer from `noise.stream_key`, 63 bits; or a list of them.
         generation: Integer tensor or int, below 2**63.
         pair: Integer tensor or int, below 2**32; of any shape.
 
     Returns:
-        Two uint32 tensors of the shape of `pair`.
+        Two uint32 tensors of the shape of `pair`, for a list [keys, *that].
     """
     generation = tf.cast(generation, tf.uint64)
     old = tf.cast(tf.bitwise.right_shift(generation, _word(32, 64)), tf.uint32)
-    low, high = _word(key & 0xFFFFFFFF), _word(key >> 32)
+    low, high = _halves(key)
+    if isinstance(key, list):
+        pair = tf.convert_to_tensor(pair)
+        low, high = (tf.reshape(w, (-1, *[1] * pair.shape.rank)) for w in (low, high))
     a, b = philox2x32(tf.cast(generation, tf.uint32), tf.cast(pair, tf.uint32), low)
     xor = tf.bitwise.bitwise_xor
     return philox2x32(xor(a, high), xor(b, old), low)
+
+
+def _halves(keys):
+    each = keys if isinstance(keys, list) else [keys]
+    halves = [k & 0xFFFFFFFF for k in each], [k >> 32 for k in each]
+    return [_word(h if isinstance(keys, list) else h[0]) for h in halves]
 
 
 def bits(shape, position):
@@ -155,7 +165,38 @@ def packed_signs(shape, position):
     index = tf.range((size + 63) // 64)[None]
     second, key = (word[:, None] for word in position)
     words = philox2x32(tf.cast(index, tf.uint32), second, key)
-    words = tf.concat(words, axis=1)[..., None]
+    return _unpacked(tf.concat(words, axis=1), size, shape, position)
+
+
+def packed_signs_of(shapes, positions):
+    """Draw signs for some shapes, those that `packed_signs` draws, all at once.
+
+    One evaluation of Philox is a thousand operations of a program. Shapes of as many
+    entries share it, which a deep model compiles many times faster.
+
+    Args:
+        shapes: List of static shapes.
+        positions: What `stream` returned for each, two tensors [shapes, draws].
+
+    Returns:
+        List of float32 tensors [draws, *shape].
+    """
+    sizes = [_size(shape) for shape in shapes]
+    found: list[Any] = [None] * len(sizes)
+    for size in dict.fromkeys(sizes):
+        own = [i for i, other in enumerate(sizes) if other == size]
+        second, key = (tf.gather(word, own)[..., None] for word in positions)
+        index = tf.cast(tf.range((size + 63) // 64), tf.uint32)
+        words = tf.concat(philox2x32(index, second, key), axis=-1)
+        for i, word in zip(own, tf.unstack(words)):
+            position = [word[i] for word in positions]
+            found[i] = _unpacked(word, size, shapes[i], position)
+    return found
+
+
+def _unpacked(words, size, shape, position):
+    """Return the bits of words [draws, n] as signs [draws, *shape]."""
+    words = words[..., None]
     found = tf.bitwise.right_shift(words, tf.cast(tf.range(32), tf.uint32))
     found = tf.cast(tf.bitwise.bitwise_and(found, _word(1)), tf.int32)
     flat = tf.reshape(found, (_draws(position), -1))[:, :size]

@@ -43,16 +43,25 @@ class TangentMember(Member):
     def differentiated(self, values, fixed, batch):
         """Return what the model says, and estimates of the gradients."""
         p = self.population
-        with recorded_outputs(p.layers) as outputs:
-            said = self.called(values, fixed, batch)
-        sums = _Sums(self, values, fixed, batch, outputs)
-        found = sums.means()
+        if p.said_by_direction:
+            sums = _Sums(self, values, fixed, batch, [])
+            found = sums.means()
+            said = sums.said
+        else:
+            with recorded_outputs(p.layers) as outputs:
+                said = self.called(values, fixed, batch)
+            sums = _Sums(self, values, fixed, batch, outputs)
+            found = sums.means()
         ok = sums.any_known
         gradients = [
             tf.cast(found[id(v)], value.dtype) for v, value in zip(p.variables, values)
         ]
         # Where nothing is known a scaled loss shows it to its optimizer.
         return said, gradients, tf.constant(True) if p.optimizer.scales_loss else ok
+
+    def seen(self, y_pred):
+        """Return outputs for fitness and metrics, which tangents need not pass."""
+        return keras.tree.map_structure(tf.stop_gradient, y_pred)
 
     def where_wanted(self):
         """Return where directions are wanted, a dict from a variable's id to a mask.
@@ -106,6 +115,13 @@ class TangentPopulation(Population):
                     'output. Take perturb="weights" for this model. '
                     f"Received: perturb='outputs', model={model.name!r}"
                 )
+        # The only pass through the model is then that of its direction.
+        self.said_by_direction = (
+            rule.calls_once
+            and rule.directions == 1
+            and not self.layers
+            and bool(self.variables)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +142,8 @@ class _Group:
 class _Sums:
     """What all directions of a member say, added up.
 
+    `said` is what the model says where the only direction's pass is the only one.
+
     Directions of outputs take turns: each moves those of one layer, for as many of
     them the derivative is not disturbed by what others do, and what comes before the
     layer carries no tangent.
@@ -134,6 +152,7 @@ class _Sums:
     def __init__(self, member, values, fixed, batch, outputs):
         self.member, self.fixed, self.batch = member, fixed, batch
         self.outputs, self.values = outputs, values
+        self.said: Any = None
         self.p = member.population
         self.rule = self.p.rule
         of_outputs = {id(v) for o in outputs for v in o.variables}
@@ -209,7 +228,7 @@ class _Sums:
 
     def _chunk(self, group, first, chunk):
         draws = first + tf.range(chunk)
-        drawn = [self._draw(place, draws) for place in group.places]
+        drawn = self._drawn(group.places, draws)
         elements = [*drawn]
         if self.rule.shares_batch:
             elements.append(self._rows(draws))
@@ -229,17 +248,18 @@ class _Sums:
             sums.append(tf.where(reached, total, tf.zeros_like(total)))
         return tf.reduce_sum(tf.cast(ok, tf.float32)), sums
 
-    def _draw(self, place, draws):
-        """Return directions [draws, *shape] of a variable or an output."""
-        if place >= len(self.moving):
-            i = place - len(self.moving)
+    def _drawn(self, places, draws):
+        """Return directions [draws, *shape] of variables and of outputs."""
+        own = {i: self.moving[i].shape for i in places if i < len(self.moving)}
+        found = self.directions.of_weights(own, draws) if own else []
+        for place, (i, drawn) in enumerate(zip(own, found)):
+            mask = self.wanted.get(id(self.moving[i]))
+            drawn = drawn if mask is None else tf.where(mask, drawn, 0.0)
+            found[place] = tf.cast(drawn, self.moving[i].dtype)
+        for i in (i - len(self.moving) for i in places[len(own) :]):
             y = self.outputs[i].y
-            return tf.cast(self.directions.of_output(i, y, draws), y.dtype)
-        variable = self.moving[place]
-        drawn = self.directions.of_weight(place, variable.shape, draws)
-        mask = self.wanted.get(id(variable))
-        drawn = drawn if mask is None else tf.where(mask, drawn, 0.0)
-        return tf.cast(drawn, variable.dtype)
+            found.append(tf.cast(self.directions.of_output(i, y, draws), y.dtype))
+        return found
 
     def _rows(self, draws):
         """Return which examples each direction sees, [draws, B/K]."""
@@ -260,7 +280,9 @@ class _Sums:
                 return self._call(dict(zip(places, values)), rows, by_example)
 
             centers = [self.centers[place] for place in places]
-            found, parts = self.rule.derivative(call, centers, element, self.p.model)
+            found, parts = self.rule.derivative(
+                call, centers, element, self.p.model, self.p.said_by_direction
+            )
             found = tf.cast(found, tf.float32)
             return [found] if parts is None else [found, tf.cast(parts, tf.float32)]
 
@@ -275,6 +297,10 @@ class _Sums:
         values = dict(zip(map(id, p.variables), self.values))
         values |= {id(self.moving[i]): v for i, v in moved.items() if i < count}
         changes = [moved.get(i) for i in range(count, len(self.centers))]
+        if p.said_by_direction:
+            seen = [values[id(v)] for v in p.variables]
+            self.said = self.member.called(seen, self.fixed, self.batch)
+            return self.said.scaled, None
         x, y, sample_weight = batch = self._examples(rows)
         scope = keras.StatelessScope(
             state_mapping=[*((v, values[id(v)]) for v in p.variables), *self.fixed],

@@ -5,9 +5,10 @@ import tensorflow as tf
 
 from keras_es.ops import directional
 from keras_es.populations.tangent_loops import loops_with_tangents
+from keras_es.populations.tangent_products import products_with_tangents
 
 
-def along_tangent(function, values, directions, model=None):
+def along_tangent(function, values, directions, model=None, alone=False):
     """Return the exact derivative, carried along through one forward pass.
 
     Nothing is kept for a backward pass: what a layer computed is free once the next
@@ -19,6 +20,8 @@ def along_tangent(function, values, directions, model=None):
         directions: List of tensors of their shapes.
         model: The model that it calls, if any, whose loops over time carry tangents
             too.
+        alone: Whether nothing else computes the same values, which a compiler would
+            merge. Layers and their tangents are then computed in turn.
 
     Returns:
         (derivative of the scalar, those of [n] or None).
@@ -32,7 +35,10 @@ def along_tangent(function, values, directions, model=None):
     primals, tangents = (list(part) for part in zip(*pairs))
     try:
         with tf.autodiff.ForwardAccumulator(primals, tangents) as accumulator:
-            with loops_with_tangents(model, accumulator, zero):
+            with (
+                loops_with_tangents(model, accumulator, zero),
+                products_with_tangents(model, accumulator, zero, alone),
+            ):
                 scalar, parts = function(values)
             found = accumulator.jvp(scalar)
             by_part = None if parts is None else accumulator.jvp(parts)

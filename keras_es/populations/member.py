@@ -134,7 +134,8 @@ class Member:
         model, optimizer = self.population.model, self.population.optimizer
         y_pred = _compat.forward(model, x, training=True)
         loss = _compat.compute_loss(model, x, y, y_pred, sample_weight)
-        plain = _compat.unscale_loss_for_distribution(loss)
+        y_pred, seen = self.seen(y_pred), self.seen(loss)
+        plain = _compat.unscale_loss_for_distribution(seen)
         count = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
         _compat.loss_tracker(model).update_state(plain, sample_weight=count)
         model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
@@ -144,6 +145,10 @@ class Member:
         scaled = optimizer.scale_loss(loss)
         plain, fitness = tf.cast(plain, tf.float32), tf.cast(fitness, tf.float32)
         return plain, fitness, scaled, y_pred
+
+    def seen(self, value):
+        """Return the outputs or the loss as fitness and metrics see them."""
+        return value
 
     def _take_gradients(self, gradients):
         p = self.population

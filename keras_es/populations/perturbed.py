@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras_es._compat.vectorizing import can_be_vectorized
 from keras_es.layers import tree
 from keras_es.layers.masked_weight import effective_weights
-from keras_es.noise import layer_calls, layerwise
+from keras_es.noise import layer_calls, layerwise, shared_products
 from keras_es.noise.adapters import adapted_calls
 from keras_es.noise.lookups import lookups, perturbed_lookups
 from keras_es.noise.outputs import perturbed_outputs
@@ -114,7 +114,9 @@ class WeightPopulation:
         if self.output_noise is not None:
             own = layer_calls.own_layers(self.model, variables)
             layers = {**layers, **own}
-        shared, differing, calls = layer_calls.find_shared(layers, variables, function)
+        shared, differing, calls = shared_products.find_shared(
+            layers, variables, function
+        )
         outputs = perturbed_outputs(self.output_noise, calls)
         groups = layerwise.groups(
             self.noise.without(outputs.variables), self.draws, self.layerwise
@@ -123,7 +125,7 @@ class WeightPopulation:
         found, state = [], (state, outputs.zeros())
         for group in groups:
             if len(groups) > 1:
-                shared, differing, _ = layer_calls.find_shared(
+                shared, differing, _ = shared_products.find_shared(
                     layers, group.variables + outputs.variables, function
                 )
             members = _Members(self, group, outputs, shared, differing)

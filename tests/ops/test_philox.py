@@ -80,3 +80,12 @@ def test_signs_are_balanced():
     signs = philox.signs((100_000,), philox.stream(noise.stream_key(0, "s"), 0, 0))
     assert set(np.unique(signs)) == {-1.0, 1.0}
     assert abs(float(tf.reduce_mean(signs))) < 5 / math.sqrt(100_000)
+
+
+def test_signs_of_some_shapes_at_once_are_those_of_each():
+    keys = [noise.stream_key(0, name) for name in "abc"]
+    shapes, draws = [(5, 3), (65,), (3, 5)], tf.constant([4, 7])
+    found = philox.packed_signs_of(shapes, philox.stream(keys, 3, draws))
+    for key, shape, signs in zip(keys, shapes, found, strict=True):
+        want = philox.packed_signs(shape, philox.stream(key, 3, draws))
+        np.testing.assert_array_equal(signs, want)

@@ -24,6 +24,17 @@ layers, blocks = keras.layers, keras_es.layers
 EXAMPLES = 6
 
 
+class InFunction(layers.Layer):
+    """A dense layer that is called in a function of its own."""
+
+    def build(self, shape):
+        self.inner = layers.Dense(4)
+        self.inner.build(shape)
+
+    def call(self, x):
+        return tf.function(self.inner.call, autograph=False)(x)
+
+
 def recurrent(layer):
     return [keras.Input((5, 4)), layer, layers.Dense(3)]
 
@@ -61,12 +72,19 @@ MODELS = {
     "block-sparse gru": lambda: recurrent(
         blocks.BlockSparseGRU(4, sparsity=0.5, block_size=2, mask_seed=1)
     ),
+    "in turn over time": lambda: [
+        keras.Input((5, 4)), layers.TimeDistributed(layers.Dense(2, "relu")),
+        layers.Flatten(), layers.Dense(3),
+    ],
+    "in a function": lambda: [
+        keras.Input((4,)), layers.Dense(5, "relu"), InFunction(), layers.Dense(3),
+    ],
     "block-sparse dense": lambda: [
         keras.Input((4,)), blocks.BlockSparseDense(6, sparsity=0.5, block_size=2),
         layers.Dense(3),
     ],
 }  # fmt: skip
-KEPT = ["dense", "convolutions", "gru", "block-sparse dense"]
+KEPT = ["dense", "convolutions", "gru", "in a function", "block-sparse dense"]
 
 
 def compiled(optimizer, kind="dense", jit_compile=False, **kwargs):
@@ -103,10 +121,8 @@ def gradients(model, xy, jit_compile=False):
 def directions_of(optimizer, variables, law="rademacher", draws=1):
     drawn = Directions(optimizer.seed, law, tf.constant(0, tf.int64))
     draws = tf.range(draws)
-    return [
-        drawn.of_weight(i, tuple(v.shape), draws).numpy()
-        for i, v in enumerate(variables)
-    ]
+    shapes = {i: tuple(v.shape) for i, v in enumerate(variables)}
+    return [v.numpy() for v in drawn.of_weights(shapes, draws)]
 
 
 def rows(model, xy, steps):
@@ -146,6 +162,21 @@ def test_it_is_reverse_modes_gradient_times_the_direction(kind):
     c = flat(want) @ flat(v)
     assert abs(c) > 1e-3
     np.testing.assert_allclose(found, c * flat(v), rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("perturb, products", [("weights", 5), ("outputs", 5)])
+def test_no_product_with_a_tangent_that_is_not_there(perturb, products):
+    """x W and x V of both layers, t W of the second; of outputs the gradients' x^T."""
+    model = compiled(ForwardGradient("sgd", perturb=perturb))
+    xy = batch(model)
+
+    def evaluate():
+        population = model.optimizer.population(model, *xy, None)
+        return population.evaluate().gradients
+
+    compiler = tf.function(evaluate, autograph=False, jit_compile=True)
+    text = compiler.experimental_get_compiler_ir()(stage="optimized_hlo")
+    assert text.count(" dot(") == products
 
 
 ESTIMATES = {
@@ -326,6 +357,32 @@ class FailsAbove(layers.Layer):
 
     def call(self, x):
         return keras.ops.where(self.bias > 0.0, float("nan"), x + self.bias)
+
+
+@keras.saving.register_keras_serializable(package="test_directional")
+class Signs(layers.Layer):
+    """x sign(W): a layer with weights of one bit."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 2), name="kernel")
+
+    def call(self, x):
+        return x @ keras.ops.where(self.kernel >= 0.0, 1.0, -1.0)
+
+
+def test_a_network_of_bits_learns_by_differences():
+    """Its loss is flat nearly everywhere: steps have to be as large as what flips."""
+    keras.utils.set_random_seed(1)
+    x = np.random.default_rng(0).choice([-1.0, 1.0], (64, 6)).astype("float32")
+    y = (x[:, 0] + x[:, 1] - x[:, 2] > 0).astype("int64")
+    model = keras_es.es_model(keras.Sequential([keras.Input((6,)), Signs()]))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = FiniteDifference(keras.optimizers.Adam(0.03), 8, step=0.3, seed=1)
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    before = model.evaluate(x, y, verbose=0)[1]
+    often = tf.data.Dataset.from_tensors((x, y)).repeat(200)
+    model.fit(often, shuffle=False, verbose=0)
+    assert model.evaluate(x, y, verbose=0)[1] > before + 0.15
 
 
 @pytest.mark.parametrize("directions", [1, 4])

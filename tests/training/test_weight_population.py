@@ -269,7 +269,7 @@ def test_inputs_that_all_members_share_are_found():
 
     @tf.function(autograph=False)
     def trace():
-        shared, differing, _ = perturbed.layer_calls.find_shared(
+        shared, differing, _ = perturbed.shared_products.find_shared(
             population.layers, noise.variables, loss_of(model, x, y)
         )
         found.update(shared)

@@ -33,6 +33,9 @@ class DirectionalDerivative(MaskOptimizer):
         masked_out: "rest" or "learn" (see `MaskOptimizer`).
     """
 
+    calls_once = False
+    """Whether `derivative` calls the function once, at the values themselves."""
+
     inner_optimizer = Argument(arguments.plain_optimizer)
     directions = Argument(integer(1), 1)
     law = Argument(choice(*directional.LAWS), "rademacher")
@@ -53,7 +56,7 @@ class DirectionalDerivative(MaskOptimizer):
         """Whether the directions share the batch out."""
         return self.batch_mode == "split" and self.directions > 1
 
-    def derivative(self, function, values, directions, model):
+    def derivative(self, function, values, directions, model, alone=False):
         """Return the derivatives of a function along one direction.
 
         Args:
@@ -61,6 +64,7 @@ class DirectionalDerivative(MaskOptimizer):
             values: Where, a list of tensors.
             directions: Along what, a list of tensors of the same shapes.
             model: The model that it calls.
+            alone: Whether nothing else evaluates the function there.
 
         Returns:
             (derivative of the scalar, those of [n] or None).

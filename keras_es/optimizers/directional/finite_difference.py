@@ -50,6 +50,6 @@ class FiniteDifference(DirectionalDerivative):
 
     step = Argument(positive, 1e-3, keyword=True)
 
-    def derivative(self, function, values, directions, model):
+    def derivative(self, function, values, directions, model, alone=False):
         """Return central differences, see `DirectionalDerivative`."""
         return along_difference(function, values, directions, self.step)

@@ -57,6 +57,8 @@ class ForwardGradient(DirectionalDerivative):
         local losses, arXiv 2210.03310 (directions of activities).
     """
 
-    def derivative(self, function, values, directions, model):
+    calls_once = True
+
+    def derivative(self, function, values, directions, model, alone=False):
         """Return the exact derivatives, see `DirectionalDerivative`."""
-        return along_tangent(function, values, directions, model)
+        return along_tangent(function, values, directions, model, alone)
