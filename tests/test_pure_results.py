@@ -20,7 +20,7 @@ SHORT = {
 }
 """Suite: generations, and the accuracy on held-out examples that they must reach."""
 
-MINUTES = ["mnist-30k", "cifar"]
+MINUTES = ["mnist-11k", "mnist-30k", "cifar"]
 
 
 @pytest.mark.data

@@ -172,6 +172,7 @@ def test_finished_run_is_shown_again_and_left_alone(finished, capsys, keep_signa
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_sigkill_and_resume_end_in_the_same_bits(finished, tmp_path):
     reference, _ = finished
     workdir = tmp_path / "killed"

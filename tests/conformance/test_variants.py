@@ -56,12 +56,9 @@ KEPT = [
 
 IN_CI = [
     ("snes", "sampled"),
-    ("open_es", "outputs"),
     ("open_es", "layerwise"),
     ("pgpe", "orthogonal"),
-    ("sep_cma_es", "sampled"),
     ("genetic_algorithm", "sampled"),
-    ("alopex", "sampled"),
 ]
 REST = [case for case in ALL if case not in KEPT + IN_CI]
 

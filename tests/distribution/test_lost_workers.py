@@ -48,6 +48,7 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.release
 def test_chief_alone_writes(undisturbed):
     names = {path.name for path in (undisturbed / "run").iterdir()}
     assert names == {
@@ -84,6 +85,7 @@ def asked(workers, one):
         assert f"stopped by SIGTERM after step {progress.step};" in errors
 
 
+@pytest.mark.release
 def test_killed_and_stopped_and_started_again_they_end_in_the_same_bits(
     undisturbed, tmp_path
 ):

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tests.distribution import worker
 from tests.distribution.launch import ROOT, run_workers
+from tests.marks import release
 from tests.training.common import data
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,7 @@ OF_THREE = ("plain", "guided", "pure, one population")
 SCRIPT = pathlib.Path(worker.__file__)
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, release(3)])
 def results(request, tmp_path_factory):
     """Returns a function from a case to what each worker found."""
     folder = tmp_path_factory.mktemp(f"workers{request.param}")

@@ -8,7 +8,7 @@ from tests.reference import pure
 
 pytestmark = pytest.mark.slow
 
-REST = [n for n in pure.NAMES if n not in ("open_es", "snes", "genetic_algorithm")]
+REST = [n for n in pure.NAMES if n not in ("open_es", "genetic_algorithm")]
 
 SCRIPT = """
 from tests.reference import pure
