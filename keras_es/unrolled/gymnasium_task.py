@@ -1,6 +1,7 @@
 """`GymnasiumTask`: a policy in an environment of Gymnasium."""
 
 import math
+import threading
 
 import keras
 import numpy as np
@@ -99,6 +100,8 @@ class GymnasiumTask(HostTask):
         if get_state is None:
             self.get_state, self.set_state = _state_functions(self._scratch)
         self._envs, self._known = [], []
+        # Replicas call from threads of their own, and share the environments.
+        self._one_caller = threading.Lock()
 
     def inputs(self, state, t, seed):
         observation = tf.cast(state["observation"], self.policy.inputs[0].dtype)
@@ -106,14 +109,18 @@ class GymnasiumTask(HostTask):
 
     def host_initial_state(self, seeds):
         rows = []
-        for seed in seeds[:, 0]:
-            # In an environment apart: those of the members are under way.
-            observation, _ = self._scratch.reset(seed=int(seed))
-            rows.append((observation, self.get_state(self._scratch), False))
+        with self._one_caller:
+            for seed in seeds[:, 0]:
+                # In an environment apart: those of the members are under way.
+                observation, _ = self._scratch.reset(seed=int(seed))
+                rows.append((observation, self.get_state(self._scratch), False))
         return _stacked(rows)
 
     def host_step(self, state, inputs, t, seeds):
-        count = len(seeds)
+        with self._one_caller:
+            return self._moved(state, inputs, len(seeds))
+
+    def _moved(self, state, inputs, count):
         while len(self._envs) < count:
             self._envs.append(self._make().unwrapped)
             self._envs[-1].reset(seed=0)

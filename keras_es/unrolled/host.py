@@ -98,8 +98,8 @@ class HostMembers(Members):
         specs = tf.nest.flatten(self.state_spec)
 
         def call(seeds):
-            flat = _arrays(self.task.host_initial_state(seeds), self.state_spec)
-            return _checked(self.task, "host_initial_state", flat, specs, len(seeds))
+            state = self.task.host_initial_state(seeds)
+            return self._checked("host_initial_state", state, len(seeds))
 
         flat = tf.numpy_function(call, [seeds], [s.dtype for s in specs])
         return self._packed(flat, specs, seeds.shape[0])
@@ -138,12 +138,22 @@ class HostMembers(Members):
             )
         seeds = np.zeros((2, 2), "int32")
         state = tf.nest.map_structure(np.asarray, self.task.host_initial_state(seeds))
+        if not tf.nest.flatten(state):
+            raise ValueError(
+                f"`{type(self.task).__name__}.host_initial_state` must return one "
+                f"array or more; zeros where there is no state. Received: {state!r}"
+            )
         for leaf in tf.nest.flatten(state):
             if leaf.ndim < 1 or len(leaf) != 2:
                 raise ValueError(
                     f"`{type(self.task).__name__}.host_initial_state` must return "
                     "arrays [members, ...]. Received: for 2 members an array of shape "
                     f"{leaf.shape}"
+                )
+            if leaf.dtype.kind not in "biufc":
+                raise ValueError(
+                    f"`{type(self.task).__name__}.host_initial_state` must return "
+                    f"arrays of numbers. Received: an array of {leaf.dtype}"
                 )
         self.state_spec = tf.nest.map_structure(
             lambda a: tf.TensorSpec(a.shape[1:], a.dtype), state
@@ -159,9 +169,7 @@ class HostMembers(Members):
                 f"Received: {type(result).__name__}"
             )
         state, loss, done = (*result, np.zeros(members, bool))[:3]
-        specs = tf.nest.flatten(self.state_spec)
-        flat = _arrays(state, self.state_spec)
-        flat = _checked(self.task, "host_step", flat, specs, members)
+        flat = self._checked("host_step", state, members)
         loss, done = np.asarray(loss, "float32"), np.asarray(done, bool)
         for what, value in (("loss", loss), ("done", done)):
             if value.shape != (members,):
@@ -175,20 +183,22 @@ class HostMembers(Members):
         flat = [tf.ensure_shape(x, (members, *s.shape)) for x, s in zip(flat, specs)]
         return tf.nest.pack_sequence_as(self.state_spec, flat)
 
-
-def _arrays(state, spec):
-    tf.nest.assert_same_structure(spec, state)
-    return [np.asarray(leaf) for leaf in tf.nest.flatten(state)]
-
-
-def _checked(task, what, flat, specs, members):
-    """Return arrays of the right dtypes; another shape or kind is an error."""
-    for leaf, spec in zip(flat, specs):
-        wanted = (members, *spec.shape)
-        if leaf.shape != wanted or leaf.dtype != spec.dtype.as_numpy_dtype:
-            raise ValueError(
-                f"`{type(task).__name__}.{what}` must return a state of the shapes and "
-                f"dtypes of `host_initial_state`. Received: shape {leaf.shape} of "
-                f"{leaf.dtype}, expected {wanted} of {spec.dtype.name}"
-            )
-    return flat
+    def _checked(self, what, state, members):
+        """Return a state's arrays; another structure, shape or kind is an error."""
+        problem = (
+            f"`{type(self.task).__name__}.{what}` must return a state of the "
+            "structure, shapes and dtypes of `host_initial_state`. Received: "
+        )
+        try:
+            tf.nest.assert_same_structure(self.state_spec, state)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{problem}{type(state).__name__}: {error}") from error
+        flat = [np.asarray(leaf) for leaf in tf.nest.flatten(state)]
+        for leaf, spec in zip(flat, tf.nest.flatten(self.state_spec)):
+            wanted = (members, *spec.shape)
+            if leaf.shape != wanted or leaf.dtype != spec.dtype.as_numpy_dtype:
+                raise ValueError(
+                    f"{problem}shape {leaf.shape} of {leaf.dtype}, expected {wanted} "
+                    f"of {spec.dtype.name}"
+                )
+        return flat

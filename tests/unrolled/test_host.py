@@ -44,6 +44,7 @@ def test_a_host_task_is_the_same_task():
         (lambda s, n: (s, np.zeros(())), r"`loss` of shape \(8,\)"),
         (lambda s, n: (s, np.zeros(n), np.zeros(1, bool)), r"`done` of shape \(8,\)"),
         (lambda s, n: ({"sum": s["sum"][:1]}, np.zeros(n)), "shapes and dtypes of"),
+        (lambda s, n: (s["sum"], np.zeros(n)), "structure, shapes and dtypes of"),
         (lambda s, n: ({"sum": s["sum"].astype(int)}, np.zeros(n)), "of int64"),
     ],
 )
@@ -55,6 +56,24 @@ def test_hosts_that_return_something_else(step, message):
     model = unrolled.UnrolledModel(Odd())
     model.compile(unrolled.NRES("sgd", **COMMON))
     with pytest.raises(Exception, match=message):
+        model.fit(steps_per_epoch=1, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "state, message",
+    [
+        (np.array(["a", "b"]), "arrays of numbers. Received: .* <U1"),
+        ((), r"one array or more.*Received: \(\)"),
+    ],
+)
+def test_states_that_cannot_be_kept_are_refused(state, message):
+    class Odd(HostPowers):
+        def host_initial_state(self, seeds):
+            return state
+
+    model = unrolled.UnrolledModel(Odd())
+    model.compile(unrolled.NRES("sgd", **COMMON))
+    with pytest.raises(ValueError, match=message):
         model.fit(steps_per_epoch=1, verbose=0)
 
 
