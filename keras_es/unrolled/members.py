@@ -70,9 +70,10 @@ class Members:
         """
         if not self.task.has_own_horizons:
             return tf.fill([seeds.shape[0]], self.task.horizon)
-        return tf.vectorized_map(
+        found = tf.vectorized_map(
             lambda seed: tf.cast(self.task.episode_horizon(seed), tf.int32), seeds
         )
+        return tf.clip_by_value(found, 1, self.task.horizon)
 
     def probe(self, data_spec):
         """Trace the task on the side, which tells of its mistakes; nothing runs.

@@ -99,6 +99,11 @@ class Particles(keras.layers.Layer):
             )
 
     @property
+    def _total(self):
+        """Number of particles of all replicas, those of other workers too."""
+        return self._spec.time.shape[0] * self._strategy.num_replicas_in_sync
+
+    @property
     def _copies(self):
         return self._spec.alive.shape[0]
 
@@ -114,6 +119,7 @@ class Particles(keras.layers.Layer):
             parts = [self._by_particle(name, part) for part in parts]
             store[name] = np.concatenate(parts, axis=_axis(name))
         store["begun"] = np.asarray(self.begun)
+        store["particles"] = np.asarray(self._total)
 
     def load_own_variables(self, store):
         """Load what was saved; before the first `fit` it waits for that."""
@@ -126,7 +132,13 @@ class Particles(keras.layers.Layer):
     def _load(self, values):
         names = _names(self._spec)
         replicas = self._strategy.num_replicas_in_sync
-        count = self._spec.time.shape[0]
+        values = dict(values)
+        particles = int(values.pop("particles", self._total))  # Old files do not say.
+        if particles != self._total:
+            raise ValueError(
+                "The file holds another number of particles than the estimator has. "
+                f"Received: particles={particles} in the file, expected {self._total}"
+            )
         if set(values) != {*names, "begun"}:
             raise ValueError(
                 "The file holds particles of another task or estimator. "
@@ -148,14 +160,14 @@ class Particles(keras.layers.Layer):
                     "The file holds particles of another task or estimator. Received: "
                     f"{name} of shape {value.shape}, expected {shape} a replica"
                 )
-            missing = count * replicas - value.shape[axis]
+            missing = self._total - value.shape[axis]
             if missing > 0:  # Written by one of several workers.
                 first = np.full(
                     [missing if i == axis else n for i, n in enumerate(shape)],
                     _FIRST.get(name, 0),
                 )
                 value = np.concatenate([value, first.astype(value.dtype)], axis=axis)
-            value = np.take(value, range(count * replicas), axis=axis)
+            value = np.take(value, range(self._total), axis=axis)
             split = np.split(value, replicas, axis=axis)
             parts.append(np.stack([p.reshape(spec.shape) for p in split]))
         parts = [tf.constant(p, s.dtype) for p, s in zip(parts, names.values())]

@@ -101,8 +101,9 @@ class Task(keras.layers.Layer):
             seed: int32 tensor [2], as for `initial_state`.
 
         Returns:
-            Integer scalar from 1 to `horizon`. Windows do not have to divide it: what
-            is left of an episode's last window is masked.
+            Integer scalar from 1 to `horizon`; what is outside counts as the nearest
+            of these. Windows do not have to divide it: what is left of an episode's
+            last window is masked.
         """
         return self.horizon
 

@@ -86,6 +86,13 @@ def test_particles_of_another_estimator_are_refused(tmp_path):
     whole.load_weights(tmp_path / "a.weights.h5")
     with pytest.raises(ValueError, match="within what are windows.*unroll_length=8"):
         whole.fit(steps_per_epoch=1, verbose=0)
+    more = compiled(
+        unrolled.PES("sgd", **COMMON | {"particles": 2 * COMMON["particles"]}),
+        jit_compile=False,
+    )
+    more.load_weights(tmp_path / "a.weights.h5")
+    with pytest.raises(ValueError, match="another number of particles.*Received"):
+        more.fit(steps_per_epoch=1, verbose=0)
 
 
 class Failing(unrolled.Task):
