@@ -34,6 +34,11 @@ R = {count}
 REPLICAS = tf.distribute.MirroredStrategy([f"CPU:{{i}}" for i in range(R)])
 ONE = tf.distribute.get_strategy()
 
+def alike(x, y, steps):
+    # Return data for one replica, and data that gives each replica the same.
+    each = np.concatenate([x] * R), np.concatenate([y] * R)
+    return [tf.data.Dataset.from_tensors(d).repeat(steps) for d in ((x, y), each)]
+
 def assert_equal_replicas(model):
     for variable in model.weights + model.optimizer.variables:
         if "/held_" in variable.path:  # members are each replica's own

@@ -10,10 +10,7 @@ SCRIPT = """
 import tempfile
 
 x, y = data(8)
-once = tf.data.Dataset.from_tensors((x, y)).repeat(3)
-each = tf.data.Dataset.from_tensors(
-    (np.concatenate([x] * R), np.concatenate([y] * R))
-).repeat(3)
+once, each = alike(x, y, 3)
 
 def made(strategy, optimizer, build):
     keras.utils.set_random_seed(0)

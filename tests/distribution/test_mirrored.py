@@ -41,10 +41,7 @@ assert_equal_replicas(many)
 # Each replica gets the same examples. R replicas of two members are then one of 2 R:
 # noise, search, moving statistics, dropout and logs.
 x, y = data(8)
-once = tf.data.Dataset.from_tensors((x, y)).repeat(6)
-each = tf.data.Dataset.from_tensors(
-    (np.concatenate([x] * R), np.concatenate([y] * R))
-).repeat(6)
+once, each = alike(x, y, 6)
 
 def build():
     return mlp(keras.layers.BatchNormalization(), keras.layers.Dropout(0.2, seed=3))
@@ -69,10 +66,7 @@ assert_equal_replicas(many)
 # Each replica gets the same examples and judges a pair of its own: as one replica
 # that judges all pairs, with a dense beginning and two layers that exchange units.
 x, y = data(8)
-once = tf.data.Dataset.from_tensors((x, y)).repeat(8)
-each = tf.data.Dataset.from_tensors(
-    (np.concatenate([x] * R), np.concatenate([y] * R))
-).repeat(8)
+once, each = alike(x, y, 8)
 falling = keras_es.schedules.PolynomialSparsity(4)
 
 def build():

@@ -10,10 +10,7 @@ pytestmark = pytest.mark.slow
 GLOBAL = """
 # Each replica gets the same examples as the one replica of R times the members.
 x, y = data(8)
-once = tf.data.Dataset.from_tensors((x, y)).repeat(4)
-each = tf.data.Dataset.from_tensors(
-    (np.concatenate([x] * R), np.concatenate([y] * R))
-).repeat(4)
+once, each = alike(x, y, 4)
 
 def trained(strategy, method, members, dataset, jit_compile, rate=None, held=1, **kw):
     keras.utils.set_random_seed(0)

@@ -14,10 +14,7 @@ SCRIPT = """
 from tests.reference import pure
 
 x, y = pure.problems.data()
-once = tf.data.Dataset.from_tensors((x, y)).repeat(3)
-each = tf.data.Dataset.from_tensors(
-    (np.concatenate([x] * R), np.concatenate([y] * R))
-).repeat(3)
+once, each = alike(x, y, 3)
 
 def trained(strategy, name, dataset, **kwargs):
     keras.utils.set_random_seed(0)
