@@ -66,9 +66,7 @@ class WeightPopulation:
                 f"Received: population_size={population_size}"
             )
         masks_move = space is not None and bool(space.masked)
-        # `run_eagerly` is for looking at each member.
-        eager = tf.executing_eagerly()
-        self.vectorize = not (eager or has_loops(model) or masks_move)
+        self.vectorize = not (has_loops(model) or masks_move)
         self.draws = population_size // per_draw
         self.draws_per_chunk = chunks.draws_at_once(
             self, members_per_chunk, batch_size or 256
@@ -154,7 +152,11 @@ class _Members:
         self.moving = [id(v) in moving for v in self.noise.variables]
         self.layers = {k: v for k, v in population.layers.items() if k in moving}
         self.lookups = {k: v for k, v in population.lookups.items() if k in moving}
-        self.vectorize = population.vectorize and can_be_vectorized(differing)
+        # `run_eagerly` is for looking at each member.
+        eager = tf.executing_eagerly()
+        self.vectorize = (
+            population.vectorize and not eager and can_be_vectorized(differing)
+        )
         # Without vectorizing, draws at once would be copies of the graph.
         together = self.vectorize and _may_have_two_more_axes(differing)
         at_once = population.draws_per_chunk if together else 1

@@ -280,6 +280,24 @@ def test_inputs_that_all_members_share_are_found():
     assert list(found) == [id(first.kernel)]
 
 
+def test_members_are_one_computation_wherever_the_population_was_made():
+    model, x, y = make(dense)
+    noise = WeightNoise(model.trainable_variables)
+    made_before = WeightPopulation(model, noise, 4)
+
+    def operations(population):
+        @tf.function(autograph=False)
+        def evaluate(generation):
+            population().evaluate(loss_of(model, x, y), generation, scales_of(model))
+
+        graph = evaluate.get_concrete_function(tf.constant(0)).graph
+        return sorted(op.type for op in graph.get_operations())
+
+    found = operations(lambda: made_before)
+    assert found == operations(lambda: WeightPopulation(model, noise, 4))
+    assert not [kind for kind in found if "While" in kind]  # as members in turn have
+
+
 def test_sizes_that_do_not_divide_are_refused():
     model, _, _ = make(dense)
     noise = WeightNoise(model.trainable_variables, pairs_per_draw=4)
