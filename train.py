@@ -48,7 +48,7 @@ def define_flags():
     text("allocation", "uniform", "sparsity of the layers: uniform or erk")
     text(
         "mask_optimizer",
-        "criterion_es",
+        "guided_es",
         "{mask_optimizers}, or none for a dense model",
     )
     whole("population_size", None, "members in a step; default by mask_optimizer")

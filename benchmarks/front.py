@@ -13,8 +13,8 @@ from benchmarks.command import RESULTS, make_parser
 from benchmarks.picture import COLORS
 
 OURS = {
-    "criterion_es": "CriterionES",
     "guided_es": "GuidedES",
+    "guided_nes": "GuidedNES",
     "open_es": "OpenES, losses alone",
 }
 STANDARD = {

@@ -16,7 +16,7 @@ from benchmarks.timing import Row, interleaved, median_ratio
 SUITE = "overhead"
 SPARSITY, POPULATION, CLASSES = 0.95, 8, 10
 LEARNING = "GradualMagnitude, learning"
-METHODS = ("Static", "SNES", "BernoulliNES", "GuidedES", LEARNING)
+METHODS = ("Static", "SNES", "BernoulliNES", "GuidedNES", LEARNING)
 
 # Network, batch, steps in a measurement, bound of the ratio.
 CASES = {

@@ -17,7 +17,7 @@ from benchmarks.timing import in_subprocess, interleaved, machine_info, median_r
 
 OUTPUT = RESULTS / "scaling.json"
 EXAMPLES = 64  # of a replica
-METHODS = ("plain", "guided_es", "snes", "snes, 32 members", "snes, one population")
+METHODS = ("plain", "guided_nes", "snes", "snes, 32 members", "snes, one population")
 
 
 def bytes_of_step(weights, masked, units, statistics, members, guided):
@@ -43,11 +43,11 @@ def build(method):
 
     import keras_es
     import models
-    from keras_es.optimizers import SNES, GuidedES
+    from keras_es.optimizers import SNES, GuidedNES
 
     optimizer = {
         "plain": lambda: keras.optimizers.Adam(),
-        "guided_es": lambda: GuidedES("adam"),
+        "guided_nes": lambda: GuidedNES("adam"),
         "snes": lambda: SNES("adam", 8),
         "snes, 32 members": lambda: SNES("adam", 32),
         "snes, one population": lambda: SNES("adam", 8, semi_updates=False),

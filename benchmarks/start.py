@@ -153,7 +153,7 @@ def _sparse_model(name, data):
     plain = architecture.build(data.input_shape, data.num_classes)
     model = keras_es.sparsify(plain, sparsity=0.9, exclude=architecture.dense_layers)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras_es.optimizers.GuidedES("adam"), loss, metrics=["accuracy"])
+    model.compile(keras_es.optimizers.GuidedNES("adam"), loss, metrics=["accuracy"])
     return model
 
 

@@ -82,6 +82,9 @@ def test_what_is_done_is_not_trained_again(tmp_path, monkeypatch):
     accuracy.main([*command, "--seeds=2", "--sparsity=0.98"])
     accuracy.main([*command, "--seeds=3", "--report"])
     accuracy.main(["--suite=mnist-conv", f"--output={tmp_path}", "--report"])
+    one = ["--suite=digits,mnist-conv", f"--output={tmp_path}", "--picture=both"]
+    accuracy.main([*one, "--report", "--seeds=2"])
+    assert (tmp_path / "accuracy-both.png").stat().st_size > 1000
     assert trained == []
 
 
@@ -152,6 +155,21 @@ def test_table_has_mean_and_standard_error():
     assert lines[0] == "| | `rigl` | `static` | `dense` |"
     assert lines[2] == "| weights, 90 % | 95.00 (1 seed) | 92.00 ± 1.15 |  |"
     assert lines[3] == "| dense |  |  | 97.00 (1 seed) |"
+
+
+def test_one_method_is_compared_with_the_best_of_the_others():
+    rows = [
+        *(row("guided_es", s, v) for s, v in enumerate((0.90, 0.92, 0.94))),
+        *(row("rigl", s, v) for s, v in enumerate((0.80, 0.84, 0.88))),
+        *(row("set", s, 0.7) for s in range(3)),
+        row("set", 0, 0.7, sparsity=0.95),
+        row("dense", 0, 0.97, 0.0, "dense"),
+    ]
+    lines = report.ahead(rows, "guided_es")
+    assert lines[0] == "| | `guided_es` | best of the others | ahead by |"
+    assert lines[2:] == [
+        "| weights, 90 % | 92.00 ± 1.15 | `rigl`, 84.00 ± 2.31 | 8.00 ± 2.58 |"
+    ]
 
 
 def test_validation_holds_out_training_examples():

@@ -46,7 +46,7 @@ def data(model):
 CASES = [
     release(mobile_net, 53, "SNES", id="MobileNetV2"),
     release(res_net, 54, "SNES", id="ResNet50"),
-    slow(transformer, 13, "GuidedES", id="transformer"),
+    slow(transformer, 13, "GuidedNES", id="transformer"),
 ]
 
 

@@ -200,7 +200,7 @@ def test_saved_models_serve_with_tensorflow_only(tmp_path):
 @pytest.mark.parametrize("make", [architectures.sequential, architectures.attention])
 def test_copies_of_a_compiled_model_are_not_compiled(make, tmp_path):
     sparse = keras_es.sparsify(make(), 0.5)
-    sparse.compile(keras_es.optimizers.GuidedES("adam"), loss="mse")
+    sparse.compile(keras_es.optimizers.GuidedNES("adam"), loss="mse")
     sparse.optimizer.build(sparse.trainable_variables)
     plain = keras_es.strip_masks(sparse)
     assert not plain.compiled and not keras_es.sparsify(sparse, 0.5).compiled

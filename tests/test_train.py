@@ -104,7 +104,7 @@ def test_summary_has_the_result(finished):
     workdir, output = finished
     summary = read_summary(workdir)
     assert summary["dataset"] == "digits" and summary["model"] == "mlp"
-    assert summary["mask_optimizer"] == "criterion_es" and summary["seed"] == 0
+    assert summary["mask_optimizer"] == "guided_es" and summary["seed"] == 0
     assert summary["steps"] == 3 * 12 and summary["saved_model"] == "whole/saved_model"
     assert summary["train_seconds"] > 0 and summary["steps_per_second"] > 0
     assert f"{summary['test_accuracy']:.4f}" in output

@@ -55,7 +55,7 @@ def fail(capsys, tmp_path, monkeypatch, keep_signals):
         (["--sparsity=-0.1"], ["[0, 1)", "--sparsity=-0.1"]),
         (["--sparsity=nan"], ["[0, 1)", "nan"]),
         (["--model=lenett"], ["unknown model", "lenet", "lenett"]),
-        (["--mask_optimizer=guided"], ["unknown mask optimizer", "guided_es"]),
+        (["--mask_optimizer=guided"], ["unknown mask optimizer", "guided_nes"]),
         (["--mask_optimizer=xyz"], ["unknown mask optimizer", "'static'", "xyz"]),
         (["--optimizer=adamm"], ["unknown optimizer", "adam"]),
         (["--allocation=erc"], ["unknown allocation", "erk"]),
@@ -73,7 +73,7 @@ def fail(capsys, tmp_path, monkeypatch, keep_signals):
         (["--population_size=3"], ["even", "--population_size=3"]),
         (["--mask_optimizer=none", "--sparsity=0.5"], ["needs 0", "0.5"]),
         (
-            ["--batch_size=60", "--mask_optimizer=guided_es", "--population_size=8"],
+            ["--batch_size=60", "--mask_optimizer=guided_nes", "--population_size=8"],
             ["a batch that the population cannot share", "60", "8"],
         ),
         (
@@ -205,7 +205,7 @@ def test_default_workdirs_of_different_flags_differ():
     ]  # fmt: skip
     names = [resolved(*flags)[0] for flags in commands]
     assert len(set(names)) == len(names)
-    assert names[0] == os.path.join("runs", "digits-mlp-criterion_es-0.9-s0")
+    assert names[0] == os.path.join("runs", "digits-mlp-guided_es-0.9-s0")
     assert names[3].endswith("-block_shape=16x1")
 
 

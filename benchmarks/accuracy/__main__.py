@@ -7,6 +7,7 @@ Runs that are in the results already are skipped, so a comparison that was stopp
 on. With --tune each method is tried in nine configurations on a validation split of the
 training set, and the best of each is written down as its default for all suites. Then
 the test set is looked at, once for each run. --report shows the runs that are there.
+With --picture all suites are one table and one picture.
 """
 
 import json
@@ -33,6 +34,7 @@ def parse(argv):
     add("--steps", type=int, help="training steps; default: those of the suite")
     add("--tune", action="store_true", help="search on a validation split")
     add("--report", action="store_true", help="train nothing, show what is there")
+    add("--picture", metavar="NAME", help="of one picture of all; default: one a suite")
     add("--output", metavar="DIR", default=str(RESULTS), help="default: docs/results")
     add(
         "--config",
@@ -122,6 +124,16 @@ def write_chosen(rows, path):
     path.write_text(text + "\n", encoding="utf-8")
 
 
+def show(flags, rows, title, picture):
+    """Print the tables of some rows, and draw their picture, if there are any."""
+    if not rows:
+        return
+    print(f"\n{title}: test accuracy in percent\n")
+    print("\n".join([*report.table(rows), "", *report.ahead(rows, flags.methods[0])]))
+    report.draw(rows, f"{title}: {rows[0]['steps']:,} steps", picture)
+    print(f"\nWrote {picture}")
+
+
 def main(argv=None):
     """Run, print the tables, draw the pictures."""
     flags = parse(argv)
@@ -129,13 +141,11 @@ def main(argv=None):
     for suite in flags.suite:
         rows = run_suite(flags, suite)
         every += rows
-        if flags.tune or not rows:
-            continue
-        print(f"\n{suite}: test accuracy in percent\n")
-        print("\n".join(report.table(rows)))
-        picture = Path(flags.output) / f"accuracy-{suite}.png"
-        report.draw(rows, f"{suite}: {rows[0]['steps']:,} steps", picture)
-        print(f"\nWrote {picture}")
+        if not (flags.tune or flags.picture):
+            show(flags, rows, suite, Path(flags.output) / f"accuracy-{suite}.png")
+    if flags.picture and not flags.tune:
+        path = Path(flags.output) / f"accuracy-{flags.picture}.png"
+        show(flags, every, ", ".join(flags.suite), path)
     if flags.tune and every:
         write_chosen(every, flags.config)
         print(Path(flags.config).read_text(encoding="utf-8"))

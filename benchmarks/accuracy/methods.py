@@ -46,10 +46,10 @@ VARIANTS = {
         "gradual_magnitude", None, {}, "one threshold of |w| for all layers"
     ),
     "no_losses": Variant(
-        "criterion_es", None, {"mean_learning_rate": 0.0}, "the same without losses"
+        "guided_es", None, {"mean_learning_rate": 0.0}, "the same without losses"
     ),
     "from_the_start": Variant(
-        "criterion_es", None, {"sparsity_schedule": None}, "sparse from the first step"
+        "guided_es", None, {"sparsity_schedule": None}, "sparse from the first step"
     ),
 }
 """What else is compared: other allocations of pruning, and ours without its parts."""
@@ -80,7 +80,7 @@ def methods():
 def _place(name):
     """Order of the table: those of ours first, others behind them."""
     order = (
-        "criterion_es", "guided_es", "open_es", "snes", "bernoulli_nes",
+        "guided_es", "guided_nes", "open_es", "snes", "bernoulli_nes",
         "gradual_magnitude", "rigl", "straight_through", "set",
     )  # fmt: skip
     return (order.index(name) if name in order else len(order), name)

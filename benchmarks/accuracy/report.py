@@ -44,6 +44,31 @@ def table(rows):
     return lines
 
 
+def ahead(rows, first):
+    """Return the lines of a table: one method against the best of the others.
+
+    The standard error of a difference is sqrt(a**2 + b**2), a and b those of the two.
+
+    Args:
+        rows: Results.
+        first: Name of the method.
+    """
+    cases = summary(rows)
+    lines = [f"| | `{first}` | best of the others | ahead by |", "|---" * 4 + "|"]
+    for (pattern, sparsity), found in cases.items():
+        others = [m for m in found if m not in (first, "dense")]
+        if first not in found or not others:
+            continue
+        best = max(others, key=lambda m: found[m][0])
+        difference = found[first][0] - found[best][0]
+        error = math.hypot(found[first][1], found[best][1])
+        lines.append(
+            f"| {pattern}, {100 * sparsity:g} % | {_cell(found[first])} | "
+            f"`{best}`, {_cell(found[best])} | {_cell((difference, error, 0))} |"
+        )
+    return lines if len(lines) > 2 else []
+
+
 def _cell(value):
     if value is None:
         return ""

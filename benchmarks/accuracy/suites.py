@@ -92,6 +92,8 @@ SUITES = {
             *_blocks("blocks 28x30, 30x10", [(28, 30), (30, 10)], 0.9, 0.95),
             *_blocks("blocks 8x10, 10x10", [(8, 10), (10, 10)], 0.95),
             *_channels(0.8, 0.9),
+            # For what is sparse from the first step.
+            *_blocks("blocks 8x10, 10x10", [(8, 10), (10, 10)], 0.98, 0.99),
         ),
         tuned_on=(1,),
     ),

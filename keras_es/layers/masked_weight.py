@@ -90,7 +90,7 @@ class MaskedWeight(SparseWeight):
         """Exact number of non-zero weights that `sparsity` asks for.
 
         The deployed mask has as many (`deployed_nnz`), but for the time in which a
-        schedule that begins dense has not ended, and but for `CriterionES`, under which
+        schedule that begins dense has not ended, and but for `GuidedES`, under which
         weights exchange units and their total is exact.
         """
         return self.size // self.units * self.unit_count

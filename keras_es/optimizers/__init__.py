@@ -5,9 +5,9 @@ from keras_es.optimizers.directional.finite_difference import FiniteDifference
 from keras_es.optimizers.directional.forward_gradient import ForwardGradient
 from keras_es.optimizers.evolution.alopex import Alopex
 from keras_es.optimizers.evolution.bernoulli_nes import BernoulliNES
-from keras_es.optimizers.evolution.criterion_es import CriterionES
 from keras_es.optimizers.evolution.genetic import GeneticAlgorithm
 from keras_es.optimizers.evolution.guided_es import GuidedES
+from keras_es.optimizers.evolution.guided_nes import GuidedNES
 from keras_es.optimizers.evolution.open_es import OpenES
 from keras_es.optimizers.evolution.pgpe import PGPE
 from keras_es.optimizers.evolution.qes import QES
@@ -33,14 +33,14 @@ __all__ = [
     "Alopex",
     "BernoulliNES",
     "Chunks",
-    "CriterionES",
+    "GuidedES",
     "EvolutionStrategy",
     "Falling",
     "FiniteDifference",
     "ForwardGradient",
     "GeneticAlgorithm",
     "GradualMagnitude",
-    "GuidedES",
+    "GuidedNES",
     "MaskOptimizer",
     "OpenES",
     "RigL",

@@ -56,6 +56,9 @@ def refuse_unknown(cls, name, value):
         )
     elif name in _NOW and _NOW[name].split("=")[0] in kinds.arguments_of(cls):
         hint = f"It is spelled {_NOW[name].format(value=repr(value))} now."
+    elif name in getattr(cls, "now_of", {}):
+        method = f"keras_es.optimizers.{cls.now_of[name]}"
+        hint = f"The method that has it is {method} now, with its other arguments."
     raise ValueError(
         f"{cls.__name__} has no argument `{name}`. {hint} Received: {name}={value!r}"
     )

@@ -81,7 +81,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     # Whether XLA may compile members and updates as one program.
     compiled_together = True
 
-    judges = False  # Whether members are judged by losses (see `CriterionES`).
+    judges = False  # Whether members are judged by losses (see `GuidedES`).
     deployed_by: Any = decoding.Decoding  # How masks are decoded from scores.
 
     generation: Any

@@ -22,15 +22,15 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
 
     - `RigL`, `SET`, `GradualMagnitude`: masks rest after 75 % of the steps, and move 75
       times until then, but not less often than every 100 steps;
-    - `StraightThrough`, `GuidedES`, `OpenES`, `BernoulliNES`: the learning rate of the
+    - `StraightThrough`, `GuidedNES`, `OpenES`, `BernoulliNES`: the learning rate of the
       scores falls to 0 along a cosine, from three times its constant default. Begun
-      dense, it does so in 60 % of the steps, and then the temperature of `GuidedES` and
-      `BernoulliNES` is 0: a step is one of `Static`;
+      dense, it does so in 60 % of the steps; the temperature of `GuidedNES` and
+      `BernoulliNES` is 0 then: a step is one of `Static`;
     - `OpenES` with few units (one for 16 weights or more, as with blocks and channels)
       or begun dense: sigma falls in a straight line from 2, or begun dense from 0.5
       and with many units from 1, the learning rate of the scores from 0.05 along a
       cosine, and both end after 60 %, from when on a step is one of `Static`;
-    - `CriterionES`: the rate of the criterion falls to 0 in a straight line until 75 %;
+    - `GuidedES`: the rate of the criterion falls to 0 in a straight line until 75 %;
       begun dense, the network is as sparse as wanted after half of the steps;
     - others as they are by default.
 
@@ -44,7 +44,7 @@ def for_run(cls, inner_optimizer, model, steps, *, begin_dense=False, **kwargs):
             wanted after 40 % of the steps only, so that the weights of every unit are
             trained before the search decides about it, and for 60 % draws its scores
             to the sizes of the units, a tenth of the way in each step at first and
-            less and less then (`density=Falling(...)`; `GuidedES` only with few units).
+            less and less then (`density=Falling(...)`; `GuidedNES` if units are few).
             More accurate at high sparsity, but until then no smaller. Models with
             block-sparse layers cannot, and other methods begin as they always do.
         **kwargs: Further arguments of the method; those here win.

@@ -119,10 +119,10 @@ def test_numbers_of_numpy_are_taken(name):
     "make",
     [
         lambda: optimizers.SNES("sgd", 2),
-        lambda: optimizers.CriterionES("adam"),
+        lambda: optimizers.GuidedES("adam"),
         lambda: optimizers.ForwardGradient("sgd"),
     ],
-    ids=["snes", "criterion_es", "forward_gradient"],
+    ids=["snes", "guided_es", "forward_gradient"],
 )
 def test_one_object_in_two_models_says_so(make):
     from tests.reference import problems
@@ -156,6 +156,6 @@ def test_a_shaping_of_another_shape_is_refused():
 def test_correction_may_be_a_schedule(correction):
     if correction is None:
         correction = keras.optimizers.schedules.PolynomialDecay(1.0, 10, 0.0)
-    optimizer = optimizers.GuidedES("sgd", correction=correction)
-    again = optimizers.GuidedES.from_config(optimizer.get_config())
+    optimizer = optimizers.GuidedNES("sgd", correction=correction)
+    again = optimizers.GuidedNES.from_config(optimizer.get_config())
     assert again.get_config() == optimizer.get_config()

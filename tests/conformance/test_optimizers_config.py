@@ -80,7 +80,7 @@ def test_round_trip_of_the_fitness(name, fitness):
     assert (second.batch_mode, second.population_size) == ("full", 6)
 
 
-@pytest.mark.parametrize("name", [n for n in POPULATIONS if n != "guided_es"])
+@pytest.mark.parametrize("name", [n for n in POPULATIONS if n != "guided_nes"])
 @pytest.mark.parametrize(
     "shaping",
     ["raw", "nes", minus],
@@ -120,7 +120,7 @@ def test_round_trip_of_the_schedules_of_snes(rate):
 
 
 @pytest.mark.parametrize(
-    "name", ["open_es", "bernoulli_nes", "guided_es", "straight_through"]
+    "name", ["open_es", "bernoulli_nes", "guided_nes", "straight_through"]
 )
 def test_round_trip_of_the_optimizer_of_scores(name):
     scores = keras.optimizers.SGD(0.3, momentum=0.5)

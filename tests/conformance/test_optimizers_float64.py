@@ -129,7 +129,7 @@ def test_block_sparse_layers(mode):
             BlockSparseDense(2, "softmax", sparsity=0.5, block_size=(2, 1)),
         ]
     )
-    trained(model, problems.make("guided_es"))
+    trained(model, problems.make("guided_nes"))
     assert all(map(problems.keeps_all_digits, model.layers[1].trainable_variables[:2]))
 
 

@@ -11,7 +11,7 @@ from tests.reference import problems
 
 # All of it is of the base class: in the fast tests one that evaluates members, one
 # whose masks move by a schedule, and one whose slots start anew.
-KEPT = ["guided_es", "rigl", "straight_through"]
+KEPT = ["guided_nes", "rigl", "straight_through"]
 NAMES = pytest.mark.parametrize(
     "name", slow_unless(KEPT, sorted(optimizers.OPTIMIZERS))
 )

@@ -34,7 +34,7 @@ def used(optimizer):
 
 # All four slots of a weight are handled by the same code for all methods.
 KEPT = [*((name, "momentum") for name in optimizers.OPTIMIZERS)]
-KEPT += [("guided_es", "adamw with ema"), ("rigl", "adamw with ema")]
+KEPT += [("guided_nes", "adamw with ema"), ("rigl", "adamw with ema")]
 ALL = itertools.product(sorted(optimizers.OPTIMIZERS), INNER)
 
 
@@ -68,7 +68,7 @@ def test_unused_weights_and_their_slots_rest(name, inner):
 
 @pytest.mark.parametrize(
     "name",
-    slow_unless(["rigl", "criterion_es", "guided_es"], sorted(optimizers.OPTIMIZERS)),
+    slow_unless(["rigl", "guided_es", "guided_nes"], sorted(optimizers.OPTIMIZERS)),
 )
 def test_moving_averages_of_weights_are_not_drawn_to_zero(name):
     # With constant weights their average is the weights, whenever they entered.

@@ -76,7 +76,7 @@ def expected_counts(name):
 NAMES = sorted(optimizers.OPTIMIZERS)
 ALL = [(name, dtype) for name in NAMES for dtype in ("float32", "float64")]
 # Counts do not ask for the dtype, but each method has arithmetic of its own.
-KEPT = [(name, "float64") for name in NAMES] + [("guided_es", "float32")]
+KEPT = [(name, "float64") for name in NAMES] + [("guided_nes", "float32")]
 
 
 @pytest.mark.parametrize("name, dtype", slow_unless(KEPT, ALL))

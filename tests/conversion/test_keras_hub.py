@@ -160,14 +160,14 @@ def test_a_backbone_from_random_weights_to_a_saved_model(name, tmp_path):
     masked = keras_es.masked_weights(sparse)
     assert any(m.attribute == "embeddings" for m in masked) == has_words
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    sparse.compile(keras_es.optimizers.GuidedES("adam", 2), loss, jit_compile=False)
+    sparse.compile(keras_es.optimizers.GuidedNES("adam", 2), loss, jit_compile=False)
     x = batch_of(sparse)
     history = sparse.fit(x, LABELS, batch_size=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
     assert all(m.deployed_nnz() == m.nnz for m in masked)
     sparse.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    assert type(again.optimizer) is keras_es.optimizers.GuidedES
+    assert type(again.optimizer) is keras_es.optimizers.GuidedNES
     expected = sparse(x)
     np.testing.assert_array_equal(again(x), expected)
     plain = keras_es.strip_masks(sparse)
@@ -208,7 +208,7 @@ def test_a_classifier_keeps_its_preprocessor(make, tmp_path):
     sparse = keras_es.sparsify(model, 0.5, include_embeddings=make is text_classifier)
     assert isinstance(sparse, type(model)) and sparse.preprocessor is not None
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    sparse.compile(keras_es.optimizers.GuidedES("adam", 2), loss, jit_compile=False)
+    sparse.compile(keras_es.optimizers.GuidedNES("adam", 2), loss, jit_compile=False)
     sparse.fit(raw, LABELS, batch_size=2, shuffle=False, verbose=0)
     expected = sparse.predict(raw, verbose=0)
     sparse.save(tmp_path / "model.keras")

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 TRAIN = (
     ROOT / "train.py", "--strategy=multi_worker", "--epochs=12", "--batch_size=128",
-    "--mask_optimizer=guided_es", "--population_size=4", "--sparsity=0.75",
+    "--mask_optimizer=guided_nes", "--population_size=4", "--sparsity=0.75",
     "--jit_compile=false", "--workdir=run",
 )  # fmt: skip
 

@@ -73,7 +73,7 @@ def build():
     return mlp(keras.layers.BatchNormalization(), keras.layers.Dense(16))
 
 def search(pairs):
-    return lambda: CriterionES(
+    return lambda: GuidedES(
         keras.optimizers.Adam(0.02), falling, 2, pairs, mean_learning_rate=0.5
     )
 
@@ -92,7 +92,7 @@ for jit_compile in (False, True):
     assert_equal_replicas(many)
 """,
     "methods and failures": """
-for method in (GuidedES, Static, StraightThrough):
+for method in (GuidedNES, Static, StraightThrough):
     model, history = train(
         REPLICAS, lambda: mlp(keras.layers.BatchNormalization()),
         lambda: method(keras.optimizers.Adam(0.02)), batches(32, 16), epochs=1,
@@ -155,7 +155,7 @@ folder = tempfile.mkdtemp()
 def build():
     return mlp(keras.layers.BatchNormalization(), keras.layers.Dropout(0.2, seed=3))
 
-optimizer = lambda: GuidedES("adam", 4)
+optimizer = lambda: GuidedNES("adam", 4)
 dataset = batches(48, 16)
 whole, history = train(REPLICAS, build, optimizer, dataset, epochs=4)
 assert np.isfinite(history["loss"]).all()
@@ -212,7 +212,7 @@ def test_replicas(count, script):
 # A strategy of one device assigns variables as one of many does.
 ALONE = """
 for jit_compile in (False, True):
-    for method in (lambda: GuidedES("adam"), lambda: SNES(sgd(), 4), sgd):
+    for method in (lambda: GuidedNES("adam"), lambda: SNES(sgd(), 4), sgd):
         results = [
             train(s, mlp, method, batches(32, 8), jit_compile=jit_compile)
             for s in (ONE, REPLICAS)

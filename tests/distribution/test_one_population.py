@@ -41,14 +41,14 @@ def compare(method, jit_compile=False, **kwargs):
 compare(SNES)
 compare(OpenES, rate=1.0)
 compare(BernoulliNES, rate=1.0)
-compare(GuidedES, rate=3.0)
+compare(GuidedNES, rate=3.0)
 """
 
 MORE = """
-compare(GuidedES, correction=1.0, rate=3.0)
+compare(GuidedNES, correction=1.0, rate=3.0)
 compare(OpenES, jit_compile=True, rate=1.0)
 compare(SNES, held=2)
-compare(GuidedES, held=2, rate=3.0)
+compare(GuidedNES, held=2, rate=3.0)
 """
 
 

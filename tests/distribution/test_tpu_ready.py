@@ -14,7 +14,7 @@ from keras_es.optimizers import (
     SNES,
     BernoulliNES,
     GradualMagnitude,
-    GuidedES,
+    GuidedNES,
     OpenES,
     RigL,
     Static,
@@ -30,7 +30,7 @@ METHODS = {
     "snes, turns": lambda: SNES(sgd(), 4, turns=Turns(2, 2)),
     "open_es": lambda: OpenES(sgd(), 4, "full"),
     "bernoulli_nes": lambda: BernoulliNES(sgd(), 4),
-    "guided_es": lambda: GuidedES("adam", 4),
+    "guided_nes": lambda: GuidedNES("adam", 4),
     "rigl": lambda: RigL("sgd", update_schedule=ConstantUpdates(update_every=1)),
     "gradual_magnitude": lambda: GradualMagnitude("sgd", end_step=10),
     "static": lambda: Static(keras.optimizers.Adam(clipnorm=1.0)),
@@ -92,12 +92,12 @@ def test_step_is_one_program_of_allowed_operations(method):
 
 def test_step_of_a_convnet():
     x, y = data(16, features=64)
-    check(program(convnet, METHODS["guided_es"](), x.reshape(-1, 8, 8, 1), y))
+    check(program(convnet, METHODS["guided_nes"](), x.reshape(-1, 8, 8, 1), y))
 
 
 def test_products_are_in_bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    hlo = program(mlp, METHODS["guided_es"](), *data(16))
+    hlo = program(mlp, METHODS["guided_nes"](), *data(16))
     check(hlo)
     # Sums that tell whether numbers are finite, or count, are products with ones.
     lines = [line for line in hlo.splitlines() if "/MatVec" not in line]

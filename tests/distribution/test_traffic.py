@@ -43,10 +43,10 @@ def check(method, **kwargs):
     assert few and len(few) == len(many)
     # In each step the gradients of the weights, half as much for the union of the
     # members' masks, moving statistics, and for guided methods dL/dm.
-    step = weights + kernels / 2 + statistics + scores * (method is GuidedES)
-    # Once in a generation the search gradient, for SNES and GuidedES of two parts, and
+    step = weights + kernels / 2 + statistics + scores * (method is GuidedNES)
+    # Once in a generation the search gradient, for SNES and GuidedNES of two parts, and
     # once more within the optimizer of the scores.
-    generation = scores * {SNES: 2, OpenES: 2, BernoulliNES: 2, GuidedES: 3}[method]
+    generation = scores * {SNES: 2, OpenES: 2, BernoulliNES: 2, GuidedNES: 3}[method]
     if model.optimizer.taking_turns is None:
         assert total(few, "all_reduce") <= step + generation
     else:
@@ -54,7 +54,7 @@ def check(method, **kwargs):
         assert total(few, conditional=[True]) <= generation
 
 check(SNES, turns=Turns(2))
-check(GuidedES, turns=Turns(2))
+check(GuidedNES, turns=Turns(2))
 """
 
 # Slow to trace for four replicas; what differs is within each of them.

@@ -14,7 +14,7 @@ import tensorflow as tf
 import keras_es
 from keras_es.distribution import strategies, workers
 from keras_es.noise import Outputs
-from keras_es.optimizers import SNES, GuidedES, OpenES
+from keras_es.optimizers import SNES, GuidedNES, OpenES
 from tests.training.common import cross_entropy, data, mlp, sgd
 
 BATCH = 12  # of 30 examples: with 3 workers the last batch of 6 is 2 for each
@@ -60,7 +60,7 @@ CASES = {
     ),
     "plain, statistics": lambda s: trained(s, statistics, sgd, jit_compile=True),
     "guided": lambda s: trained(
-        s, statistics, lambda: GuidedES(sgd(), 2), jit_compile=False
+        s, statistics, lambda: GuidedNES(sgd(), 2), jit_compile=False
     ),
     "snes": lambda s: trained(s, mlp, lambda: SNES(sgd(), 2), jit_compile=False),
     "pure": lambda s: trained(s, mlp, lambda: SNES(None, 4), jit_compile=False),

@@ -25,7 +25,7 @@ METHODS = {
     "snes": lambda w: optimizers.SNES(w, 4, sigma=1.0),
     "open_es": lambda w: optimizers.OpenES(w, 4, score_optimizer=adam()),
     "bernoulli_nes": lambda w: optimizers.BernoulliNES(w, 4, score_optimizer=adam()),
-    "guided_es": lambda w: optimizers.GuidedES(w, 4, score_optimizer=adam()),
+    "guided_nes": lambda w: optimizers.GuidedNES(w, 4, score_optimizer=adam()),
 }
 
 
@@ -73,7 +73,7 @@ def test_blocks_move_and_stay_exact(method, jit):
     np.testing.assert_allclose(plain(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["snes", "guided_es"])
+@pytest.mark.parametrize("method", ["snes", "guided_nes"])
 def test_both_kernels_of_a_gru_move(method):
     layer = gru()
     _, history, _ = trained(layer, (4, 24), method)
@@ -114,7 +114,7 @@ def test_blocks_that_come_in_start_at_zero_with_their_slots():
 
 def test_the_number_of_variables_is_that_of_the_stored_blocks():
     layer = dense()
-    model, _, _ = trained(layer, (40,), "guided_es", epochs=1)
+    model, _, _ = trained(layer, (40,), "guided_nes", epochs=1)
     largest = max(int(np.prod(v.shape)) for v in model.optimizer.variables)
     assert largest == weights_of(layer)[0].nnz < 40 * 48
 

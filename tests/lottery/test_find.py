@@ -10,7 +10,7 @@ from keras_es import lottery, noise
 from keras_es.callbacks import TrainingStopped
 from keras_es.lottery import scores
 from keras_es.lottery.masking import named_weights, plain_values
-from keras_es.optimizers import PGPE, SNES, GuidedES, OpenES, SepCMAES, Static
+from keras_es.optimizers import PGPE, SNES, GuidedNES, OpenES, SepCMAES, Static
 from keras_es.runs.errors import RunError
 from tests.lottery.common import DATA, PLAIN, build, find, snes
 from tests.marks import slow
@@ -259,7 +259,7 @@ def test_scores_of_ones_own_and_layers_left_out():
         ({"rewind": 4}, "`rewind` must be an integer of at least 0, below `steps`"),
         ({"rewind": "weights"}, "`rewind` must be"),
         ({"strategy": "sgdd"}, "a Keras optimizer or its name"),
-        ({"strategy": GuidedES("sgd")}, "must leave masks as they are"),
+        ({"strategy": GuidedNES("sgd")}, "must leave masks as they are"),
         ({"strategy": SNES("sgd")}, "must leave masks as they are"),
         ({"strategy": "sgd"}, 'Give score="magnitude"'),
         ({"strategy": OpenES(None)}, 'Give score="magnitude"'),

@@ -5,7 +5,7 @@ import pytest
 
 import keras_es
 from keras_es import optimizers
-from keras_es.optimizers import SNES, BernoulliNES, GuidedES, OpenES, Static
+from keras_es.optimizers import SNES, BernoulliNES, GuidedNES, OpenES, Static
 from tests.reference import problems
 
 EVERY = pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
@@ -92,9 +92,9 @@ def test_unknown_argument_points_to_the_help():
         (lambda: SNES("adam", sigma=0), "must be a number above 0.*sigma=0"),
         (lambda: SNES("adam", mean_learning_rate=-1), "`mean_learning_rate`.*=-1"),
         (lambda: SNES("adam", std_learning_rate="x"), "`std_learning_rate`.*='x'"),
-        (lambda: GuidedES("adam", correction=1.5), r"number in \[0, 1\].*=1.5"),
-        (lambda: GuidedES("adam", correction="on"), "`correction` must.*'on'"),
-        (lambda: GuidedES("adam", guidance_momentum=1), r"\[0, 1\).*momentum=1"),
+        (lambda: GuidedNES("adam", correction=1.5), r"number in \[0, 1\].*=1.5"),
+        (lambda: GuidedNES("adam", correction="on"), "`correction` must.*'on'"),
+        (lambda: GuidedNES("adam", guidance_momentum=1), r"\[0, 1\).*momentum=1"),
         (lambda: Static("adam", seed="x"), "`seed` must be an integer.*seed='x'"),
         (lambda: Static("adam", seed=0.5), "`seed` must be an integer.*seed=0.5"),
     ],

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_es
 from keras_es import patterns, schedules
-from keras_es.optimizers import CriterionES, GradualMagnitude
+from keras_es.optimizers import GradualMagnitude, GuidedES, GuidedNES
 from tests.marks import slow
 
 
@@ -43,7 +43,7 @@ def test_without_a_step_it_is_gradual_magnitude_to_the_bit():
     falling = schedules.PolynomialSparsity(5)
     plain = GradualMagnitude(adam(), sparsity_schedule=falling, masked_out="learn")
     ends = []
-    for optimizer in (plain, CriterionES(adam(), falling, 2, mean_learning_rate=1e-30)):
+    for optimizer in (plain, GuidedES(adam(), falling, 2, mean_learning_rate=1e-30)):
         model, x, y = two_branches(optimizer)
         fit(model, x, y, epochs=3)
         ends.append([m.kernel.numpy() for m in keras_es.masked_weights(model)])
@@ -54,7 +54,7 @@ def test_without_a_step_it_is_gradual_magnitude_to_the_bit():
 
 @pytest.mark.parametrize("moments", [False, True])
 def test_masks_are_the_largest_of_all_in_numpy(moments):
-    optimizer = CriterionES(adam(), mean_learning_rate=0.0, moments=moments)
+    optimizer = GuidedES(adam(), mean_learning_rate=0.0, moments=moments)
     model, x, y = two_branches(optimizer)
     fit(model, x, y)
     genes = np.array([[0.7, -0.2], [0.5, 1.5 if moments else 0.0]], "float32")
@@ -77,7 +77,7 @@ def test_masks_are_the_largest_of_all_in_numpy(moments):
 
 def test_weights_whose_units_differ_in_size_keep_to_the_allocation():
     pattern = {"left": patterns.Block(2, 2), "right": patterns.NByM(1, 4)}
-    optimizer = CriterionES(adam())
+    optimizer = GuidedES(adam())
     model, x, y = two_branches(optimizer, pattern)
     optimizer.build(model.trainable_variables)
     optimizer.search.genes.assign([[2.0, -2.0], [0.0, 0.0]])
@@ -89,7 +89,7 @@ def test_weights_whose_units_differ_in_size_keep_to_the_allocation():
 @pytest.mark.parametrize("jit_compile", [slow(False), True])
 def test_a_judgement_by_hand(jit_compile):
     """Losses of the members' masks on the next batch, and the step of the genes."""
-    optimizer = CriterionES(
+    optimizer = GuidedES(
         keras.optimizers.SGD(0.0), judge_every=1, sigma=0.5, mean_learning_rate=0.1
     )
     model, x, y = two_branches(optimizer, jit_compile=jit_compile)
@@ -113,7 +113,7 @@ def test_a_judgement_by_hand(jit_compile):
 
 
 def test_a_member_that_failed_says_nothing():
-    search = CriterionES(adam(), judge_every=1).search
+    search = GuidedES(adam(), judge_every=1).search
     model, _, _ = two_branches(search.optimizer)
     search.optimizer.build(model.trainable_variables)
     step, square = search.estimate(tf.constant([np.nan, 1.0]), tf.constant([0, 1]) > 0)
@@ -121,9 +121,7 @@ def test_a_member_that_failed_says_nothing():
 
 
 def test_losses_give_units_to_the_weight_that_needs_them():
-    optimizer = CriterionES(
-        adam(), judge_every=1, judged_pairs=2, mean_learning_rate=0.1
-    )
+    optimizer = GuidedES(adam(), judge_every=1, judged_pairs=2, mean_learning_rate=0.1)
     model, x, y = two_branches(optimizer)
     fit(model, x, y, epochs=20)
     left, right = (m.sum() for m in masks(model))
@@ -134,7 +132,7 @@ def test_losses_give_units_to_the_weight_that_needs_them():
 
 def test_weights_that_exchanged_units_can_be_set_again():
     """As `EarlyStopping` does; their total is looked at, and what it should be."""
-    model, x, y = two_branches(CriterionES(adam()))
+    model, x, y = two_branches(GuidedES(adam()))
     first = model.get_weights()
     model.optimizer.build(model.trainable_variables)
     model.optimizer.search.genes.assign([[0.5, -0.5], [0.0, 0.0]])
@@ -143,11 +141,11 @@ def test_weights_that_exchanged_units_can_be_set_again():
     assert chosen[0].sum() > 16
     model.set_weights(first)
     model.set_weights(weights)
-    other, _, _ = two_branches(CriterionES(adam()))
+    other, _, _ = two_branches(GuidedES(adam()))
     other.set_weights(weights)
     for found, expected in zip(masks(other), chosen):
         np.testing.assert_array_equal(found, expected)
-    (sparser, _, _) = two_branches(CriterionES(adam()), sparsity=0.875)
+    (sparser, _, _) = two_branches(GuidedES(adam()), sparsity=0.875)
     with pytest.raises(ValueError, match="Received: 16 non-zeros, expected 32"):
         model.set_weights(sparser.get_weights())
 
@@ -158,17 +156,43 @@ def test_a_fitness_without_gradient_decides():
     def silent(y, y_pred):
         return -keras.ops.cast(keras.ops.abs(y_pred[:, 0]) > 1.0, "float32")
 
-    optimizer = CriterionES(adam(), judge_every=1, fitness=silent)
+    optimizer = GuidedES(adam(), judge_every=1, fitness=silent)
     model, x, y = two_branches(optimizer)
     fit(model, x, y, epochs=3)
     assert np.any(optimizer.search.genes.numpy()[0] != 0.0)
     assert not np.any(optimizer.search.genes.numpy()[1])
 
 
+def test_a_fitness_sees_the_kernels_of_a_member():
+    """So it can count what they cost; units leave the branch that is dear."""
+    model, x, y = two_branches("sgd")
+    left = model.get_layer("left")
+
+    def dear(y, y_pred):
+        return keras.ops.cast(keras.ops.count_nonzero(left.kernel), "float32")
+
+    optimizer = GuidedES(adam(), judge_every=1, fitness=dear, mean_learning_rate=0.1)
+    model.compile(optimizer, loss="mse", jit_compile=False)
+    fit(model, x, y, epochs=3)
+    first, second = (m.sum() for m in masks(model))
+    assert first + second == 32 and first < 12
+
+
+def test_what_had_its_names_before_is_still_found():
+    old = GuidedNES("adam", correction=0.5).get_config()
+    again = GuidedES.from_config(old)
+    assert type(again) is GuidedNES and again.correction == 0.5
+    assert type(GuidedES.from_config(GuidedES("adam").get_config())) is GuidedES
+    assert keras.saving.get_registered_object("keras_es>CriterionES") is GuidedES
+    assert keras.saving.get_registered_name(GuidedES) == "keras_es>GuidedES"
+    with pytest.raises(ValueError, match=r"GuidedNES now.*Received: correction=1\.0"):
+        GuidedES("adam", correction=1.0)
+
+
 @pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_training_goes_on_to_the_bit_after_a_file(tmp_path, jit_compile):
     def make():
-        optimizer = CriterionES(adam(), judge_every=2, mean_learning_rate=0.3)
+        optimizer = GuidedES(adam(), judge_every=2, mean_learning_rate=0.3)
         return two_branches(optimizer, jit_compile=jit_compile)
 
     model, x, y = make()
@@ -186,8 +210,8 @@ def test_training_goes_on_to_the_bit_after_a_file(tmp_path, jit_compile):
 def test_for_run_ends_the_search_and_the_dense_beginning():
     model, _, _ = two_branches("sgd")
     run = keras_es.optimizers.for_run
-    optimizer = run("criterion_es", "adam", model, 100, begin_dense=True)
+    optimizer = run("guided_es", "adam", model, 100, begin_dense=True)
     assert optimizer.sparsity_schedule.end_step == 50
     assert float(optimizer.mean_learning_rate(75)) == 0.0
-    sparse = run(CriterionES, "adam", model, 100)
+    sparse = run(GuidedES, "adam", model, 100)
     assert isinstance(sparse.sparsity_schedule, schedules.ConstantSparsity)

@@ -299,7 +299,7 @@ HYBRIDS = {
     "snes": lambda: SNES(
         FiniteDifference("adam", step=0.01), population_size=4, turns=Turns(4, 1)
     ),
-    "guided": lambda: keras_es.optimizers.GuidedES(
+    "guided": lambda: keras_es.optimizers.GuidedNES(
         FiniteDifference("adam", 2, perturb="outputs", step=0.01)
     ),
 }

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_es
-from keras_es.optimizers import BernoulliNES, GuidedES, OpenES
+from keras_es.optimizers import BernoulliNES, GuidedNES, OpenES
 from tests.reference import numpy_es, problems
 from tests.reference.estimates import assert_unbiased
 
@@ -32,7 +32,7 @@ def estimates(optimizer, loss_of_member, guidance=None, steps=STEPS):
         losses = [loss_of_member(pair) for pair in range(optimizer.pairs)]
         fitness = tf.reshape(tf.stack(losses), [n])
         found = optimizer.estimate(fitness, tf.ones([n], tf.bool), guidance)
-        gradient = tf.nest.flatten(found)[:count]  # GuidedES goes on with its guidance
+        gradient = tf.nest.flatten(found)[:count]  # GuidedNES goes on with its guidance
         return tf.concat([tf.reshape(g, [-1]) for g in gradient], axis=0)
 
     run = tf.function(
@@ -102,8 +102,8 @@ def test_bernoulli_nes_is_unbiased(batch_mode, population_size):
 
 
 @pytest.mark.parametrize("guided_by", ["zero", "noise", "slope"])
-def test_guided_es_is_unbiased_whatever_guides_it(guided_by):
-    optimizer = GuidedES("sgd", 4, sigma=0.8, correction=1.0)
+def test_guided_nes_is_unbiased_whatever_guides_it(guided_by):
+    optimizer = GuidedNES("sgd", 4, sigma=0.8, correction=1.0)
     model = two_weights(optimizer)
     losses = random_losses(7)
     random = np.random.default_rng(1)
@@ -119,7 +119,7 @@ def test_guided_es_is_unbiased_whatever_guides_it(guided_by):
 
 
 def test_guidance_by_the_true_slope_leaves_no_variance():
-    optimizer = GuidedES("sgd", 2, sigma=0.8, correction=1.0)
+    optimizer = GuidedNES("sgd", 2, sigma=0.8, correction=1.0)
     model = problems.bound(optimizer, units=6)
     slope = np.random.default_rng(2).normal(size=(6, 1)).astype("float32")
     optimizer._guidance[0].assign(slope)
@@ -132,8 +132,8 @@ def test_guidance_by_the_true_slope_leaves_no_variance():
     assert model.built
 
 
-def test_without_correction_guided_es_is_straight_through():
-    optimizer = GuidedES("sgd", 2, sigma=0.5, correction=0.0)
+def test_without_correction_guided_nes_is_straight_through():
+    optimizer = GuidedNES("sgd", 2, sigma=0.5, correction=0.0)
     model = problems.bound(optimizer, units=6)
     slope = np.random.default_rng(2).normal(size=(6, 1)).astype("float32")
     optimizer._guidance[0].assign(slope)
@@ -145,9 +145,9 @@ def test_without_correction_guided_es_is_straight_through():
 
 
 def test_automatic_correction_averages_what_the_budget_allows():
-    optimizer = GuidedES("sgd", 4, guidance_momentum=0.9)
+    optimizer = GuidedNES("sgd", 4, guidance_momentum=0.9)
     np.testing.assert_allclose(optimizer.budget(), 40.0)
-    assert GuidedES("sgd", 4, correction=1.0).budget() is None
+    assert GuidedNES("sgd", 4, correction=1.0).budget() is None
 
 
 def test_open_es_follows_the_gradient_of_a_quadratic():

@@ -10,7 +10,7 @@ from keras_es.optimizers import (
     SNES,
     BernoulliNES,
     EvolutionStrategy,
-    GuidedES,
+    GuidedNES,
     OpenES,
     Turns,
 )
@@ -104,7 +104,7 @@ def test_utilities_of_a_failed_generation_are_zero():
         np.testing.assert_array_equal(utilities, np.zeros(6))
 
 
-@pytest.mark.parametrize("cls", [OpenES, BernoulliNES, GuidedES])
+@pytest.mark.parametrize("cls", [OpenES, BernoulliNES, GuidedNES])
 def test_noise_may_end_at_zero(cls):
     schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 3, 0.0)
     optimizer = cls("adam", population_size=4, sigma=schedule, turns=Turns(4, 1))
@@ -128,7 +128,7 @@ def test_expected_number_of_ones_is_that_of_the_deployed_mask(sparsity):
 
 
 def test_guidance_is_the_running_mean_of_the_backward_pass():
-    optimizer = GuidedES("sgd", 2, guidance_momentum=0.8)
+    optimizer = GuidedNES("sgd", 2, guidance_momentum=0.8)
     model = problems.bound(optimizer, units=6)
     old, now = np.full((6, 1), 2.0, "float32"), np.full((6, 1), 7.0, "float32")
     optimizer._guidance[0].assign(old)
@@ -139,7 +139,7 @@ def test_guidance_is_the_running_mean_of_the_backward_pass():
 
 
 def test_members_that_failed_leave_the_guided_estimate():
-    optimizer = GuidedES("sgd", 4, correction=1.0)
+    optimizer = GuidedNES("sgd", 4, correction=1.0)
     model = problems.bound(optimizer, units=6)
     guidance = [np.zeros((6, 1), "float32")]
     valid = np.array([True, True, True, False])

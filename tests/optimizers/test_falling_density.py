@@ -6,7 +6,7 @@ import pytest
 
 import keras_es
 from keras_es import optimizers, patterns, schedules
-from keras_es.optimizers import SNES, Falling, GuidedES, OpenES, Turns
+from keras_es.optimizers import SNES, Falling, GuidedNES, OpenES, Turns
 from tests.marks import slow
 from tests.reference import problems
 
@@ -53,7 +53,7 @@ def test_members_are_as_dense_as_the_deployed_mask(method):
 
 
 def test_expected_density_of_bernoulli_members_follows():
-    optimizer = made(GuidedES, population_size=2, turns=Turns(steps=1))
+    optimizer = made(GuidedNES, population_size=2, turns=Turns(steps=1))
     model = problems.compiled(optimizer)
     (masked,) = keras_es.masked_weights(model)
     for _ in range(9):

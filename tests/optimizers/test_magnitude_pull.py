@@ -81,7 +81,7 @@ def test_masks_rest_with_the_search():
     trained_until_rest(OpenES, sigma=0.5)
 
 
-@pytest.mark.parametrize("method", ["guided_es", "bernoulli_nes"])
+@pytest.mark.parametrize("method", ["guided_nes", "bernoulli_nes"])
 def test_bernoulli_masks_rest_at_temperature_zero(method):
     model, masked = trained_until_rest(method, sigma=0.1)
     deployed = masked.stored_units().numpy()

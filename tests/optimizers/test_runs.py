@@ -87,8 +87,8 @@ def test_long_runs_move_every_hundred_steps():
     ("name", "generations", "kwargs"),
     [
         ("straight_through", 200, {}),
-        ("guided_es", 25, {}),
-        ("guided_es", 50, {"turns": Turns(steps=4)}),
+        ("guided_nes", 25, {}),
+        ("guided_nes", 50, {"turns": Turns(steps=4)}),
     ],
 )
 def test_scores_come_to_rest_at_the_end(name, generations, kwargs):
@@ -131,7 +131,7 @@ def test_search_that_begins_dense_ends():
     assert float(optimizer.sigma(120)) == 0.0
 
 
-@pytest.mark.parametrize("name", ["guided_es", "bernoulli_nes"])
+@pytest.mark.parametrize("name", ["guided_nes", "bernoulli_nes"])
 def test_bernoulli_masks_that_begin_dense_rest(name):
     turns = {"turns": Turns(2, 1), "population_size": 2}
     optimizer = made(name, begin_dense=True, **turns)
@@ -150,9 +150,9 @@ def test_strategies_may_begin_dense(name):
     assert made(name).magnitude_pull is None
     optimizer = made(name, begin_dense=True, turns=Turns(2, 1))
     assert optimizer.sparsity_schedule.end_step == 80
-    if name == "guided_es":
+    if name == "guided_nes":
         assert optimizer.magnitude_pull is None
-        assert coarse(optimizers.GuidedES, begin_dense=True).magnitude_pull is not None
+        assert coarse(optimizers.GuidedNES, begin_dense=True).magnitude_pull is not None
         return
     generation = optimizer.population_size // 2
     first, last = (float(optimizer.magnitude_pull(n)) for n in (0, 120))

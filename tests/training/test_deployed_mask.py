@@ -49,7 +49,7 @@ class Look(keras.callbacks.Callback):
         self.check(stripped.predict(self.x, verbose=0))
 
 
-@pytest.mark.parametrize("method", ["snes", "guided_es"])
+@pytest.mark.parametrize("method", ["snes", "guided_nes"])
 def test_during_fit(method, tmp_path):
     x, y = data()
     optimizer = OPTIMIZERS[method](sgd())

@@ -7,11 +7,11 @@ import pytest
 import keras_es
 from keras_es.optimizers import (
     SNES,
-    CriterionES,
     Falling,
     FiniteDifference,
     ForwardGradient,
     GradualMagnitude,
+    GuidedES,
     Static,
 )
 from keras_es.schedules import PolynomialSparsity
@@ -165,7 +165,7 @@ def test_pure_evolution_of_nothing_is_refused(optimizer):
     [
         SNES,
         Static,
-        CriterionES,
+        GuidedES,
         lambda inner: GradualMagnitude(inner, end_step=4, masked_out="learn"),
         lambda inner: SNES(inner, density=Falling(PolynomialSparsity(4))),
         ForwardGradient,

@@ -20,7 +20,7 @@ def float16():
 
 
 @pytest.mark.parametrize(
-    "method", slow_unless(["guided_es", "rigl", "static"], OPTIMIZERS)
+    "method", slow_unless(["guided_nes", "rigl", "static"], OPTIMIZERS)
 )
 def test_scale_goes_around_the_inner_optimizer(method, float16):
     optimizer = OPTIMIZERS[method](sgd(), **SCHEDULES.get(method, {}))
@@ -66,7 +66,7 @@ def test_scale_outside_is_refused(float16):
 @pytest.mark.parametrize(
     "method",
     [
-        "guided_es",
+        "guided_nes",
         "rigl",
         "static",
         slow("snes"),

@@ -147,6 +147,6 @@ def test_noise_that_is_not_of_single_weights_is_refused(noise):
 
 
 def test_beside_an_optimizer_of_the_weights_it_is_refused():
-    for method in (SNES, keras_es.optimizers.GuidedES):
+    for method in (SNES, keras_es.optimizers.GuidedNES):
         with pytest.raises(ValueError, match=r"noise.*Received: noise=Active"):
             method("adam", noise=Active())

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 import keras_es
-from keras_es.optimizers import SNES, BernoulliNES, GuidedES, OpenES, Turns
+from keras_es.optimizers import SNES, BernoulliNES, GuidedNES, OpenES, Turns
 from tests.marks import slow, slow_unless
 from tests.reference import problems
 from tests.training.common import compiled, cross_entropy, data, mlp, sgd, sparse_mlp
 
-METHODS = {"snes": SNES, "bernoulli_nes": BernoulliNES, "guided_es": GuidedES}
+METHODS = {"snes": SNES, "bernoulli_nes": BernoulliNES, "guided_nes": GuidedNES}
 
 
 def frozen_weights(cls, **kwargs):
@@ -83,7 +83,7 @@ def test_resume_in_the_middle_of_a_generation_is_exact(stop, tmp_path):
         return [v.numpy() for v in model.weights + model.optimizer.variables]
 
     keras.utils.set_random_seed(0)
-    model = compiled(sparse_mlp(), GuidedES(sgd(), 4, turns=Turns(steps=2)))
+    model = compiled(sparse_mlp(), GuidedNES(sgd(), 4, turns=Turns(steps=2)))
     steps(model, stop)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")

@@ -1,174 +1,205 @@
-"""Evolution of Bernoulli masks with the backward pass as control variate."""
+"""Evolution of the criterion by which masks are chosen; gradients guide the weights."""
 
-from keras import ops
+import keras
+import tensorflow as tf
 
+from keras_es import schedules
 from keras_es._arguments import (
     Argument,
-    Refused,
-    decay,
+    boolean,
+    choice,
     integer,
     optional,
     schedule,
     share,
 )
-from keras_es.ops import search
-from keras_es.optimizers import arguments
-from keras_es.optimizers.evolution.strategy import EvolutionStrategy
+from keras_es.distribution.collectives import mean_over_replicas, replica_index
+from keras_es.optimizers import arguments, latents, magnitudes
+from keras_es.optimizers.arguments import value_at
+from keras_es.optimizers.base import MaskOptimizer
+from keras_es.optimizers.density import refuse_block_sparse
+from keras_es.optimizers.evolution.guided_nes import GuidedNES
 from keras_es.optimizers.registry import Tuned, register
-from keras_es.optimizers.score_optimizer import (
-    build_slots,
-    descended,
-    optimizer_argument,
-    settle_optimizer,
+from keras_es.optimizers.search.criterion import ByCriterion, CriterionSearch
+from keras_es.populations.judged import JudgedPopulation
+
+SPARSE = 0.5
+"""Share of a run after which a network that began dense is as sparse as wanted."""
+
+SEARCHED = 0.75
+"""Share of a run in which the criterion moves."""
+
+OF_GUIDED_NES = (
+    "population_size",
+    "batch_mode",
+    "correction",
+    "guidance_momentum",
+    "score_optimizer",
+    "turns",
+    "density",
+    "semi_updates",
 )
-from keras_es.optimizers.search.bernoulli import BernoulliSearch, settled_bernoulli
-
-
-def _correction(name, value):
-    """Return "auto", a number in [0, 1] or a schedule."""
-    if isinstance(value, str) and value == "auto":
-        return value
-    try:
-        return share(name, value)
-    except ValueError:
-        raise ValueError(
-            f'`{name}` must be "auto", a number in [0, 1] or a LearningRateSchedule of '
-            f"the generation. Received: {name}={value!r}"
-        ) from None
+"""Arguments of `GuidedNES`, which had the name `GuidedES` before."""
 
 
 @register(
     "guided_es",
     Tuned(
-        "score_rate",
-        (0.09, 0.27, 0.81),
-        "score_optimizer",
+        "criterion_rate",
+        (0.01, 0.03, 0.1),
+        "mean_learning_rate",
         "initial_learning_rate",
-        rates=(0.003, 0.01, 0.03),
     ),
 )
-class GuidedES(EvolutionStrategy):
-    """Natural evolution of Bernoulli masks with the backward pass as control variate.
+# The name that it had in files at first; `register` gives it the one it has now.
+@keras.saving.register_keras_serializable(package="keras_es", name="CriterionES")
+class GuidedES(MaskOptimizer):
+    r"""Evolve the criterion, not the mask: a few numbers, which losses can tell.
 
-    The backward pass that trains the weights also gives s = dL/dm = g * w at every
-    unit, active or not. With a running mean s of the steps before (so that it does
-    not depend on the members of this step) and antithetic pairs d = m+ - m-, the
-    gradient with respect to the logits theta = (scores - tau)/T is
+    The default of the package. Gradients say which weights of a layer are worth
+    keeping, for masked-out weights learn too; losses say how many each layer needs.
+    Masks are the largest of
 
-        grad E f = s p (1 - p) + E[(f+ - f- - s.d)/2 * d * max(p, 1 - p)]
+        u_i = exp(a_l) c_i / t_l,   c_i = sum |w| (v + eps)**(gamma_l / 2),
 
-    without bias, and the natural gradient, which moves the scores, is this over the
-    Fisher information p (1 - p):
+    over the units i of all weights l together, chosen anew after every step. t_l is the
+    k_l-th largest c of the weight, k_l what the allocation asks for: at a = 0, where
+    the search begins, each weight has k_l units, the largest by magnitude. The
+    total is exact at any a, and a moves units from weight to weight. (Weights whose
+    units are of a size that no other's have, and `NByM`, keep to the allocation each:
+    no exchange of such units would leave the number of non-zeros as it is.) v is
+    Adam's second moment, divided by its mean, so that gamma = 0 is magnitude and
+    gamma = 1 what a diagonal Fisher matrix says of each weight.
 
-        s + c E[...] / (p (1 - p)).
+    Every `judge_every` steps members a +- sigma z (and gamma) are judged, on a batch
+    that no weight was trained on yet, by forward passes only. With d = (f+ - f-)/2 and
+    r its running root mean square,
 
-    The first term alone (c = 0) is the straight-through estimate. The second corrects
-    it by losses; its variance grows with the number of undecided units
-    D = sum p (1 - p) and with 1/p, so by default it is shrunk to what the averaged
-    evaluations N = population_size / (1 - guidance_momentum) can tell,
+        a <- (1 - pull) a - eta d z / r.
 
-        s + N E[...] / (N p (1 - p) + D).
+    Weights are trained by gradients under the deployed mask in every step, with all of
+    the batch. As default masked-out weights learn too (`masked_out="learn"`): they come
+    back, with a trained value, once they are among the largest.
 
     Args:
         inner_optimizer: Optimizer of the weights (see `MaskOptimizer`).
-        population_size: Even integer, members in one step.
-        batch_mode: "split" or "full" (see `EvolutionStrategy`).
-        fitness: None or a function (see `EvolutionStrategy`); shaping is not
-            applied, for s is in the units of the loss.
-        sigma: Temperature T > 0 or a schedule.
-        correction: "auto" for the shrunk correction, or c in [0, 1] or a schedule of
-            it; c = 1 is unbiased.
-        guidance_momentum: Decay of the running mean of s, in [0, 1).
-        score_optimizer: Keras optimizer of the scores; None for Adam at 0.03.
-            A decay to 0 over the run (`CosineDecay(0.09, steps)`) lets masks settle.
+        sparsity_schedule: A `keras_es.schedules.SparsitySchedule`; None for
+            `ConstantSparsity()`, as sparse as wanted from the first step.
+        judge_every: Integer of at least 1, steps from one judgement to the next.
+        judged_pairs: Integer of at least 1, antithetic pairs in each.
+        fitness: None for the model's loss, or a function (y, y_pred) -> per-example
+            values (lower is better) that need not be differentiable. Weights are always
+            trained on the model's loss.
+        sigma: Scale of the noise of the genes, or a schedule of the step.
+        mean_learning_rate: eta, or a schedule of the step; 0 leaves the criterion.
+        pull: Share of the way back to a = gamma = 0 in each judgement, in [0, 1].
+        moments: Whether gamma is searched; else it is 0. Without Adam's second moments
+            there is none.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
+        masked_out: "learn" or "rest" (see `MaskOptimizer`).
+
+    Raises:
+        ValueError: If an argument is out of range or of `GuidedNES`, or if a layer
+            stores active blocks only, so that nothing is known of the size of others.
 
     Example:
 
-    >>> GuidedES("adam", correction=1.0).correction
-    1.0
+    >>> GuidedES("adam", judge_every=10).masked_out
+    'learn'
 
     References:
-        Gu et al. 2016, MuProp, arXiv 1511.05176; Maheswaranathan et al. 2018,
-        Guided evolutionary strategies, arXiv 1806.10230; Dong, Mnih, Tucker 2020,
-        arXiv 2006.10680.
+        Salimans et al. 2017, Evolution strategies, arXiv 1703.03864, for the estimate;
+        LeCun, Denker, Solla 1990, Optimal brain damage, for the criterion; and
+        `keras_es.optimizers.latents.Learning` for weights that learn.
     """
 
-    needs_guidance = True
-    default_score_learning_rate = 0.03
-    mask_search, weight_search = BernoulliSearch, None
-    noise = Refused("its members are Bernoulli masks, drawn by their probabilities")
-    score_optimizer = optimizer_argument()
-    population_size = Argument(integer(2), 2)
-    batch_mode = Argument(optional(arguments.batch_mode), None)
-    fitness_shaping = Refused("its guidance is in the units of the loss, as is fitness")
-    sigma = Argument(schedule, 0.1)
-    correction = Argument(_correction, "auto")
-    guidance_momentum = Argument(decay, 0.9)
+    resets_slots = True
+    judges = True
+    now_of = dict.fromkeys(OF_GUIDED_NES, "GuidedNES")
+    deployed_by = ByCriterion
+
+    sparsity_schedule = Argument(
+        optional(lambda n, v: schedules.get(n, v, schedules.SparsitySchedule)), None
+    )
+    judge_every = Argument(integer(1), 5)
+    judged_pairs = Argument(integer(1), 1)
+    fitness = Argument(
+        optional(arguments.function), None, serialize=arguments.serialize_function
+    )
+    sigma = Argument(schedule, 0.2)
+    mean_learning_rate = Argument(schedule, 0.03)
+    pull = Argument(share, 0.01)
+    moments = Argument(boolean, False)
+    masked_out = Argument(choice(*latents.KINDS), "learn", keyword=True)
 
     def check_arguments(self):
-        """Make the optimizer of the scores."""
-        super().check_arguments()
-        settle_optimizer(self, "score_optimizer", self.default_score_learning_rate)
+        """Make the search; without a schedule masks are sparse from the first step."""
+        self.__dict__["search"] = CriterionSearch(self, self.moments)
+        if self.sparsity_schedule is None:
+            self.sparsity_schedule = schedules.ConstantSparsity()
 
     @classmethod
     def settle(cls, run):
-        """Let scores settle, and temperatures fall, before the run ends."""
-        return {**super().settle(run), **settled_bernoulli(cls, run)}
+        """Let the criterion settle, and a dense beginning end, before the run does."""
+        steps = max(1, int(SEARCHED * run.steps))
+        decays = keras.optimizers.schedules
+        rate = decays.PolynomialDecay(run.default.mean_learning_rate, steps, 0.0)
+        arguments = {"mean_learning_rate": rate}
+        if run.dense:
+            end_step = max(1, int(SPARSE * run.steps))
+            arguments["sparsity_schedule"] = schedules.PolynomialSparsity(end_step)
+        return arguments
 
-    def held_optimizers(self):
-        """Return the optimizer of the scores."""
-        return [self.score_optimizer]
+    def first_scores(self):
+        """Return the sums of |w|."""
+        return magnitudes.sums(self.masked_weights)
+
+    def pruning_scores(self):
+        """Return the sums of |w|, of which the criterion makes its own."""
+        return magnitudes.sums(self.masked_weights)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Make the optimizer, or the `GuidedNES` that had this name in older files."""
+        if any(name in config for name in OF_GUIDED_NES):
+            return GuidedNES.from_config(config, custom_objects)
+        return super().from_config(config, custom_objects)
 
     def build_search(self):
-        """Build the optimizer of the scores; create a running mean of s."""
-        build_slots(self.score_optimizer, self.search.variables)
-        self._guidance = self.search.add("guidance")
+        """Create the genes."""
+        refuse_block_sparse(
+            self,
+            "compares the sizes of all units, and a block-sparse layer stores active "
+            "ones only",
+        )
+        self.search.build()
 
-    def budget(self):
-        """Return the number of evaluations that are averaged, None for all weight."""
-        if self.correction != "auto":
-            return None
-        return self.ranking.members / (1.0 - self.guidance_momentum)
-
-    def estimate(self, fitness, valid, said):
-        """Return the search gradient for each weight, and the new s for each."""
-        probabilities = self.search.probabilities()
-        old = [g.value for g in self._guidance]
-        both = ops.all(ops.reshape(valid, (-1, 2)), axis=1)
-        losses = ops.where(valid, fitness, 0.0)
-        differences = ops.where(both, losses[0::2] - losses[1::2], 0.0)
-        kept = ops.cast(both, "float32")
-        differences = self.ranking.own_pairs(differences)
-        own = self.ranking.own_pairs(kept)
-
-        def term(pair):
-            samples = self.search.pair_samples(pair)
-            predicted = sum(
-                ops.sum(s * (a - b)) for s, (a, b) in zip(old, samples)
-            )  # fmt: skip
-            residual = differences[pair] - predicted * own[pair]
-            return [
-                residual * search.antithetic_bernoulli(a, b, p)
-                for (a, b), p in zip(samples, probabilities)
-            ]
-
-        # A number is the weight of the unshrunk correction, 1 for no bias.
-        weight = 1.0 if self.correction == "auto" else self.current(self.correction)
-        weight = weight / ops.maximum(ops.sum(kept), 1.0)
-        corrections = self.search.sum_over_pairs(term)
-        gradient = [
-            search.guided_natural(s, weight * correction, p, self.budget())
-            for s, correction, p in zip(old, corrections, probabilities)
-        ]
-        momentum = self.guidance_momentum
-        new = [momentum * s + (1.0 - momentum) * g for s, g in zip(old, said)]
-        return gradient, new
+    def current(self, value):
+        """Return a hyperparameter now: a number, or a schedule of the step."""
+        return value_at(value, self.generation.value)
 
     def update(self, estimate, ok):
-        """Descend, and keep the running mean of s."""
-        gradient, guidance = estimate
-        scores = self.search.variables
-        new = descended(self.score_optimizer, gradient, scores, ok)
-        return new or None, list(zip(self._guidance, guidance))
+        """Decide masks anew after every step; the criterion makes the scores."""
+        return [m.mask_scores.value for m in self.masked_weights], []
+
+    def judgement_is_due(self):
+        """Tell whether members are judged before this step."""
+        step = self.generation.value
+        moves = self.current(self.mean_learning_rate) > 0.0
+        due = tf.equal(step % self.judge_every, self.judge_every - 1)
+        return tf.logical_and(due, moves)
+
+    def judged(self, model, *batch):
+        """Return the fitness of members on a batch, and which of them are valid."""
+        population = JudgedPopulation(model, *batch)
+        return population.judge(self.search.member, 2 * self.judged_pairs)
+
+    def move_criterion(self, fitness, valid):
+        """Move the genes by what members said, of all replicas."""
+        estimate, square = mean_over_replicas(self.search.estimate(fitness, valid))
+        self.search.move(estimate, square)
+
+    def global_pair(self, pair):
+        """Return the index of a pair among those of all replicas, for its noise."""
+        return pair + replica_index() * self.judged_pairs
