@@ -52,6 +52,9 @@ setup(
         # The native ops of the last tensorflow-io load on TensorFlow 2.16 and 2.17
         # only, and it has no wheels for Python 3.13.
         "audio": ["tensorflow-io==0.37.1", "tensorflow<2.18"],
+        # Where those ops do not load: soundfile reads flac, mp3 and any wav, soxr
+        # resamples. Wav files of whole numbers at one rate need neither.
+        "speech": ["soundfile", "soxr"],
         "bench": ["evosax", "jax", "pygad"],
         # Only to run what `export(..., "litert")` writes: TensorFlow has the converter,
         # but its own interpreter is going, and warns.

@@ -146,14 +146,14 @@ def test_test_batches_prefer_one_size(examples, asked, sizes):
 
 
 def test_data_dir_may_hold_a_tensorflow_datasets_folder(tmp_path, monkeypatch):
-    monkeypatch.delenv(image_data.DATA_DIR_VARIABLE, raising=False)
-    assert image_data._resolve_data_dir(None) is None
-    assert image_data._resolve_data_dir(tmp_path) == str(tmp_path)
+    monkeypatch.delenv(tfds.DATA_DIR_VARIABLE, raising=False)
+    assert tfds.folder(None) is None
+    assert tfds.folder(tmp_path) == str(tmp_path)
     nested = tmp_path / "tensorflow_datasets"
     nested.mkdir()
-    assert image_data._resolve_data_dir(tmp_path) == str(nested)
-    monkeypatch.setenv(image_data.DATA_DIR_VARIABLE, str(tmp_path))
-    assert image_data._resolve_data_dir(None) == str(nested)
+    assert tfds.folder(tmp_path) == str(nested)
+    monkeypatch.setenv(tfds.DATA_DIR_VARIABLE, str(tmp_path))
+    assert tfds.folder(None) == str(nested)
 
 
 @pytest.fixture
@@ -216,8 +216,8 @@ def test_sizes_in_memory():
     ],
 )
 def test_real_data_sets(name, shape, sizes, quiet_tfds):
-    if not os.environ.get(image_data.DATA_DIR_VARIABLE):
-        pytest.skip(f"{image_data.DATA_DIR_VARIABLE} does not name a folder of data")
+    if not os.environ.get(tfds.DATA_DIR_VARIABLE):
+        pytest.skip(f"{tfds.DATA_DIR_VARIABLE} does not name a folder of data")
     try:
         data = datasets.load(name)
     except FileNotFoundError as error:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from benchmarks.pure import suites, training
-from keras_es.datasets import images as image_data
+from keras_es.datasets import tfds
 from tests.marks import slow_unless
 
 SHORT = {
@@ -26,8 +26,8 @@ MINUTES = ["mnist-11k", "mnist-30k", "cifar"]
 @pytest.mark.data
 @pytest.mark.parametrize("suite", slow_unless([], SHORT, MINUTES))
 def test_a_short_run_learns(suite):
-    if not os.environ.get(image_data.DATA_DIR_VARIABLE):
-        pytest.skip(f"{image_data.DATA_DIR_VARIABLE} is not set")
+    if not os.environ.get(tfds.DATA_DIR_VARIABLE):
+        pytest.skip(f"{tfds.DATA_DIR_VARIABLE} is not set")
     generations, threshold = SHORT[suite]
     (method, config), *_ = suites.SUITES[suite].methods.items()
     config = {key: value for key, value in config.items() if key != "generations"}

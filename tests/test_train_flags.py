@@ -276,7 +276,7 @@ def test_optimizers_of_the_list_can_be_made(name):
 def test_home_folder_is_found(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert resolved("--workdir=~/x")[0] == str(tmp_path / "x")
-    assert datasets.images._resolve_data_dir("~/data") == str(tmp_path / "data")
+    assert datasets.tfds.folder("~/data") == str(tmp_path / "data")
     assert callbacks.AtomicCheckpoint("~/x").folder == tmp_path / "x"
     assert callbacks.MaskTensorBoard("~/x").log_dir == tmp_path / "x"
 

@@ -7,7 +7,6 @@ stops at any step and goes on from there sees exactly what it would have seen.
 import dataclasses
 import math
 import os
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -16,8 +15,6 @@ from keras_es._arguments import boolean, integer, positive, text
 from keras_es.datasets import tfds
 
 __all__ = ["ImageDataset", "load"]
-
-DATA_DIR_VARIABLE = "KERAS_ES_DATA_DIR"
 
 # Shifted images: up to this many pixels in each direction.
 SHIFT = 4
@@ -298,7 +295,7 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> ImageDataset:
                 f"`data_dir` out. Received: data_dir={data_dir!r}"
             )
         return _load_digits()
-    arrays, num_classes = tfds.load(name, _resolve_data_dir(data_dir))
+    arrays, num_classes = tfds.load(name, tfds.folder(data_dir))
     scale = 1.0 / float(np.iinfo(arrays[0].dtype).max)
     x_train, y_train, x_test, y_test = arrays
     return ImageDataset(name, x_train, y_train, x_test, y_test, num_classes, scale)
@@ -314,12 +311,3 @@ def _load_digits():
         images, labels.astype("int32"), test_size=0.2, random_state=0, stratify=labels
     )
     return ImageDataset("digits", x_train, y_train, x_test, y_test, num_classes=10)
-
-
-def _resolve_data_dir(data_dir):
-    data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE) or None
-    if data_dir is None:
-        return None
-    folder = Path(os.path.expanduser(data_dir))
-    nested = folder / "tensorflow_datasets"
-    return str(nested if nested.is_dir() else folder)

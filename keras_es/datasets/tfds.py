@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+DATA_DIR_VARIABLE = "KERAS_ES_DATA_DIR"
+
 # Images of varying size are resized to this many pixels a side, and larger ones too.
 RESIZED = 64
 LARGEST_SIDE = 96
@@ -32,6 +34,32 @@ def load(name: str, data_dir: str | None) -> tuple[tuple[np.ndarray, ...], int]:
     _require_images(tfds, builder, name)
     _download(builder, name)
     return _in_memory(builder, name)
+
+
+def folder(data_dir: str | os.PathLike | None) -> str | None:
+    """Return where data sets are: what was given, else what the environment says.
+
+    Args:
+        data_dir: See `keras_es.datasets.load`.
+    """
+    data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE) or None
+    if data_dir is None:
+        return None
+    path = Path(os.path.expanduser(data_dir))
+    nested = path / "tensorflow_datasets"
+    return str(nested if nested.is_dir() else path)
+
+
+def speech_builder(name: str, data_dir: str | None):
+    """Return the builder of a data set of speech, prepared; errors as `load`'s.
+
+    Args:
+        name: Its name.
+        data_dir: See `load`.
+    """
+    builder = _builder(_tensorflow_datasets(name), name, data_dir)
+    _download(builder, name)
+    return builder
 
 
 def _tensorflow_datasets(name):

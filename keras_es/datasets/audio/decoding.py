@@ -1,0 +1,257 @@
+"""One audio file to mono samples at one rate, by whatever library is there.
+
+tensorflow-io decodes and resamples where its native ops load. Elsewhere soundfile
+decodes and soxr resamples; without soundfile, uncompressed wav files are still read.
+"""
+
+import functools
+import importlib
+import io
+import math
+import os
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_es._arguments import choice, optional
+
+SUFFIXES = (".wav", ".flac", ".mp3")
+"""Files that are taken for audio."""
+
+LIBRARIES = ("tensorflow-io", "soundfile", "wave")
+
+EXTRA = "pip install 'keras_es[speech]'"
+
+SPEEX_LENGTH = 64
+"""Samples of the filter of tensorflow-io's resampler, which is Speex's."""
+
+
+_import = importlib.import_module
+
+
+class BadAudioError(ValueError):
+    """A file that holds no audio that can be used; the message says why."""
+
+
+def read(
+    path: str | os.PathLike, sample_rate: int | None = None, library: str | None = None
+) -> tuple[np.ndarray, int]:
+    """Read an audio file as mono samples.
+
+    Channels are averaged. Integers of b bits are divided by 2^(b−1), unsigned 8-bit
+    ones after 128 is taken off.
+
+    Args:
+        path: A wav, flac or mp3 file.
+        sample_rate: What to resample to, or None to leave the file's rate.
+        library: `"tensorflow-io"`, `"soundfile"` or `"wave"` (of Python itself, for
+            uncompressed wav files); None for the first of them that is there.
+
+    Returns:
+        A tuple of float32 samples [T], in [-1, 1] but for what resampling adds, and
+        their rate.
+
+    Raises:
+        BadAudioError: If the file is empty, broken, or of no kind that is known.
+        ImportError: If a library is missing that it takes.
+        ValueError: If `library` is not one of these.
+        OSError: If the file cannot be read.
+
+    Example:
+
+    >>> import tempfile, wave
+    >>> path = tempfile.mkdtemp() + "/a.wav"
+    >>> with wave.open(path, "wb") as file:
+    ...     file.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
+    ...     file.writeframes(np.array([0, 16384, -32768], "<i2").tobytes())
+    >>> keras_es.datasets.audio.read(path)
+    (array([ 0. ,  0.5, -1. ], dtype=float32), 8000)
+    """
+    path, library = Path(path), optional(choice(*LIBRARIES))("library", library)
+    if library is None:
+        library = "tensorflow-io" if _tensorflow_io() else None
+    if library is None:
+        library = "soundfile" if _found("soundfile") else "wave"
+    content = path.read_bytes()
+    if not content:
+        raise BadAudioError("the file is empty")
+    samples, rate = _DECODERS[library](content, path)
+    if samples.ndim == 2:
+        samples = samples.mean(axis=1, dtype="float32")
+    if not len(samples):
+        raise BadAudioError("it has no samples")
+    if not np.isfinite(samples).all():
+        raise BadAudioError("it has samples that are not finite numbers")
+    if sample_rate not in (None, rate):
+        by_io = library == "tensorflow-io"
+        samples = (_by_speex if by_io else _by_soxr)(samples, rate, sample_rate)
+        rate = sample_rate
+    return samples, rate
+
+
+def resample(samples: np.ndarray, rate: int, to: int) -> np.ndarray:
+    """Return samples [T] at another rate, ceil(T · to / rate) of them.
+
+    Args:
+        samples: float32 array.
+        rate: Their rate.
+        to: The rate that is wanted.
+
+    Raises:
+        ImportError: If no library is there that resamples.
+    """
+    if rate == to:
+        return samples
+    by_io = _tensorflow_io() is not None
+    return (_by_speex if by_io else _by_soxr)(samples, rate, to)
+
+
+@functools.cache
+def _tensorflow_io() -> Any:
+    """Return `tensorflow_io.audio` where its native ops load, else None."""
+    try:
+        audio = _import("tensorflow_io").audio
+        # The import succeeds without them; they are looked up at their first use.
+        audio.decode_wav(_SHORTEST_WAV, dtype=tf.int16)
+    except Exception:  # Whatever it is, the other libraries do without.
+        return None
+    return audio
+
+
+@functools.cache
+def _found(module):
+    try:
+        _import(module)
+    except (ImportError, OSError):  # soundfile without its libsndfile
+        return False
+    return True
+
+
+def _required(module, what):
+    try:
+        return _import(module)
+    except (ImportError, OSError) as error:
+        raise ImportError(
+            f"{what} needs {module}, which cannot be imported ({error}); {EXTRA}, or "
+            "on TensorFlow 2.17 'keras_es[audio]'"
+        ) from error
+
+
+def _by_tensorflow_io(content, path):
+    audio = _tensorflow_io()
+    if audio is None:
+        raise ImportError(
+            "tensorflow-io with its native ops is not there: they load on TensorFlow "
+            "2.17, with pip install 'keras_es[audio]'"
+        )
+    if path.suffix.lower() == ".wav":
+        # Its kernels take a wav file's word for its length.
+        _check_wav(content)
+    try:
+        stored = audio.AudioIOTensor(os.fspath(path))
+        samples, rate = stored.to_tensor().numpy(), int(stored.rate)
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        raise BadAudioError(_reason(error)) from error
+    return _to_float(samples), rate
+
+
+def _by_soundfile(content, path):
+    soundfile = _required("soundfile", f"a {path.suffix} file")
+    if path.suffix.lower() == ".wav":
+        _check_wav(content)
+    try:
+        return soundfile.read(io.BytesIO(content), dtype="float32")
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise BadAudioError(_reason(error)) from error
+
+
+def _by_wave(content, path):
+    if path.suffix.lower() != ".wav":
+        _required("soundfile", f"a {path.suffix} file")
+    _check_wav(content)
+    try:
+        with wave.open(io.BytesIO(content)) as file:
+            width, channels = file.getsampwidth(), file.getnchannels()
+            raw = file.readframes(file.getnframes())
+            rate = file.getframerate()
+    except (wave.Error, EOFError, RuntimeError) as error:
+        compressed = "unknown format" in str(error)
+        hint = f"; {EXTRA} for other kinds of wav files" if compressed else ""
+        raise BadAudioError(_reason(error) + hint) from error
+    if width == 3:  # 24 bits: the upper bytes of 32
+        bytes_ = np.frombuffer(raw, "u1").reshape(-1, 3)
+        raw = np.pad(bytes_, [(0, 0), (1, 0)]).tobytes()
+    kind = {1: "u1", 2: "<i2", 3: "<i4", 4: "<i4"}[width]
+    return _to_float(np.frombuffer(raw, kind).reshape(-1, channels)), rate
+
+
+_DECODERS = {
+    "tensorflow-io": _by_tensorflow_io,
+    "soundfile": _by_soundfile,
+    "wave": _by_wave,
+}
+
+
+def _check_wav(content):
+    """Refuse a wav file that ends before its data do: it was not written in full."""
+    if content[:4] not in (b"RIFF", b"RF64") or content[8:12] != b"WAVE":
+        raise BadAudioError("it is no wav file")
+    place = 12
+    while place + 8 <= len(content):
+        size = int.from_bytes(content[place + 4 : place + 8], "little")
+        if content[place : place + 4] == b"data":
+            # 2^32 - 1 stands where a program that streams did not know the length.
+            if place + 8 + size > len(content) and size < 2**32 - 1:
+                there = len(content) - place - 8
+                raise BadAudioError(
+                    f"it is cut short: {there:,} of {size:,} bytes of samples"
+                )
+            return
+        place += 8 + size + size % 2
+    raise BadAudioError("it has no samples")
+
+
+def _to_float(samples):
+    """Return stored samples as float32 in [-1, 1]."""
+    if samples.dtype.kind == "f":
+        return samples.astype("float32")
+    if samples.dtype == np.uint8:
+        return (samples.astype("float32") - 128.0) / 128.0
+    return samples.astype("float32") / np.float32(2 ** (8 * samples.itemsize - 1))
+
+
+def _by_speex(samples, rate, to):
+    """Resample by tensorflow-io and take its delay off.
+
+    It comes late by half its filter, which is longer to a lower rate and then a
+    multiple of 8. Zeros before make a whole number of new samples of it.
+    """
+    common = math.gcd(rate, to)
+    length = max(SPEEX_LENGTH, SPEEX_LENGTH * rate // to)
+    delay = -(-length // 8) * 8 // 2
+    before = -delay % (rate // common)
+    late = (delay + before) * to // rate
+    padded = np.pad(samples, (before, delay + rate // common))
+    found = _tensorflow_io().resample(padded[:, None], rate, to).numpy()[:, 0]
+    wanted = -(-len(samples) * to // rate)
+    return np.pad(found[late:], (0, wanted))[:wanted].astype("float32")
+
+
+def _by_soxr(samples, rate, to):
+    soxr = _required("soxr", f"resampling from {rate:,} to {to:,} Hz")
+    wanted = -(-len(samples) * to // rate)
+    found = soxr.resample(samples, rate, to)
+    return np.pad(found, (0, wanted))[:wanted].astype("float32")
+
+
+def _reason(error):
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+_SHORTEST_WAV = (
+    b"RIFF\x26\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0\x40\x1f\0\0\x80\x3e\0\0\2\0\x10\0"
+    b"data\2\0\0\0\0\0"
+)
