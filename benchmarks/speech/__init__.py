@@ -1,0 +1,1 @@
+"""Benchmarks of speech: see `__main__`."""
