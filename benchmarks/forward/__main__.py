@@ -7,7 +7,7 @@
 Results are added to docs/results/forward.jsonl (runs) and forward.json (the rest);
 what is there already is skipped. --tune tries the rates of a suite, as many for each
 method, on held-out training examples, writes to forward-validation.jsonl and prints
-the best first.
+the best first: runs of as many steps then have the best, others that of the suite.
 """
 
 import json
@@ -61,34 +61,34 @@ def parse(argv):
 
 
 def run_suite(flags, suite):
-    """Run what is not in the results yet, each in a process of its own."""
-    chosen = SUITES[suite]
+    """Run what is not in the results yet, each method in a process of its own."""
+    chosen, steps = SUITES[suite], flags.steps or SUITES[suite].steps
     split = "validation" if flags.tune else "test"
-    path = runs_path(flags)
-    done = {key(row) for row in Results(path).rows()}
-    # Not the seeds of the results.
-    first = 1000 if flags.tune else 0
-    steps = flags.steps or chosen.steps
-    for seed in range(first, first + flags.seeds):
-        for method, config in chosen.methods.items():
-            if method not in (flags.method or [method]):
-                continue
-            trials = []
-            for rate in chosen.rates if flags.tune else [config["rate"]]:
+    done = {key(row) for row in Results(runs_path(flags)).rows()}
+    best = report.best_rates(Results(runs_path(flags, tune=True)).rows())
+    first = 1000 if flags.tune else 0  # Not the seeds of the results.
+    for method, config in chosen.methods.items():
+        if method not in (flags.method or [method]):
+            continue
+        rates = [best.get((suite, method, steps), config["rate"])]
+        trials = []
+        for seed in range(first, first + flags.seeds):
+            for rate in chosen.rates if flags.tune else rates:
                 trial = {**config, "rate": rate}
                 run = {"suite": suite, "case": "mnist", "method": method}
                 run |= {"config": trial, "seed": seed, "split": split, "steps": steps}
-                trials += [] if key(run) in done else [trial]
-            if trials:  # Those of a search share a process: no memory is measured.
-                in_subprocess(
-                    training.run_all, suite, method, trials, seed, split, steps,
-                    str(path),
-                )  # fmt: skip
+                trials += [] if key(run) in done else [(trial, seed)]
+        if trials:
+            in_subprocess(
+                training.run_all, suite, method, trials, split, steps,
+                str(runs_path(flags)),
+            )  # fmt: skip
 
 
-def runs_path(flags):
-    """Return the file of the runs."""
-    name = "forward-validation.jsonl" if flags.tune else "forward.jsonl"
+def runs_path(flags, tune=None):
+    """Return the file of the runs, or of those that `tune` rates."""
+    tune = flags.tune if tune is None else tune
+    name = "forward-validation.jsonl" if tune else "forward.jsonl"
     return Path(flags.output) / name
 
 

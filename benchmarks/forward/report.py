@@ -11,14 +11,30 @@ from benchmarks.timing import median_ratio
 MIB = 2**20
 
 
+def best_rates(rows):
+    """Return which rate is best on held-out examples, by (suite, method, steps)."""
+    found = {}
+    for group, runs in _groups(rows).items():
+        by_rate = {}
+        for row in runs:
+            by_rate.setdefault(row["config"]["rate"], []).append(row["accuracy"])
+        found[group] = max(by_rate, key=lambda r: statistics.fmean(by_rate[r]))
+    return found
+
+
 def table(rows):
     """Return the lines of a Markdown table, one for each suite and method."""
     lines = [
-        "| suite | method | rate | steps | seeds | test accuracy | CPU seconds "
-        "| peak MiB |",
-        "|---|---|---|---|---|---|---|---|",
+        "| suite | method | rate | steps | seeds | test accuracy "
+        "| below backpropagation | CPU seconds | peak MiB |",
+        "|---" * 9 + "|",
     ]
-    for (suite, method, steps), found in _groups(rows).items():
+    groups = _groups(rows)
+    means = {g: statistics.fmean(r["accuracy"] for r in f) for g, f in groups.items()}
+    for (suite, method, steps), found in groups.items():
+        whole = means.get((suite, "backpropagation", steps), math.nan)
+        below = 100 * (whole - means[suite, method, steps])
+        peaks = [row["peak_mib"] for row in found if row["peak_mib"] is not None]
         cells = [
             suite,
             method,
@@ -26,8 +42,9 @@ def table(rows):
             f"{steps:,}",
             str(len(found)),
             mean_and_error([row["accuracy"] for row in found]),
+            "" if math.isnan(below) else f"{below:.1f} points",
             f"{statistics.fmean(row['cpu_seconds'] for row in found):.0f}",
-            f"{statistics.fmean(row['peak_mib'] for row in found):,.0f}",
+            f"{statistics.fmean(peaks):,.0f}" if peaks else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -140,10 +157,10 @@ def _draw_runs(rows, suites, path):
                 style = {"color": color, "lw": 1.2, "label": label}
                 steps.plot([p["step"] for p in curve], accuracy, **style)
                 seconds.plot([p["cpu_seconds"] for p in curve], accuracy, **style)
-                peaks.plot(
-                    row["peak_mib"], 100 * row["accuracy"], "o", color=color,
-                    label=label,
-                )  # fmt: skip
+                if row["peak_mib"] is not None:
+                    peaks.plot(
+                        row["peak_mib"], accuracy[-1], "o", color=color, label=label
+                    )
         steps.set_ylabel(f"{suite}: accuracy [%]")
         seconds.set_xscale("log")
         names = "steps", "CPU seconds", "peak of the process [MiB]"

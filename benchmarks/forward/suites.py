@@ -103,10 +103,16 @@ SUITES = {
         models.ARCHITECTURES["mnist_11k"].build,
         _methods(dict.fromkeys(COMPARED, 0.003)),
         steps=300,
+        rates=(0.001, 0.003, 0.01),
     ),
     "binary": Suite(
         networks.binary,
-        _methods({"difference outputs 16": 0.03, "difference 16": 0.03}, step=0.5),
+        _methods(
+            dict.fromkeys(("difference outputs 16", "difference 16", "open_es"), 0.03),
+            step=0.5,
+            sigma=0.5,
+        ),
         steps=1000,
+        rates=(0.01, 0.03, 0.1),
     ),
 }  # fmt: skip

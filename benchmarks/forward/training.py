@@ -12,27 +12,35 @@ POINTS = 10
 """Points of the curve of a run."""
 
 
-def run_all(suite, name, configs, seed, split, steps, output):
-    """Run one after the other, in a process of its own (see `run`)."""
-    for config in configs:
-        run(suite, name, config, seed, split, steps, output)
+def run_all(suite, name, trials, split, steps, output):
+    """Run (config, seed) one after the other, in a process of its own (see `run`).
+
+    What is the process's own, its peak of memory, is known of the first: what one
+    leaves is there with the next.
+    """
+    for i, (config, seed) in enumerate(trials):
+        row = run(suite, name, config, seed, split, steps)
+        unknown = {"peak_mib": None, "process_cpu_seconds": None} if i else {}
+        Results(output).add(row | unknown)
 
 
-def run(suite, name, config, seed, split, steps, output):
-    """Train once and add the row to the results.
+def run(suite, name, config, seed, split, steps):
+    """Train once and return the row of the results.
 
     A sixth of the training set is held out, and the curve is of its accuracy; with the
-    split "test" the test set is looked at once, at the end.
+    split "test" the test set is looked at once, at the end. While rates are tuned the
+    curve is its last point.
     """
     import keras
 
     import keras_es
 
     chosen = SUITES[suite]
-    data = examples("mnist", "validation")
+    data, points = examples("mnist", "validation"), POINTS if split == "test" else 1
+    keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     model = keras_es.es_model(chosen.network(data.input_shape, data.num_classes))
-    per_point = steps // POINTS
+    per_point = steps // points
     model.compile(
         method(name, config, steps, seed),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -56,7 +64,7 @@ def run(suite, name, config, seed, split, steps, output):
 
     model.fit(
         data.train_batches(chosen.batch_size, seed=seed),
-        epochs=POINTS,
+        epochs=points,
         steps_per_epoch=per_point,
         shuffle=False,
         verbose=0,
@@ -66,21 +74,19 @@ def run(suite, name, config, seed, split, steps, output):
     if split == "test":
         tested = examples("mnist", "test").test_batches()
         accuracy = model.evaluate(tested, verbose=0, return_dict=True)["accuracy"]
-    Results(output).add(
-        {
-            "suite": suite,
-            "case": "mnist",
-            "method": name,
-            "config": config,
-            "seed": seed,
-            "split": split,
-            "steps": steps,
-            "accuracy": accuracy,
-            "peak_mib": round(own_peak() / 2**20),
-            "seconds": curve[-1]["seconds"],
-            "cpu_seconds": curve[-1]["cpu_seconds"],
-            # With the start of Python, the data and the test at the end.
-            "process_cpu_seconds": round(time.process_time(), 2),
-            "curve": curve,
-        }
-    )
+    return {
+        "suite": suite,
+        "case": "mnist",
+        "method": name,
+        "config": config,
+        "seed": seed,
+        "split": split,
+        "steps": steps,
+        "accuracy": accuracy,
+        "peak_mib": round(own_peak() / 2**20),
+        "seconds": curve[-1]["seconds"],
+        "cpu_seconds": curve[-1]["cpu_seconds"],
+        # With the start of Python, the data and the test at the end.
+        "process_cpu_seconds": round(time.process_time(), 2),
+        "curve": curve,
+    }

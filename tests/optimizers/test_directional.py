@@ -1,5 +1,7 @@
 """Gradients along directions: against reverse mode, against the law of the estimate."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -374,19 +376,46 @@ class Signs(layers.Layer):
         return x @ keras.ops.where(self.kernel >= 0.0, 1.0, -1.0)
 
 
-def test_a_network_of_bits_learns_by_differences():
-    """Its loss is flat nearly everywhere: steps have to be as large as what flips."""
+def bits(optimizer):
+    """A network of twelve weights of one bit, compiled, and its 64 examples."""
     keras.utils.set_random_seed(1)
     x = np.random.default_rng(0).choice([-1.0, 1.0], (64, 6)).astype("float32")
     y = (x[:, 0] + x[:, 1] - x[:, 2] > 0).astype("int64")
     model = keras_es.es_model(keras.Sequential([keras.Input((6,)), Signs()]))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    optimizer = FiniteDifference(keras.optimizers.Adam(0.03), 8, step=0.3, seed=1)
     model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+    optimizer.build(model.trainable_variables)
+    return model, x, y
+
+
+def test_a_network_of_bits_learns_by_differences():
+    """Its loss is flat nearly everywhere: steps have to be as large as what flips."""
+    optimizer = FiniteDifference(keras.optimizers.Adam(0.03), 8, step=0.3, seed=1)
+    model, x, y = bits(optimizer)
     before = model.evaluate(x, y, verbose=0)[1]
     often = tf.data.Dataset.from_tensors((x, y)).repeat(200)
     model.fit(often, shuffle=False, verbose=0)
     assert model.evaluate(x, y, verbose=0)[1] > before + 0.15
+
+
+def test_of_bits_it_is_the_gradient_of_the_smoothed_loss():
+    """Unbiased for the mean over all 4,096 directions, enumerated in NumPy."""
+    step = 0.3
+    model, x, y = bits(FiniteDifference("sgd", step=step, seed=1))
+    kernel = model.get_weights()[0].ravel()
+    v = np.array(list(itertools.product([-1.0, 1.0], repeat=12)))
+
+    def losses(kernels):
+        signs = np.where(kernels >= 0.0, 1.0, -1.0).reshape(-1, 6, 2)
+        logits = np.einsum("bi,nio->nbo", x, signs)
+        wrong = logits[:, np.arange(64), 1 - y] - logits[:, np.arange(64), y]
+        return np.log1p(np.exp(wrong)).mean(axis=1)
+
+    c = (losses(kernel + step * v) - losses(kernel - step * v)) / (2.0 * step)
+    truth = (c[:, None] * v).mean(axis=0)
+    assert np.abs(truth).max() > 0.1
+    found = rows(model, (tf.constant(x), tf.constant(y)), STEPS)
+    assert_unbiased(found, truth, 1e-4)
 
 
 @pytest.mark.parametrize("directions", [1, 4])
