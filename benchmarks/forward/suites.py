@@ -108,11 +108,11 @@ SUITES = {
     "binary": Suite(
         networks.binary,
         _methods(
-            dict.fromkeys(("difference outputs 16", "difference 16", "open_es"), 0.03),
+            dict.fromkeys(("difference outputs 16", "difference 16", "open_es"), 0.1),
             step=0.5,
             sigma=0.5,
         ),
-        steps=1000,
+        steps=300,
         rates=(0.01, 0.03, 0.1),
     ),
 }  # fmt: skip
