@@ -6,20 +6,18 @@ from models.sparse_wavernn.network import CONTEXT
 
 
 class Voice(tf.Module):
-    """What is saved: `vocode` and, with a model of text, `generate`.
+    """What is saved: `vocode`, the signature of the same name.
 
-    Both go on where the last call ended, so that sound can be made piece by piece; a
-    call with `first` begins anew. They are the signatures of the same names.
+    It goes on where the last call ended, so that sound can be made piece by piece; a
+    call with `first` begins anew.
 
     Args:
         generator: `Generator`.
-        frames_of: None, or a function (text, speaker, speed) -> frames [1, n, mels] in
-            TensorFlow, of strings that it can trace.
     """
 
-    def __init__(self, generator, frames_of=None):
+    def __init__(self, generator):
         super().__init__()
-        self.program, self.frames_of = generator.program, frames_of
+        self.program = generator.program
         voices, mels = generator.voices, generator.mels
         self.sample_state = tf.nest.map_structure(
             lambda value: tf.Variable(value, trainable=False), self.program.start()
