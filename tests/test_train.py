@@ -199,6 +199,7 @@ def stop_early(signum, *flags, cwd):
     return process.returncode, errors
 
 
+@pytest.mark.slow
 def test_sigterm_and_resume_past_a_damaged_checkpoint_end_in_the_same_bits(
     finished, tmp_path
 ):
