@@ -129,10 +129,10 @@ def normal_at(entries, position):
 
 @tf.function(autograph=False, input_signature=[tf.TensorSpec(None, tf.uint32)] * 2)
 def _normal_of(first, second):
-    return tf.sqrt(-2.0 * tf.math.log(1.0 - _fraction(first))) * cos_of_turn(second)
+    return tf.sqrt(-2.0 * tf.math.log(1.0 - fraction(first))) * cos_of_turn(second)
 
 
-def _fraction(word):
+def fraction(word):
     """Return a word as a number in [0, 1), by its upper 24 bits."""
     top = _signed(tf.bitwise.right_shift(word, _word(8)))
     return tf.cast(top, tf.float32) * 2.0**-24
@@ -141,7 +141,7 @@ def _fraction(word):
 def uniform(shape, position):
     """Draw uniform noise in [0, 1), float32 of the given static shape."""
     first, _ = bits(shape, position)
-    return _fraction(first)
+    return fraction(first)
 
 
 def signs(shape, position):

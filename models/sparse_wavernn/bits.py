@@ -18,7 +18,7 @@ def split(samples):
         (coarse, fine), int32 tensors of the same shape.
     """
     shifted = ops.cast(samples, "int32") + 32768
-    coarse = shifted // 256
+    coarse = ops.right_shift(shifted, 8)
     return coarse, shifted - 256 * coarse
 
 

@@ -11,8 +11,8 @@ from models.sparse_wavernn.program import Program, extract
 FRAMES = 20
 """Frames that are spoken in one call of the program, a quarter of a second."""
 
-DENSITY = {1: 0.5, 8: 0.5}
-"""From how many voices on blocks win at which share of active ones at most."""
+DENSITY = 0.5
+"""Share of active blocks up to which they are taken to win; a guess for many voices."""
 
 
 class Generator:
@@ -70,7 +70,7 @@ class Generator:
         fits = fits and len(matrix) % rows == 0
         if fits and self.blocks == "auto":
             active = products.active_blocks(matrix, rows)
-            fits = active.mean() <= DENSITY[8 if self.voices > 1 else 1]
+            fits = active.mean() <= DENSITY
             fits = fits and active.sum(axis=0).max() <= most_blocks(rows, self.voices)
         self.in_blocks[name] = bool(fits and self.blocks)
         if self.in_blocks[name]:

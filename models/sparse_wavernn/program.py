@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.sparse_wavernn import sampling
-from models.sparse_wavernn.bits import SILENCE
+from models.sparse_wavernn.bits import SILENCE, join, scaled, split
 from models.sparse_wavernn.layers import (
     MEL_MEAN,
     MEL_SCALE,
@@ -147,10 +147,9 @@ class Program(tf.Module):
             numbers: [2, voices], random, in [0, 1).
         """
         half = [3, 2, self.units // 2, *self.tail]
-        shifted = before + 32768
-        coarse = tf.bitwise.right_shift(shifted, 8)
+        coarse, fine = split(before)
         x = x + self._times("from_coarse", coarse)
-        x = x + self._times("from_fine", shifted - 256 * coarse)
+        x = x + self._times("from_fine", fine)
         x, h = tf.reshape(x, half), tf.reshape(hidden, half[1:])
         product = tf.reshape(self.products["R"](hidden), half)
 
@@ -168,16 +167,14 @@ class Program(tf.Module):
         now = tf.reshape(self._times("now_coarse", coarse), [3, *half[2:]])
         h_f = new(1, x[:, 1] + now)
         fine, p_f = told(h_f, "O3", "O4", numbers[1])
-        sample = 256 * coarse + fine - 32768
         ln_p = None
         if self.log_probabilities:
             ln_p = tf.stack([_ln_of(coarse, p_c), _ln_of(fine, p_f)])
-        return tf.concat([h_c, h_f], axis=0), sample, ln_p
+        return tf.concat([h_c, h_f], axis=0), join(coarse, fine), ln_p
 
     def _times(self, name, bits):
         """Return a column of I times 8 bits, scaled to [-1, 1]."""
-        scaled = tf.cast(bits, tf.float32) * (1.0 / 127.5) - 1.0
-        return self._across(self.values[name]) * scaled
+        return self._across(self.values[name]) * scaled(bits)
 
     def _layer(self, name, h):
         return self.products[name](h) + self._across(self.values[name + "_bias"])

@@ -45,9 +45,8 @@ def uniforms(first, count, position):
     """
     index = tf.cast(first, tf.uint32) + tf.cast(tf.range(count), tf.uint32)
     second, key = (word[None] for word in position)
-    words = tf.stack(philox.philox2x32(index[:, None], second, key), axis=1)
-    top = tf.cast(tf.bitwise.right_shift(words, _word(8)), tf.int32)
-    return tf.cast(top, tf.float32) * 2.0**-24
+    words = philox.philox2x32(index[:, None], second, key)
+    return philox.fraction(tf.stack(words, axis=1))
 
 
 def draw(logits, uniform):

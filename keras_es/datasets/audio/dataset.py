@@ -132,8 +132,7 @@ class AudioDataset:
             first = drawn - tf.gather(tf.concat([[0], ends], 0), which)
             return pieces.cut(which, first)
 
-        steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-        return steps.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+        return by_step(batch, first_step)
 
     def test_places(self, frames: int) -> list[tuple[int, int]]:
         """Return where pieces of the test data begin: (utterance, frame).
@@ -170,6 +169,17 @@ class AudioDataset:
         rows = tf.constant(self.test_places(frames), tf.int64)
         batches = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size)
         return batches.map(lambda p: pieces.cut(p[:, 0], p[:, 1])).prefetch(2)
+
+
+def by_step(batch, first_step: int) -> tf.data.Dataset:
+    """Return the endless stream of what a function makes of each step, in order.
+
+    Args:
+        batch: Function of the step, an int64 scalar.
+        first_step: The first of them.
+    """
+    steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
+    return steps.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
 
 
 class _Pieces:

@@ -86,8 +86,7 @@ def read(
     if not np.isfinite(samples).all():
         raise BadAudioError("it has samples that are not finite numbers")
     if sample_rate not in (None, rate):
-        by_io = library == "tensorflow-io"
-        samples = (_by_speex if by_io else _by_soxr)(samples, rate, sample_rate)
+        samples = _resampled(samples, rate, sample_rate, library == "tensorflow-io")
         rate = sample_rate
     return samples, rate
 
@@ -105,8 +104,7 @@ def resample(samples: np.ndarray, rate: int, to: int) -> np.ndarray:
     """
     if rate == to:
         return samples
-    by_io = _tensorflow_io() is not None
-    return (_by_speex if by_io else _by_soxr)(samples, rate, to)
+    return _resampled(samples, rate, to, _tensorflow_io() is not None)
 
 
 @functools.cache
@@ -223,6 +221,13 @@ def _to_float(samples):
     return samples.astype("float32") / np.float32(2 ** (8 * samples.itemsize - 1))
 
 
+def _resampled(samples, rate, to, by_io):
+    """Return ceil(T * to / rate) samples at another rate."""
+    found = (_by_speex if by_io else _by_soxr)(samples, rate, to)
+    wanted = -(-len(samples) * to // rate)
+    return np.pad(found, (0, wanted))[:wanted].astype("float32")
+
+
 def _by_speex(samples, rate, to):
     """Resample by tensorflow-io and take its delay off.
 
@@ -235,16 +240,12 @@ def _by_speex(samples, rate, to):
     before = -delay % (rate // common)
     late = (delay + before) * to // rate
     padded = np.pad(samples, (before, delay + rate // common))
-    found = _tensorflow_io().resample(padded[:, None], rate, to).numpy()[:, 0]
-    wanted = -(-len(samples) * to // rate)
-    return np.pad(found[late:], (0, wanted))[:wanted].astype("float32")
+    return _tensorflow_io().resample(padded[:, None], rate, to).numpy()[late:, 0]
 
 
 def _by_soxr(samples, rate, to):
     soxr = _required("soxr", f"resampling from {rate:,} to {to:,} Hz")
-    wanted = -(-len(samples) * to // rate)
-    found = soxr.resample(samples, rate, to)
-    return np.pad(found, (0, wanted))[:wanted].astype("float32")
+    return soxr.resample(samples, rate, to)
 
 
 def _reason(error):

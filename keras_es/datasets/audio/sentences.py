@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_es._arguments import integer
 from keras_es._arguments import seed as check_seed
-from keras_es.datasets.audio.dataset import AudioDataset
+from keras_es.datasets.audio.dataset import AudioDataset, by_step
 from keras_es.datasets.audio.features import SILENCE
 
 BUCKETS = 4
@@ -130,8 +130,7 @@ class Sentences:
                 tf.cast(which, tf.int32), [lambda b=b: b.take(share) for b in buckets]
             )
 
-        steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
-        return steps.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+        return by_step(batch, first_step)
 
     def test_batches(self, batch_size: int) -> tf.data.Dataset:
         """Return all test utterances, in batches of one bucket each.
