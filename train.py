@@ -1,13 +1,15 @@
-"""Train a sparse image classifier: weights by gradient, masks as you choose.
+"""Train a sparse model of images or speech: weights by gradient, masks as you choose.
 
     python train.py
     python train.py --dataset=mnist --model=lenet --sparsity=0.95
     python train.py --mask_optimizer=none --sparsity=0
+    python train.py --dataset=recordings/ --model=sparse_wavernn --sparsity=0.95
 
-The first trains on handwritten digits in about a minute; the last is the dense model to
-compare with. A run that was stopped goes on when the same command is given again. Exit
-codes: 0 finished, 1 a disk, a network or a data set is missing, 2 a flag or an
-environment variable is wrong, 130 stopped by Ctrl-C, 143 by SIGTERM.
+The first trains on handwritten digits in about a minute; the third is the dense model
+to compare with; the last learns a voice from a folder (see docs/speech.md). A run that
+was stopped goes on when the same command is given again. Exit codes: 0 finished, 1 a
+disk, a network or a data set is missing, 2 a flag or an environment variable is wrong,
+130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 import contextlib
@@ -36,7 +38,12 @@ def define_flags():
             flags.DEFINE_bool,
         )
     )
-    text("dataset", "digits", "digits, or any image data set of tensorflow-datasets")
+    text(
+        "dataset",
+        "digits",
+        "digits, any image data set of tensorflow-datasets, a folder of recordings, or "
+        "ljspeech",
+    )
     text("data_dir", None, "where data sets are, or $KERAS_ES_DATA_DIR")
     text(
         "model",
@@ -58,7 +65,7 @@ def define_flags():
     whole("epochs", None, "passes over the data; default by data set")
     whole("seed", 0, "seed of weights, masks, noise and the order of the data")
     text("jit_compile", "auto", "whether XLA compiles the step: auto, true or false")
-    switch("augment", None, "shift and flip images; default for CIFAR only")
+    text("options", "", "NAME=VALUE,NAME=VALUE of what data or model take; see below")
     text(
         "strategy",
         "none",
@@ -98,9 +105,10 @@ def help_text():
     with quiet_start():
         import models
         from keras_es import optimizers
+        from keras_es.runs.options import OPTIONS
 
     known = {
-        "models": ", ".join(models.ARCHITECTURES),
+        "models": ", ".join(models.ALL),
         "mask_optimizers": ", ".join(optimizers.OPTIMIZERS),
     }
     f = define_flags()
@@ -109,6 +117,8 @@ def help_text():
         default = f[name].default
         shown = f" (default {default})" if default not in (None, "", False) else ""
         lines.append(f"  --{name:<16} {f[name].help.format(**known)}{shown}")
+    lines += ["", "Options, as --options=units=224,frames=10:"]
+    lines += [f"  {name:<18} {option.note}" for name, option in OPTIONS.items()]
     return f"{__doc__}\nFlags:\n" + "\n".join(lines)
 
 
@@ -138,23 +148,29 @@ def run(f):
 
         import models
         from keras_es.distribution import strategies, workers
-        from keras_es.runs import model, settings, task, train
+        from keras_es.runs import model, settings, tasks, train
         from keras_es.runs.workdir import Workdir
 
-        settings.check(f, list(models.ARCHITECTURES))
+        settings.check(f, list(models.ALL))
         strategy = strategies.make(
             f.strategy, virtual_devices=f.virtual_devices, tpu=f.tpu
         )
         tf.config.list_logical_devices()
     if f.strategy == "tpu":
         keras.config.set_dtype_policy("mixed_bfloat16")
-    data = task.load(f.dataset, f.data_dir)
+    data = tasks.load(
+        f.dataset,
+        f.data_dir,
+        f.model,
+        models.ALL,
+        settings.given_options(f),
+    )
     config = settings.resolve(f, data, strategy.num_replicas_in_sync)
     keras.utils.set_random_seed(config["seed"])
     folder = settings.workdir_name(f, config)
     with workers.losses_named(strategy):
         with strategy.scope():
-            built = model.build(config, data, models.ARCHITECTURES[config["model"]])
+            built = model.build(config, data, models.ALL[config["model"]])
         with Workdir(folder, config, workers.is_chief(strategy)) as workdir:
             train.run(workdir, built, data)
 

@@ -141,7 +141,7 @@ def plot_sparsity(axes, names, sparsities, counts):
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def run_report(history, masks, title, input_shape=None):
+def run_report(history, masks, title, input_shape=None, pictures=None):
     """Draw a run: curves above, sparsity by weight and the masks below.
 
     Args:
@@ -151,6 +151,8 @@ def run_report(history, masks, title, input_shape=None):
         input_shape: Shape (height, width, channels) of the images. If it is given and
             the first weight has one row for each of their values, the report shows how
             many connections each pixel has kept.
+        pictures: Dict from captions to arrays [time, bands], such as spectrograms,
+            which are drawn below with the first band at the bottom; None for none.
 
     Returns:
         A `matplotlib.figure.Figure`; `figure.savefig(path)` writes it.
@@ -170,7 +172,7 @@ def run_report(history, masks, title, input_shape=None):
     if input_shape is not None:
         _check_shape(input_shape)
     curves = _curve_names(history)
-    panels = _mask_panels(masks, input_shape)
+    panels = _mask_panels(masks, input_shape) + _picture_panels(pictures or {})
     columns = max(3, len(curves))
     rows = 1 + math.ceil(len(panels) / columns)
     figure = Figure(figsize=(4 * columns, 3.2 * rows + 0.6), layout="constrained")
@@ -186,8 +188,40 @@ def run_report(history, masks, title, input_shape=None):
 
 def _curve_names(history):
     """Name the logs worth a curve, the usual ones first."""
-    wanted = ("loss", "accuracy", "mask_flip_ratio", "population_spread")
+    wanted = (
+        "loss", "accuracy", "bits", "mel_error", "duration_error", "mask_flip_ratio",
+        "population_spread",
+    )  # fmt: skip
     return [name for name in wanted if any(name in row for row in history)] or ["loss"]
+
+
+def _picture_panels(pictures):
+    """Make the functions that each draw a picture; all have one scale of colours."""
+    if not isinstance(pictures, dict):
+        raise ValueError(
+            "`pictures` must be a dict from captions to arrays. "
+            f"Received: pictures={pictures!r}"
+        )
+    arrays = {text("caption", k): _numbers(k, v) for k, v in pictures.items()}
+    for name, array in arrays.items():
+        if array.ndim != 2:
+            raise ValueError(
+                "a picture must have two axes, time and bands. "
+                f"Received: {name!r} of shape {array.shape}"
+            )
+    lowest = min((a.min() for a in arrays.values()), default=0.0)
+    highest = max((a.max() for a in arrays.values()), default=1.0)
+
+    def draw(axes, name, array):
+        axes.imshow(
+            array.T, origin="lower", aspect="auto", vmin=lowest, vmax=highest,
+            interpolation="nearest",
+        )  # fmt: skip
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("frame", fontsize=8)
+        axes.tick_params(labelsize=8)
+
+    return [functools.partial(draw, name=n, array=a) for n, a in arrays.items()]
 
 
 def _mask_panels(masks, input_shape, most=8):

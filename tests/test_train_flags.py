@@ -17,7 +17,7 @@ import train
 from keras_es import callbacks, datasets
 from keras_es.datasets import tfds
 from keras_es.distribution import strategies, workers
-from keras_es.runs import model, settings, summary, workdir
+from keras_es.runs import model, options, settings, summary, workdir
 from keras_es.runs.errors import RunError
 
 
@@ -49,7 +49,12 @@ def fail(capsys, tmp_path, monkeypatch, keep_signals):
         (["--sparsity=lots"], ["expected a number; received --sparsity=lots"]),
         (["--undefok=sparsty", "--sparsty=1"], ["Unknown command line flag 'undefok'"]),
         (["--epochs=1.5"], ["expected an integer; received --epochs=1.5"]),
-        (["--augment=so"], ["expected true or false; received --augment=so"]),
+        (["--options=augment=so"], ["expected true or false, not augment=so"]),
+        (["--help=so"], ["expected true or false; received --help=so"]),
+        (["--options=augment"], ["expected NAME=VALUE", "--options=augment"]),
+        (["--options=augmnt=true"], ["unknown option 'augmnt'", "mean augment?"]),
+        (["--options=units=8"], ["no option 'units', but augment"]),
+        (["--options=augment=true,augment=true"], ["is there twice"]),
         (["digits"], ["'digits'"]),
         (["--sparsity=1"], ["[0, 1)", "--sparsity=1.0"]),
         (["--sparsity=-0.1"], ["[0, 1)", "--sparsity=-0.1"]),
@@ -168,9 +173,11 @@ def test_workdir_in_use_is_refused(fail):
 
 def test_help_has_one_line_for_each_of_at_most_20_flags(capsys):
     assert train.main(["train.py", "--help"]) == 0
-    lines = capsys.readouterr().out.split("Flags:\n")[1].splitlines()
+    text = capsys.readouterr().out.split("Flags:\n")[1]
+    lines, described = (part.splitlines() for part in text.split("\n\nOptions, as "))
+    assert [line.split()[0] for line in described[1:]] == [*options.OPTIONS]
     assert len(lines) <= 20 and all(line.startswith("  --") for line in lines)
-    for name in (*model.MASK_OPTIMIZERS, *models.ARCHITECTURES):
+    for name in (*model.MASK_OPTIMIZERS, *models.ALL):
         assert any(name in line for line in lines), name
 
 
@@ -201,7 +208,8 @@ def test_defaults_follow_the_data_set(name, shape, model, augment):
 def test_default_workdirs_of_different_flags_differ():
     commands = [
         [], ["--seed=1"], ["--epochs=2"], ["--block_shape=16x1"], ["--sparsity=0.5"],
-        ["--mask_optimizer=static"], ["--mask_optimizer=none"], ["--noaugment"],
+        ["--mask_optimizer=static"], ["--mask_optimizer=none"],
+        ["--options=augment=true"],
     ]  # fmt: skip
     names = [resolved(*flags)[0] for flags in commands]
     assert len(set(names)) == len(names)
@@ -249,8 +257,8 @@ def test_every_other_flag_changes_what_the_run_is(method):
 
     values = {
         "model": "lenet", "optimizer": "sgd", "learning_rate": "0.1", "seed": "1",
-        "batch_size": "128", "epochs": "2", "jit_compile": "false", "augment": "true",
-        "strategy": "mirrored", "dataset": "mnist",
+        "batch_size": "128", "epochs": "2", "jit_compile": "false",
+        "options": "augment=true", "strategy": "mirrored", "dataset": "mnist",
     }  # fmt: skip
     unnamed = {*settings.NOT_OF_THE_RESULT, "mask_optimizer"}
     assert {*values, *MASK_FLAGS} == {*train.define_flags()} - unnamed

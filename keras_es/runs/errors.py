@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from keras_es.runs.options import OPTIONS
+
 
 class RunError(Exception):
     """Something the user has to change; the message is one line."""
@@ -30,11 +32,17 @@ def different_flags(config: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """
     missing = object()
     return ", ".join(
-        f"{'' if name == 'replicas' else '--'}{name}={_text(value)} "
+        f"{_prefix(name)}{name}={_text(value)} "
         f"(it has {_text(other.get(name, 'nothing'))})"
         for name, value in config.items()
         if other.get(name, missing) != value
     )
+
+
+def _prefix(name):
+    if name == "replicas":
+        return ""
+    return "--options=" if name in OPTIONS else "--"
 
 
 def _text(value):

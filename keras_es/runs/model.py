@@ -8,7 +8,7 @@ import keras
 
 from keras_es import optimizers, patterns
 from keras_es.conversion.sparsify import sparsify
-from keras_es.runs import task
+from keras_es.runs import tasks
 from keras_es.runs.errors import RunError
 from keras_es.training.model import xla_wins
 from keras_es.training.models import ESModel
@@ -28,14 +28,14 @@ def build(config: Mapping[str, Any], data: Any, architecture: Any) -> keras.Mode
     Raises:
         keras_es.runs.errors.RunError: If the blocks do not divide the weights.
     """
-    kind = task.of(config["dataset"])
-    model = kind.build(architecture.build, data)
+    kind = tasks.of(config["dataset"], config["model"])
+    model = kind.build(architecture.build, data, config)
     steps = data.steps_per_epoch(config["batch_size"]) * config["epochs"]
     schedule = keras.optimizers.schedules.CosineDecay(config["learning_rate"], steps)
     optimizer = inner_optimizers()[config["optimizer"]](learning_rate=schedule)
     if config["mask_optimizer"] == "none":
         # Keras's own models cannot be trained by several workers.
-        model = ESModel(model.inputs[0], model.outputs[0], name=model.name)
+        model = ESModel(_inputs(model), model.outputs[0], name=model.name)
     else:
         try:
             model = sparsify(
@@ -53,9 +53,15 @@ def build(config: Mapping[str, Any], data: Any, architecture: Any) -> keras.Mode
     model.compile(
         optimizer=optimizer,
         jit_compile=xla_wins(model) if jit_compile == "auto" else jit_compile == "true",
-        **kind.compile_arguments(),
+        **kind.compile_arguments(architecture),
     )
     return model
+
+
+def _inputs(model):
+    """Return the inputs of a model in its own structure, such as a dict of them."""
+    # A Sequential model, which has but one, does not tell it.
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def pattern(block_shape: str) -> Any:

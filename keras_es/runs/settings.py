@@ -5,15 +5,16 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 
 from keras_es import _files as files
 from keras_es.distribution import strategies
-from keras_es.runs import task
+from keras_es.runs import options, tasks
 from keras_es.runs.errors import RunError
 from keras_es.runs.model import MASK_OPTIMIZERS, default_population, inner_optimizers
+from keras_es.runs.task import Task
 
 MOST_STEPS = 2**31
 """Steps are counted in 32 bits."""
@@ -77,6 +78,11 @@ class Use:
     reason: Callable[[flags.FlagValues], str]
 
 
+def task_of(f: flags.FlagValues) -> Task:
+    """Return the task of the flags' data set and model."""
+    return tasks.of(f.dataset, f["model"].value)
+
+
 def _has_masks(f):
     return f.mask_optimizer != "none"
 
@@ -89,6 +95,12 @@ def _why_not_masked(f):
     if _has_masks(f):
         return "at --sparsity=0 nothing is masked"
     return "--mask_optimizer=none has no masks"
+
+
+def _why_no_data_dir(f):
+    if f.dataset in task_of(f).without_data_dir:
+        return "comes with scikit-learn and is in no folder"
+    return "is a folder itself"
 
 
 USES = (
@@ -106,13 +118,8 @@ USES = (
     ),
     Use(
         "data_dir",
-        lambda f: f.dataset not in task.of(f.dataset).without_data_dir,
-        lambda f: f"--dataset={f.dataset} comes with scikit-learn and is in no folder",
-    ),
-    Use(
-        "augment",
-        lambda f: "augment" in task.of(f.dataset).flags,
-        lambda f: f"--dataset={f.dataset} has no images",
+        lambda f: task_of(f).uses_data_dir(f.dataset),
+        lambda f: f"--dataset={f.dataset} {_why_no_data_dir(f)}",
     ),
     Use(
         "virtual_devices",
@@ -153,6 +160,11 @@ def check(f: flags.FlagValues, models: Sequence[str]) -> None:
             near = difflib.get_close_matches(value, choices, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else str(choices)
             refuse(f, name, f"unknown {name.replace('_', ' ')}; {hint}")
+    kind = task_of(f)
+    if f.model is not None and not tasks.takes(kind, f.model):
+        fitting = [name for name in models if tasks.takes(kind, name)]
+        refuse(f, "model", f"--dataset={f.dataset} is for one of {fitting}")
+    given_options(f)
     for name, limit in LIMITS.items():
         if f[name].value is not None and not limit.fits(f[name].value):
             refuse(f, name, limit.expected)
@@ -165,7 +177,22 @@ def check(f: flags.FlagValues, models: Sequence[str]) -> None:
         refuse(f, "sparsity", expected)
 
 
-def refuse(f: flags.FlagValues, name: str, message: str) -> None:
+def given_options(f: flags.FlagValues) -> dict[str, Any]:
+    """Return what --options says, by name.
+
+    Args:
+        f: The flags.
+
+    Raises:
+        RunError: If that is not what this data set and model take.
+    """
+    try:
+        return options.parse(f.options, task_of(f).options)
+    except ValueError as error:
+        return refuse(f, "options", str(error))
+
+
+def refuse(f: flags.FlagValues, name: str, message: str) -> NoReturn:
     """Raise the error of a flag."""
     raise RunError(f"{message}; received --{name}={f[name].value}")
 
@@ -182,15 +209,18 @@ def resolve(f: flags.FlagValues, data: Any, replicas: int = 1) -> dict[str, Any]
         RunError: If there are more steps or examples in them than can be, or if
             replicas or the population cannot share a batch.
     """
-    defaults = task.of(f.dataset).defaults(data)
+    kind = task_of(f)
+    defaults = kind.defaults(data)
     defaults["sparsity"] = 0.9 if _has_masks(f) else 0.0
     if f.optimizer == "sgd":
         defaults["learning_rate"] = 0.1
     config = {
         name: defaults.get(name) if f[name].value is None else f[name].value
         for name in f
-        if name not in NOT_OF_THE_RESULT
+        if name not in (*NOT_OF_THE_RESULT, "options")
     }
+    given = given_options(f)
+    config |= {name: given.get(name, defaults[name]) for name in kind.options}
     config["replicas"] = replicas
     if config["population_size"] is None:
         config["population_size"] = default_population(f.mask_optimizer)
@@ -236,6 +266,7 @@ def workdir_name(f: flags.FlagValues, config: dict[str, Any]) -> str:
         if name in f and name not in first and f[name].present
         if config[name] != f[name].default
     ]
+    parts += [f"{name}={value}" for name, value in given_options(f).items()]
     if config["replicas"] > 1:
         parts.append(f"replicas={config['replicas']}")
     return os.path.join("runs", re.sub(r"[^\w.=,-]", "_", "-".join(parts)))

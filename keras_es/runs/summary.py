@@ -17,9 +17,10 @@ from keras_es import _files as files
 from keras_es.conversion.report import share_text
 from keras_es.conversion.strip import strip_masks
 from keras_es.layers import tree
-from keras_es.runs import task, tensorboard
+from keras_es.runs import tasks, tensorboard
 from keras_es.runs.checkpoints import Progress
 from keras_es.runs.errors import RunError, different_flags
+from keras_es.runs.task import Line
 from keras_es.runs.workdir import Workdir
 
 
@@ -40,7 +41,7 @@ def finish(
     rows, masks, plain = _take_masks_off(model)
     folder = workdir.path / "saved_model"
     files.replace_folder(folder, lambda partial: _export(plain, partial))
-    kind = task.of(workdir.config["dataset"])
+    kind = tasks.of(workdir.config["dataset"], workdir.config["model"])
     # What is reported is what the exported file does, not what it should do.
     summary = {**workdir.config, **kind.evaluate(folder, data)}
     report = workdir.path / "report.png"
@@ -67,7 +68,9 @@ def finish(
     )
     files.replace_file(
         report,
-        lambda partial: kind.draw_report(partial, progress.history, masks, title, data),
+        lambda partial: kind.draw_report(
+            partial, progress.history, masks, title, data, plain
+        ),
     )
     summary = _finite(summary)
     files.write_text(workdir.path / "summary.json", json.dumps(summary, indent=1))
@@ -132,7 +135,7 @@ def _finite(value):
     return value
 
 
-LINES: tuple[task.Line, ...] = (
+LINES: tuple[Line, ...] = (
     ("sparsity", lambda s: f"{share_text(s['sparsity'])} of the masked weights"),
     (
         "parameters",
@@ -160,7 +163,7 @@ def table(summary: Mapping[str, Any]) -> str:
         (row["weight"], f"{row['nnz']:,} of {row['size']:,}")
         for row in summary["layers"]
     ]
-    lines = (*task.of(summary["dataset"]).lines(), *LINES)
+    lines = (*tasks.of(summary["dataset"], summary["model"]).lines(), *LINES)
     rows += [(caption, text(summary)) for caption, text in lines]
     width = max(len(caption) for caption, _ in rows)
     return "\n".join(f"  {caption:<{width}}  {text}" for caption, text in rows)

@@ -1,7 +1,8 @@
-"""What a kind of data needs of a run: all that `keras_es.runs` knows of images.
+"""What a kind of data needs of a run: `Task`, the base of `images` and `speech`.
 
-The rest of the room (settings, loop, checkpoints, summary) asks a `Task`. Another kind
-of data is another subclass, and a word in `of`.
+The rest of the room (settings, loop, checkpoints, summary) asks a `Task` and knows
+nothing of images or speech. Another kind is another subclass, and a word in
+`tasks.of`.
 """
 
 import os
@@ -12,10 +13,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-
-from keras_es import plots
-from keras_es.datasets import images
-from keras_es.runs.errors import DataError, RunError
 
 Line = tuple[str, Callable[[Mapping[str, Any]], str]]
 """A line of the table at the end: a caption, and a function of the summary."""
@@ -33,28 +30,58 @@ class Task:
     without_data_dir: tuple[str, ...] = ()
     """Names of data sets that come with a library, and are in no folder."""
 
-    flags: tuple[str, ...] = ()
-    """Flags of train.py that only this kind of data uses."""
+    def uses_data_dir(self, name: str) -> bool:
+        """Tell whether a data set is looked for in --data_dir.
 
-    def load(self, name: str, data_dir: str | None) -> Any:
-        """Return the data set of a name; ValueError or OSError if it is not to be had.
+        Args:
+            name: What --dataset says.
+        """
+        return name not in self.without_data_dir
+
+    models: tuple[str, ...] = ()
+    """Names of the models that only this kind of data has; empty for all others."""
+
+    options: tuple[str, ...] = ()
+    """Names of the options (see `keras_es.runs.options`) that it takes."""
+
+    def load(
+        self,
+        name: str,
+        data_dir: str | None,
+        architecture: Any,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """Return the data set of a name.
 
         Args:
             name: What --dataset says.
             data_dir: What --data_dir says, or None.
+            architecture: The entry of `models` that is to be trained, or None.
+            options: Those that are given, by name.
+
+        Raises:
+            ValueError: If there is none, or it is of no use.
+            OSError: If it is not to be had.
+            ImportError: If a library is missing.
         """
         raise NotImplementedError
 
     def defaults(self, data: Any) -> dict[str, Any]:
-        """Return model, batch_size, epochs, learning_rate, and those of `flags`."""
+        """Return model, batch_size, epochs, learning_rate, and those of `options`."""
         raise NotImplementedError
 
-    def build(self, build: Callable[..., keras.Model], data: Any) -> keras.Model:
-        """Return the plain model of a builder for this data."""
+    def build(
+        self, build: Callable[..., keras.Model], data: Any, config: Mapping[str, Any]
+    ) -> keras.Model:
+        """Return the plain model of a builder for this data and the run's config."""
         raise NotImplementedError
 
-    def compile_arguments(self) -> dict[str, Any]:
-        """Return new loss and metrics for `compile`."""
+    def compile_arguments(self, architecture: Any) -> dict[str, Any]:
+        """Return new loss and metrics for `compile`.
+
+        Args:
+            architecture: The entry of `models` that the model was built of.
+        """
         raise NotImplementedError
 
     def train_batches(
@@ -90,129 +117,28 @@ class Task:
         masks: dict[str, np.ndarray],
         title: str,
         data: Any,
+        model: keras.Model,
     ) -> None:
-        """Draw the course of the run and its masks to a PNG file."""
+        """Draw the course of the run and its masks to a PNG file.
+
+        Args:
+            path: The file.
+            history: Logs of each epoch.
+            masks: Dict from names of weights to masks.
+            title: What stands above.
+            data: The data set.
+            model: The trained model without masks.
+        """
         raise NotImplementedError
 
+    def callbacks(
+        self, data: Any, config: Mapping[str, Any], logs: Path
+    ) -> list[keras.callbacks.Callback]:
+        """Return what else the chief calls in training; none, if not overridden.
 
-class ImageClassification(Task):
-    """Images and one label each: see `keras_es.datasets.load` for the data sets."""
-
-    without_data_dir = ("digits",)
-    flags = ("augment",)
-
-    def load(self, name: str, data_dir: str | None) -> images.ImageDataset:
-        """Return the data set of a name."""
-        return images.load(name, data_dir)
-
-    def defaults(self, data: images.ImageDataset) -> dict[str, Any]:
-        """Return what follows from size and channels of the images."""
-        height, width, channels = data.input_shape
-        if height * width <= 256:
-            model, batch_size, epochs, rate = "mlp", 64, 60, 0.003
-        elif channels == 1:
-            model, batch_size, epochs, rate = "lenet", 128, 10, 0.003
-        else:
-            model, batch_size, epochs, rate = "cifar_convnet", 128, 30, 0.001
-        return {
-            "model": model,
-            "batch_size": batch_size,
-            "epochs": epochs,
-            "learning_rate": rate,
-            "augment": data.name in ("cifar10", "cifar100"),
-        }
-
-    def build(self, build: Callable[..., keras.Model], data: Any) -> keras.Model:
-        """Return a model of images to logits."""
-        return build(data.input_shape, data.num_classes)
-
-    def compile_arguments(self) -> dict[str, Any]:
-        """Return cross-entropy and accuracy."""
-        return {
-            "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            "metrics": ["accuracy"],
-        }
-
-    def train_batches(
-        self, data: images.ImageDataset, config: Mapping[str, Any], first_step: int
-    ) -> tf.data.Dataset:
-        """Return batches of images and labels."""
-        return data.train_batches(
-            config["batch_size"],
-            seed=config["seed"],
-            first_step=first_step,
-            augment=config["augment"],
-        )
-
-    def describe(self, data: images.ImageDataset) -> str:
-        """Return number and name."""
-        return f"{data.train_size:,} training images of {data.name}"
-
-    def evaluate(
-        self, folder: str | os.PathLike, data: images.ImageDataset
-    ) -> dict[str, float]:
-        """Return accuracy and mean cross-entropy of a SavedModel of logits."""
-        served = tf.saved_model.load(str(folder))
-        right, loss = 0, 0.0
-        for pictures, labels in data.test_batches():
-            logits = served.serve(pictures).numpy().astype("float64")
-            labels = labels.numpy()
-            right += int(np.sum(np.argmax(logits, axis=-1) == labels))
-            peak = logits.max(axis=-1, keepdims=True)
-            log_sum = peak[:, 0] + np.log(np.sum(np.exp(logits - peak), axis=-1))
-            loss += float(np.sum(log_sum - logits[np.arange(len(labels)), labels]))
-        return {
-            "test_accuracy": right / data.test_size,
-            "test_loss": loss / data.test_size,
-        }
-
-    def summary(self, data: images.ImageDataset) -> dict[str, Any]:
-        """Return shape, type and range of an image."""
-        shape = list(data.input_shape)
-        return {"input": {"shape": shape, "dtype": "float32", "range": [0, 1]}}
-
-    def result(self, summary: Mapping[str, Any]) -> str:
-        """Return the accuracy."""
-        return f"{summary['test_accuracy']:.2%} test accuracy"
-
-    def lines(self) -> tuple[Line, ...]:
-        """Return the lines of accuracy and loss."""
-        return (
-            ("test accuracy", lambda s: f"{s['test_accuracy']:.4f}"),
-            ("test loss", lambda s: "nan" if s["test_loss"] is None else
-             f"{s['test_loss']:.4f}"),
-        )  # fmt: skip
-
-    def draw_report(
-        self,
-        path: Path,
-        history: list[dict[str, Any]],
-        masks: dict[str, np.ndarray],
-        title: str,
-        data: images.ImageDataset,
-    ) -> None:
-        """Draw curves, masks, and the inputs that the first layer looks at."""
-        figure = plots.run_report(history, masks, title, data.input_shape)
-        figure.savefig(path, dpi=100, format="png")
-
-
-IMAGES = ImageClassification()
-
-
-def of(dataset: str) -> Task:
-    """Return the task of a data set."""
-    return IMAGES
-
-
-def load(dataset: str, data_dir: str | None) -> Any:
-    """Load a data set.
-
-    Raises:
-        RunError: If there is none of that name, or it is not there.
-    """
-    try:
-        return of(dataset).load(dataset, data_dir)
-    except ValueError as error:
-        raise RunError(str(error)) from error
-    except (OSError, ImportError) as error:
-        raise DataError(str(error)) from error
+        Args:
+            data: The data set.
+            config: The run's config.
+            logs: Folder of TensorBoard's logs.
+        """
+        return []

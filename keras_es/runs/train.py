@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_es.distribution import workers
-from keras_es.runs import checkpoints, summary, task
+from keras_es.runs import checkpoints, summary, tasks
 from keras_es.runs.checkpoints import AtomicCheckpoint, Progress
 from keras_es.runs.errors import RunError
 from keras_es.runs.signals import StopOnSignal
@@ -61,7 +61,7 @@ def _silent(line):
 def _train_and_finish(workdir, model, data, say):
     strategy = model.distribute_strategy
     count = strategy.num_replicas_in_sync
-    described = task.of(workdir.config["dataset"]).describe(data)
+    described = _task(workdir.config).describe(data)
     say(f"{workdir.path}: {described}" + f", {count} replicas" * (count > 1))
     if not model.compiled_by_xla:
         # Keras turns XLA off under this switch, and XLA does not need it.
@@ -114,12 +114,14 @@ def train(
         total = per_epoch * config["epochs"]
         say(f"resuming after step {progress.step:,} of {total:,}")
     checkpoint = AtomicCheckpoint(folder, progress=progress, run=config)
-    board = [MaskTensorBoard(workdir.path / "logs")] * workdir.chief
+    kind, logs = _task(config), workdir.path / "logs"
+    board = []
+    if workdir.chief:
+        board = [MaskTensorBoard(logs), *kind.callbacks(data, config, logs)]
     progress = checkpoint.progress
     with StopOnSignal(checkpoint) as stop:
         while progress.epoch < config["epochs"]:
             epoch, taken = divmod(progress.step, per_epoch)
-            kind = task.of(config["dataset"])
             batches = kind.train_batches(data, config, progress.step)
             # An epoch that was stopped in its midst is finished by itself.
             model.fit(
@@ -133,6 +135,10 @@ def train(
                 verbose=verbose,
             )
     return model, progress
+
+
+def _task(config):
+    return tasks.of(config["dataset"], config["model"])
 
 
 def _check_same_step(strategy, progress, folder):

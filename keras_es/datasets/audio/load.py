@@ -36,6 +36,8 @@ def is_audio(name: str) -> bool:
     """
     if name in NAMES or name.startswith(("/", "./", "../", "~")) or name in (".", ".."):
         return True
+    if name.endswith("/"):  # As the shell completes folders, and no data set is called.
+        return True
     path = Path(name)
     return path.is_dir() and any(
         found.suffix.lower() in SUFFIXES for found in path.rglob("*")
