@@ -74,8 +74,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
     # Whether masks move by `move_masks`, after the steps that `move_is_due` says.
     scheduled = False
     resets_slots = False  # Whether the slots of weights that come back start anew.
-    # Whether weights that come back start at zero, else where they were.
-    grows_from_zero = False
+    grows_from_zero = False  # Whether those weights do, else they are what they were.
     # Whether the members of several replicas are one population.
     ranked_together = False
     # Whether XLA may compile members and updates as one program.
@@ -83,6 +82,7 @@ class MaskOptimizer(keras.optimizers.Optimizer):
 
     judges = False  # Whether members are judged by losses (see `GuidedES`).
     deployed_by: Any = decoding.Decoding  # How masks are decoded from scores.
+    explore_until: Any = None  # See `latents.Learning`.
 
     generation: Any
     __signature__: inspect.Signature

@@ -59,14 +59,16 @@ class Learning(Resting):
     The gradient g at the effective kernel is known at every weight, active or not.
     With U(g) what the inner optimizer would do and m the mask,
 
-        w <- w + U(g) (m + theta (1 - m)),    theta = 1/sqrt(s),
+        w <- w + U(g) (m + theta (1 - m)),    theta = s**(-p/2),
 
-    s the number of weights of a unit. Of the update and not of the gradient, since Adam
+    s the number of weights of a unit, and p = 1, or min(1, t / T) in step t where the
+    optimizer has `explore_until` T. Of the update and not of the gradient, since Adam
     cancels a factor there. With theta = 1 the weights of a large unit would run off
     together: Adam moves each by a whole step however small its gradient, and the
     unit's magnitude grows by the sum of them. Signs that agree by chance only give
-    sqrt(s) of it, hence the rule; a single weight learns like any other. Slots are
-    those of the dense gradient.
+    sqrt(s) of it, hence the rule; a single weight learns like any other. While masks
+    are still looked for, that units overtake each other is just what is wanted, hence
+    the smaller p at first. Slots are those of the dense gradient.
 
     References:
         Jayakumar et al. 2021, Top-KAST, arXiv 2106.03517; Vanholder 2022, ST-3, arXiv
@@ -95,10 +97,18 @@ class Learning(Resting):
             if masked.units == masked.size:
                 continue  # theta is 1: a weight learns as if there were no mask
             allowed[id(masked.kernel)] = tf.logical_and(mask, ok)
-            share = math.sqrt(masked.units / masked.size)
+            share = self._share(masked.size / masked.units)
             # Where the step is void nothing moves, active or not.
             shares[id(masked.kernel)] = tf.where(ok, share, 0.0)
         return allowed, shares
+
+    def _share(self, size):
+        """Return theta of units of so many weights."""
+        until = self.optimizer.explore_until
+        if until is None:
+            return 1.0 / math.sqrt(size)
+        step = tf.cast(self.optimizer.generation.value, tf.float32)
+        return tf.pow(size, -0.5 * tf.minimum(1.0, step / until))
 
 
 KINDS = {"rest": Resting, "learn": Learning}

@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_es
 from keras_es import patterns, schedules
 from keras_es.optimizers import GradualMagnitude, GuidedES, GuidedNES
+from keras_es.optimizers.search.allocation import whole_shares
 from tests.marks import slow
 
 
@@ -53,26 +54,47 @@ def test_without_a_step_it_is_gradual_magnitude_to_the_bit():
 
 
 @pytest.mark.parametrize("moments", [False, True])
-def test_masks_are_the_largest_of_all_in_numpy(moments):
+def test_masks_are_the_largest_of_each_in_numpy(moments):
     optimizer = GuidedES(adam(), mean_learning_rate=0.0, moments=moments)
     model, x, y = two_branches(optimizer)
     fit(model, x, y)
     genes = np.array([[0.7, -0.2], [0.5, 1.5 if moments else 0.0]], "float32")
     optimizer.search.genes.assign(genes)
     fit(model, x, y)
-    weights, u = keras_es.masked_weights(model), []
-    for m, a, gamma in zip(weights, *genes):
+    # 32 exp(a) / sum exp(a) = 22.75 and 9.25, in place of 16 and 16
+    kept = np.round(32 * np.exp(genes[0]) / np.exp(genes[0]).sum()).astype(int)
+    assert kept.tolist() == [23, 9]
+    weights = keras_es.masked_weights(model)
+    for m, k, gamma, found in zip(weights, kept, genes[1], masks(model)):
         c = np.abs(m.kernel.numpy()).astype("float64")
         if moments:
             v = optimizer.inner.slots[id(m.kernel)][1].numpy().astype("float64")
             c = c * (v / v.mean() + 1e-6) ** (gamma / 2)
-        u.append(np.exp(a) * c / np.sort(c, axis=None)[-m.unit_count])
-    threshold = np.sort(np.concatenate([part.ravel() for part in u]))[-32]
-    for part, found in zip(u, masks(model)):
-        np.testing.assert_array_equal(found, part >= threshold)
-    assert [m.sum() for m in masks(model)] != [16, 16]
-    assert sum(m.sum() for m in masks(model)) == 32
+        np.testing.assert_array_equal(found, c >= np.sort(c, axis=None)[-k])
     assert keras_es.sparsity_report(model).nonzero_masked == 32
+
+
+def test_units_are_shared_out_in_proportion_within_bounds():
+    """As a bisection in NumPy does it, to less than one unit; the sum is exact."""
+    random = np.random.default_rng(0)
+    for n in (1, 2, 3, 5, 8, 40):
+        most = random.integers(1, 10 ** random.integers(1, 8), n)
+        least = np.minimum(random.integers(0, 3, n), most)
+        wanted = np.exp(3 * random.normal(size=n)) * random.integers(1, 1000, n)
+        total = random.integers(least.sum(), most.sum() + 1)
+        found = whole_shares(wanted, least, most, total).numpy()
+        assert found.sum() == total
+        assert np.all(found >= least) and np.all(found <= most)
+        low, high = -60.0, 60.0
+        for _ in range(100):
+            middle = (low + high) / 2
+            below = np.clip(np.exp(middle) * wanted, least, most).sum() < total
+            low, high = (middle, high) if below else (low, middle)
+        real = np.clip(np.exp(low) * wanted, least, most)
+        assert np.all(np.abs(found - real) < 1 + 1e-6)
+        # What is wanted in whole numbers is given.
+        whole = whole_shares(most, 0 * most, 2 * most, most.sum())
+        np.testing.assert_array_equal(whole, most)
 
 
 def test_weights_whose_units_differ_in_size_keep_to_the_allocation():
@@ -213,5 +235,7 @@ def test_for_run_ends_the_search_and_the_dense_beginning():
     optimizer = run("guided_es", "adam", model, 100, begin_dense=True)
     assert optimizer.sparsity_schedule.end_step == 50
     assert float(optimizer.mean_learning_rate(75)) == 0.0
+    assert optimizer.explore_until == 50
     sparse = run(GuidedES, "adam", model, 100)
     assert isinstance(sparse.sparsity_schedule, schedules.ConstantSparsity)
+    assert run(GuidedES, "adam", model, 100, masked_out="rest").explore_until is None

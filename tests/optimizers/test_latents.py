@@ -6,7 +6,7 @@ import pytest
 
 import keras_es
 from keras_es import patterns, schedules
-from keras_es.optimizers import OPTIMIZERS, GradualMagnitude, OpenES, Static
+from keras_es.optimizers import OPTIMIZERS, GradualMagnitude, GuidedES, OpenES, Static
 from tests.marks import slow
 from tests.reference import problems
 
@@ -62,6 +62,23 @@ def test_the_rule_in_numpy(name):
         chosen[largest] = True
         m = np.array(masked.expand(chosen.reshape(sizes.shape)))
         np.testing.assert_array_equal(masked.kernel_mask.numpy(), m)
+
+
+def test_the_share_falls_while_masks_are_looked_for():
+    """It is s**(-p/2) of an update, p = t/3 and then 1; here of a plain gradient."""
+    rate = keras.optimizers.SGD(RATE)
+    model, masked, x, y = linear(GuidedES(rate, explore_until=3), patterns.Block(2, 4))
+    model.optimizer.build(model.trainable_variables)
+    for step in range(5):
+        w, m = masked.kernel.numpy(), masked.kernel_mask.numpy()
+        update = -RATE * 2.0 * x.T @ (x @ (w * m) - y) / y.size
+        share = np.where(m, 1.0, 8 ** (-0.5 * min(1.0, step / 3)))
+        model.train_on_batch(x, y)
+        np.testing.assert_allclose(
+            masked.kernel.numpy(), w + share * update, 1e-4, 1e-5
+        )
+    with pytest.raises(ValueError, match=r'masked_out="learn".*explore_until=3'):
+        GuidedES("sgd", masked_out="rest", explore_until=3)
 
 
 @pytest.mark.parametrize("method", sorted(OPTIMIZERS))

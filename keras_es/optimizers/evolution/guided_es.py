@@ -24,7 +24,8 @@ from keras_es.optimizers.search.criterion import ByCriterion, CriterionSearch
 from keras_es.populations.judged import JudgedPopulation
 
 SPARSE = 0.5
-"""Share of a run after which a network that began dense is as sparse as wanted."""
+"""Share of a run after which a network that began dense is as sparse as wanted, and
+units that are masked out no longer overtake others all the time."""
 
 SEARCHED = 0.75
 """Share of a run in which the criterion moves."""
@@ -46,7 +47,7 @@ OF_GUIDED_NES = (
     "guided_es",
     Tuned(
         "criterion_rate",
-        (0.01, 0.03, 0.1),
+        (0.03, 0.1, 0.3),
         "mean_learning_rate",
         "initial_learning_rate",
     ),
@@ -58,18 +59,17 @@ class GuidedES(MaskOptimizer):
 
     The default of the package. Gradients say which weights of a layer are worth
     keeping, for masked-out weights learn too; losses say how many each layer needs.
-    Masks are the largest of
+    Weight l has the k_l largest of its units i by
 
-        u_i = exp(a_l) c_i / t_l,   c_i = sum |w| (v + eps)**(gamma_l / 2),
+        c_i = sum |w| (v + eps)**(gamma_l / 2),    k_l = x exp(a_l) k0_l,
 
-    over the units i of all weights l together, chosen anew after every step. t_l is the
-    k_l-th largest c of the weight, k_l what the allocation asks for: at a = 0, where
-    the search begins, each weight has k_l units, the largest by magnitude. The
-    total is exact at any a, and a moves units from weight to weight. (Weights whose
-    units are of a size that no other's have, and `NByM`, keep to the allocation each:
-    no exchange of such units would leave the number of non-zeros as it is.) v is
-    Adam's second moment, divided by its mean, so that gamma = 0 is magnitude and
-    gamma = 1 what a diagonal Fisher matrix says of each weight.
+    chosen anew after every step. k0_l is what the allocation asks for, and x such that
+    the total stays what it was, exactly: at a = 0, where the search begins, each
+    weight has k0_l units, the largest by magnitude, and a moves units from weight to
+    weight. (Weights whose units are of a size that no other's have, and `NByM`, keep to
+    the allocation each: no exchange of such units would leave the number of non-zeros
+    as it is.) v is Adam's second moment, divided by its mean, so that gamma = 0 is
+    magnitude and gamma = 1 what a diagonal Fisher matrix says of each weight.
 
     Every `judge_every` steps members a +- sigma z (and gamma) are judged, on a batch
     that no weight was trained on yet, by forward passes only. With d = (f+ - f-)/2 and
@@ -98,6 +98,10 @@ class GuidedES(MaskOptimizer):
         seed: Integer seed of the noise.
         name: Name of the optimizer.
         masked_out: "learn" or "rest" (see `MaskOptimizer`).
+        explore_until: Steps in which the share of an update that a masked-out weight
+            gets goes from 1 down to 1/sqrt(s), s the number of weights of its unit, so
+            that units overtake each other while masks are looked for; None for
+            1/sqrt(s) from the first step on. `for_run` sets it.
 
     Raises:
         ValueError: If an argument is out of range or of `GuidedNES`, or if a layer
@@ -128,13 +132,20 @@ class GuidedES(MaskOptimizer):
         optional(arguments.function), None, serialize=arguments.serialize_function
     )
     sigma = Argument(schedule, 0.2)
-    mean_learning_rate = Argument(schedule, 0.03)
+    mean_learning_rate = Argument(schedule, 0.1)
     pull = Argument(share, 0.01)
     moments = Argument(boolean, False)
     masked_out = Argument(choice(*latents.KINDS), "learn", keyword=True)
+    explore_until = Argument(optional(integer(1)), None, keyword=True)
 
     def check_arguments(self):
         """Make the search; without a schedule masks are sparse from the first step."""
+        if self.masked_out == "rest" and self.explore_until is not None:
+            raise ValueError(
+                "`explore_until` says how masked-out weights learn: use "
+                'masked_out="learn", or leave it out. '
+                f"Received: explore_until={self.explore_until}"
+            )
         self.__dict__["search"] = CriterionSearch(self, self.moments)
         if self.sparsity_schedule is None:
             self.sparsity_schedule = schedules.ConstantSparsity()
@@ -145,10 +156,12 @@ class GuidedES(MaskOptimizer):
         steps = max(1, int(SEARCHED * run.steps))
         decays = keras.optimizers.schedules
         rate = decays.PolynomialDecay(run.default.mean_learning_rate, steps, 0.0)
+        half = max(1, int(SPARSE * run.steps))
         arguments = {"mean_learning_rate": rate}
+        if run.default.masked_out == "learn":
+            arguments["explore_until"] = half
         if run.dense:
-            end_step = max(1, int(SPARSE * run.steps))
-            arguments["sparsity_schedule"] = schedules.PolynomialSparsity(end_step)
+            arguments["sparsity_schedule"] = schedules.PolynomialSparsity(half)
         return arguments
 
     def first_scores(self):

@@ -6,29 +6,34 @@ from keras_es.distribution.collectives import assign_all
 from keras_es.layers import groups
 from keras_es.ops import noise
 from keras_es.optimizers.decoding import Decoding
+from keras_es.optimizers.search.allocation import whole_shares
 from keras_es.patterns import Pattern
 
 SMALL = 1e-30
 """Added where sizes are divided by."""
 
 LIMIT = 2.0
-"""Bound of |a|: a weight's threshold stays within a factor of 7."""
-
+"""Bound of |a|: two weights stay within a factor of 55 of what was asked of them."""
 
 LONGEST = 2.0
 """Bound of a step in units of what differences of losses are like."""
 
 
 class CriterionSearch:
-    """Two genes for each weight: how its units are weighed against other weights'.
+    """Two genes for each weight: how many units it has, and which are its best.
 
-    Of unit i of weight l, with w its weights and v Adam's second moment,
+    Weight l has its k_l largest units i by
 
-        c_i = sum |w| (v + eps)**(gamma_l / 2),    u_i = exp(a_l) c_i / t_l,
+        c_i = sum |w| (v + eps)**(gamma_l / 2),    k_l = x exp(a_l) k0_l,
 
-    where t_l is the k_l-th largest c, k_l as many units as the allocation asks for.
-    Where a = 0 all weights have their threshold at u = 1, and the largest u of
-    all are what the allocation asks for; a_l moves units from weight to weight.
+    with w the weights of a unit, v Adam's second moment, k0_l as many units as the
+    allocation asks for, and x such that all k_l together are as many as all k0_l. Each
+    k_l is rounded, and at least 1 and at most all of its units.
+
+    A first form compared exp(a_l) c_i / t_l across weights, t_l the k0_l-th largest c.
+    Many masked-out weights that learn wait just below the threshold: at a sparsity of
+    99 % a difference of 0.2 moved a third of the units from layer to layer, and one
+    of 0.4 ended with a layer at an eighth of its own.
 
     Weights whose units are of one size share units with each other, so that the number
     of non-zeros is exact; others, and those with as many units in each group (`NByM`),
@@ -52,9 +57,7 @@ class CriterionSearch:
         self.genes = add((2, count), name="criterion", **shared)
         self.scale = add((), name="fitness_scale", **shared)
         self.starts = add((count, 2), name="thresholds", **shared)
-        together = [g for g in self.groups if len(g) > 1]
-        self.shared_starts = add((len(together), 2), name="shared_thresholds", **shared)
-        free = [any(i in g for g in together) for i in range(count)]
+        free = [any(i in g and len(g) > 1 for g in self.groups) for i in range(count)]
         known = [s is not None and self.moments for s in self.seconds]
         self.free = tf.constant([free, known])
         self.is_empty = not any(free + known)
@@ -74,39 +77,40 @@ class CriterionSearch:
         return tf.where(self.free, drawn, 0.0)
 
     def decode(self, genes, counts):
-        """Return scores u and unit masks, and where thresholds are.
+        """Return sizes and masks of units, and where thresholds are.
 
         Args:
             genes: [2, weights], a and gamma.
             counts: How many units of each weight the allocation asks for.
 
         Returns:
-            (scores, units, state): two lists, and a list of (variable, new value).
+            (sizes, units, state): two lists, and a list of (variable, new value).
         """
         weights, starts = self.optimizer.masked_weights, tf.unstack(self.starts.value)
-        scores, units, ends = [], [], []
         found = [self._sizes(i, m, genes[1, i]) for i, m in enumerate(weights)]
-        found = groups.agreed(weights, found)
-        for i, (masked, sizes, count) in enumerate(zip(weights, found, counts)):
-            alone, end = masked.pattern.decode_near(sizes, count, starts[i])
-            if _comparable(masked):
-                sizes = sizes * (tf.exp(genes[0, i]) / tf.maximum(end[0], SMALL))
-            scores.append(sizes)
-            units.append(alone)
-            ends.append(end)
-        state = [(self.starts, tf.stack(ends))] if ends else []
-        shared, together = [], [g for g in self.groups if len(g) > 1]
-        for group, start in zip(together, tf.unstack(self.shared_starts.value)):
-            flat = tf.concat([tf.reshape(scores[i], (-1,)) for i in group], 0)
-            total = tf.add_n([tf.cast(counts[i], tf.int32) for i in group])
-            chosen, end = Pattern().decode_near(flat, total, start)
-            shared.append(end)
-            parts = tf.split(chosen, [weights[i].units for i in group])
-            for i, part in zip(group, parts):
-                units[i] = tf.reshape(part, scores[i].shape)
-        if shared:
-            state.append((self.shared_starts, tf.stack(shared)))
-        return scores, units, state
+        sizes, counts = groups.agreed(weights, found), self.shared_out(genes[0], counts)
+        near = [
+            masked.pattern.decode_near(values, count, start)
+            for masked, values, count, start in zip(weights, sizes, counts, starts)
+        ]
+        state = [(self.starts, tf.stack([end for _, end in near]))] if near else []
+        return sizes, [units for units, _ in near], state
+
+    def shared_out(self, offsets, counts):
+        """Return how many units each weight has, at offsets a."""
+        found = list(counts)
+        for group in self.groups:
+            if len(group) == 1:
+                continue
+            asked = tf.stack([tf.cast(counts[i], tf.int64) for i in group])
+            units = [self.optimizer.masked_weights[i].units for i in group]
+            factors = tf.exp(tf.cast(tf.gather(offsets, group), tf.float64))
+            least, total = tf.minimum(asked, 1), tf.reduce_sum(asked)
+            wanted = tf.maximum(factors * tf.cast(asked, tf.float64), SMALL)
+            shares = whole_shares(wanted, least, units, total)
+            for i, share in zip(group, tf.unstack(shares)):
+                found[i] = share
+        return found
 
     def _sizes(self, index, masked, gamma):
         w = tf.abs(tf.convert_to_tensor(masked.kernel.value))
@@ -114,7 +118,7 @@ class CriterionSearch:
         if self.moments and second is not None:
             v = tf.cast(tf.convert_to_tensor(second.value), w.dtype)
             gamma = tf.cast(gamma, w.dtype)
-            # Relative to their mean: what is common to a weight is a's to say.
+            # Relative to their mean, for it says nothing within a weight.
             v = v / tf.maximum(tf.reduce_mean(v), SMALL)
             w = w * tf.pow(v + 1e-6, gamma / 2.0)
         return tf.cast(masked.reduce(w), tf.float32)
@@ -156,10 +160,10 @@ class CriterionSearch:
 
 
 class ByCriterion(Decoding):
-    """The best units of all weights together, by the criterion that was found."""
+    """The best units of each weight, as many as the criterion that was found says."""
 
     def decode(self, scores, counts):
-        """Return u as scores, unit masks, and thresholds; what `scores` are is new."""
+        """Return c as scores, unit masks, and thresholds; what `scores` are is new."""
         return self.optimizer.search.decode(self.optimizer.search.genes.value, counts)
 
     def totals(self, counts):
