@@ -4,7 +4,7 @@ Each case trains the same network on the same batches by the same Adam; the mask
 at 95 %, unstructured, with a population of 8 and the defaults of each strategy. The
 baseline is the faster of plain Keras with XLA and without. `Static` shows what masks
 cost that stay as they are, `GradualMagnitude` with `masked_out="learn"` what it costs
-to choose the largest weights anew in each step.
+to choose the largest weights anew in each step, and `GuidedES` that and its judgements.
 """
 
 import statistics
@@ -16,7 +16,7 @@ from benchmarks.timing import Row, interleaved, median_ratio
 SUITE = "overhead"
 SPARSITY, POPULATION, CLASSES = 0.95, 8, 10
 LEARNING = "GradualMagnitude, learning"
-METHODS = ("Static", "SNES", "BernoulliNES", "GuidedNES", LEARNING)
+METHODS = ("Static", "SNES", "BernoulliNES", "GuidedNES", "GuidedES", LEARNING)
 
 # Network, batch, steps in a measurement, bound of the ratio.
 CASES = {
@@ -130,7 +130,8 @@ def masked(network, method):
     import keras_es
 
     model = keras_es.sparsify(built(network), SPARSITY, exclude=["logits"])
-    arguments = {} if method == "Static" else {"population_size": POPULATION}
+    alone = method in ("Static", "GuidedES")
+    arguments = {} if alone else {"population_size": POPULATION}
     if method == LEARNING:
         schedule = keras_es.schedules.ConstantSparsity()
         arguments = {"masked_out": "learn", "sparsity_schedule": schedule}

@@ -61,7 +61,12 @@ def base(method):
 
 
 def allocation(method, usual):
-    """Return how sparsity is allocated among layers, `usual` if it does not say."""
+    """Return how sparsity is allocated among layers, `usual` if it does not say.
+
+    `GuidedES` finds its own, and begins where `sparsify` does if nothing is said.
+    """
+    if base(method) == "guided_es":
+        return "uniform"
     return (method in VARIANTS and VARIANTS[method].allocation) or usual
 
 
