@@ -23,11 +23,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from models.monotonic_path import best_path
+
 CENTER, SCALE = -6.0, 3.0
 """Log-mel frames y stand as (y - CENTER) / SCALE inside of the model."""
-
-DIAGONAL = 4.0
-"""λ, the weight of an even division of the time."""
 
 DENSE_LAYERS = ("prior", "duration", "spread", "frame")
 """Sublayers that stay dense: few weights, or rows that few blocks divide."""
@@ -167,19 +166,55 @@ class TextToMel(layers.Layer):
         if not isinstance(speed, int | float) or not 0 < speed < np.inf:
             raise ValueError(f"`speed` must be above 0. Received: speed={speed!r}")
         voice = self.speakers.index(speaker)
-        return [
-            self._spoken(encode(text, self.characters), voice, speed) for text in texts
-        ]
+        tokens = [encode(text, self.characters) for text in texts]
+        return [self.frames_of(tf.constant(t), voice, speed).numpy() for t in tokens]
 
-    def _spoken(self, tokens, voice, speed):
-        hidden = self.encode(tf.constant([tokens]), tf.constant([[voice]]))
+    def frames_of(self, tokens, voice, speed):
+        """Return the frames of a text, float32 [frames, 80].
+
+        Args:
+            tokens: int32 [J], numbers of characters from 1 on.
+            voice: Number of a speaker.
+            speed: As in `speak`.
+        """
+        hidden = self.encode(tokens[None], tf.reshape(voice, [1, 1]))
         wanted = tf.exp(self.log_durations(hidden)[0]) / speed
         durations = tf.maximum(tf.cast(tf.round(wanted), tf.int32), 1)
-        path = tf.repeat(tf.range(len(tokens)), durations)[None]
+        path = tf.repeat(tf.range(tf.size(tokens)), durations)[None]
         said = tf.ones(tf.shape(path), hidden.dtype)
         lasts = tf.cast(durations, hidden.dtype)[None]
         mel = self.decode(hidden, path, lasts, said)[0]
-        return tf.cast(mel * SCALE + CENTER, tf.float32).numpy()
+        return tf.cast(mel * SCALE + CENTER, tf.float32)
+
+    def tokens_of(self, text):
+        """Return what `keras_es.datasets.audio.sentences.encode` does, as a graph.
+
+        Args:
+            text: Scalar string in UTF-8.
+
+        Raises:
+            tf.errors.InvalidArgumentError: If it is empty or has unknown characters.
+        """
+        lower = tf.strings.regex_replace(tf.strings.lower(text, "utf-8"), r"\s+", " ")
+        words = tf.strings.strip(lower)
+        symbols = tf.strings.unicode_split(tf.strings.join([" ", words, " "]), "UTF-8")
+        same = symbols[:, None] == tf.constant(list(self.characters))[None]
+        fits = tf.reduce_all(tf.reduce_any(same, 1)) & (words != "")
+        expected = f"expected a text of the characters {self.characters.strip()!r}"
+        with tf.control_dependencies([tf.debugging.Assert(fits, [expected, text])]):
+            return tf.argmax(same, 1, tf.int32) + 1
+
+    def number_of(self, speaker):
+        """Return the number of a speaker's name, a scalar string; "" is the first.
+
+        Raises:
+            tf.errors.InvalidArgumentError: If there is no such speaker.
+        """
+        same = tf.constant(self.speakers) == speaker
+        known = tf.reduce_any(same) | (speaker == "")
+        expected = f"expected a speaker of {self.speakers}"
+        with tf.control_dependencies([tf.debugging.Assert(known, [expected, speaker])]):
+            return tf.argmax(same, output_type=tf.int32)
 
     def get_config(self):
         return super().get_config() | {
@@ -225,54 +260,6 @@ def _costs(mel, means):
     squares = tf.reduce_sum(tf.square(mel), -1)[..., None]
     squares += tf.reduce_sum(tf.square(means), -1)[:, None]
     return (squares - 2.0 * products) / mel.shape[-1]
-
-
-def best_path(costs, characters, frames):
-    """Return the cheapest monotonic path of characters through frames.
-
-    The path begins at the first character, stays or goes on by one in each frame, and
-    ends at the last; an even division of the time is favoured (`DIAGONAL`).
-
-    Args:
-        costs: float [batch, T, J], of each character at each frame.
-        characters: int32 [batch], how many of the J are there, at least 1.
-        frames: int32 [batch], how many of the T are, at least `characters`.
-
-    Returns:
-        int32 [batch, T], the character of each frame; behind the last frame, the last.
-    """
-    costs = tf.cast(costs, tf.float32)
-    characters, frames = tf.cast(characters, tf.int32), tf.cast(frames, tf.int32)
-    _, length, width = tf.unstack(tf.shape(costs))
-    row = tf.range(length, dtype=tf.int32)
-    column = tf.range(width, dtype=tf.int32)
-    share_of = [
-        (tf.cast(places, tf.float32) + 0.5) / tf.cast(counts, tf.float32)[:, None]
-        for places, counts in ((row, frames), (column, characters))
-    ]
-    gap = share_of[0][:, :, None] - share_of[1][:, None, :]
-    far = column[None] >= characters[:, None]
-    costs = costs + DIAGONAL * tf.square(gap) + tf.where(far, 1e9, 0.0)[:, None]
-    by_time = tf.transpose(costs, [1, 0, 2])
-    first = tf.where(column == 0, by_time[0], 1e9)
-
-    def forward(carried, now):
-        total, _ = carried
-        moved = tf.pad(total[:, :-1], [[0, 0], [1, 0]], constant_values=1e9)
-        return tf.minimum(total, moved) + now, moved < total
-
-    none = tf.zeros(tf.shape(first), tf.bool)
-    _, came = tf.scan(forward, by_time[1:], (first, none))
-    last = characters - 1
-
-    def backward(place, step):
-        moved, time = step
-        here = tf.gather(moved, place, batch_dims=1)
-        inside = time < frames  # behind the end it rests at the last character
-        return place - tf.cast(here & inside, tf.int32)
-
-    places = tf.scan(backward, (came, row[1:]), last, reverse=True)
-    return tf.transpose(tf.concat([places, last[None]], axis=0))
 
 
 def _mean(values, weights):

@@ -11,6 +11,7 @@ import keras_es
 from keras_es.datasets import audio
 from keras_es.datasets.audio import sentences
 from models import text_to_mel
+from models.monotonic_path import DIAGONAL, best_path
 
 
 def all_paths(length, width):
@@ -24,12 +25,12 @@ def test_the_path_is_the_cheapest_of_all():
     sizes = [(7, 3), (8, 5), (6, 6), (8, 1)]
     costs = generator.uniform(0, 3, (4, 8, 6)).astype("float32")
     frames, characters = (np.array(c, "int32") for c in zip(*sizes, strict=True))
-    found = text_to_mel.best_path(costs, characters, frames).numpy()
+    found = best_path(costs, characters, frames).numpy()
     for row, (length, width), cost in zip(found, sizes, costs, strict=True):
         t = (np.arange(length) + 0.5) / length
         j = (np.arange(width) + 0.5) / width
         gap = (t[:, None] - j[None]) ** 2
-        total = cost[:length, :width] + text_to_mel.DIAGONAL * gap
+        total = cost[:length, :width] + DIAGONAL * gap
         best = min(
             all_paths(length, width), key=lambda p: total[np.arange(length), p].sum()
         )
@@ -38,7 +39,7 @@ def test_the_path_is_the_cheapest_of_all():
 
 
 def test_without_anything_known_the_time_is_divided_evenly():
-    path = text_to_mel.best_path(np.zeros((1, 12, 4), "float32"), [4], [12])
+    path = best_path(np.zeros((1, 12, 4), "float32"), [4], [12])
     np.testing.assert_array_equal(path[0], np.repeat(np.arange(4), 3))
 
 

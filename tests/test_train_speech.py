@@ -144,7 +144,20 @@ def test_wrong_flags_get_one_line(folder, tmp_path, monkeypatch, capsys, flags, 
 
 def test_images_have_no_models_of_speech(capsys):
     assert main("--model=sparse_wavernn") == 2
-    assert "--dataset=digits is for one of ['mlp'" in capsys.readouterr().err
+    line = capsys.readouterr().err
+    assert "needs a folder with wav, flac or mp3" in line and "--dataset=digits" in line
+
+
+def test_a_folder_without_recordings_is_called_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name, part in {
+        "empty": "the folder of that name has no wav, flac or mp3 file in it",
+        "empty/": "files, and found none",
+        "away/": "no such folder of recordings",
+    }.items():
+        assert main(f"--dataset={name}") == 2
+        assert part in capsys.readouterr().err, name
 
 
 def test_a_folder_without_texts_is_refused_in_one_line(folder, tmp_path, capsys):

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 from keras_es import _files as files
+from keras_es.datasets import audio
 from keras_es.distribution import strategies
 from keras_es.runs import options, tasks
 from keras_es.runs.errors import RunError
@@ -162,6 +163,12 @@ def check(f: flags.FlagValues, models: Sequence[str]) -> None:
             refuse(f, name, f"unknown {name.replace('_', ' ')}; {hint}")
     kind = task_of(f)
     if f.model is not None and not tasks.takes(kind, f.model):
+        if f.model in tasks.SPEECH:
+            refuse(
+                f, "dataset",
+                f"--model={f.model} needs a folder with wav, flac or mp3 files in it, "
+                f"or {' or '.join(audio.NAMES)}",
+            )  # fmt: skip
         fitting = [name for name in models if tasks.takes(kind, name)]
         refuse(f, "model", f"--dataset={f.dataset} is for one of {fitting}")
     given_options(f)

@@ -13,7 +13,8 @@ from keras_es.runs.vocoder import Vocoder
 
 IMAGES, VOCODER, TEXT = ImageClassification(), Vocoder(), TextToMel()
 
-ALL = (IMAGES, VOCODER, TEXT)
+SPEECH = (*VOCODER.models, *TEXT.models)
+"""Names of the models that recordings alone are for."""
 
 
 def of(dataset: str, model: str | None) -> Task:
@@ -36,8 +37,7 @@ def takes(task: Task, model: str) -> bool:
         task: The task.
         model: Name of a model.
     """
-    taken = {name for kind in ALL for name in kind.models}
-    return model in task.models if task.models else model not in taken
+    return model in task.models if task.models else model not in SPEECH
 
 
 def load(

@@ -6,16 +6,17 @@ from models.sparse_wavernn.network import CONTEXT
 
 
 class Voice(tf.Module):
-    """What is saved: `vocode`, the signature of the same name.
+    """What is saved: `vocode` and, with a model of text, `generate`.
 
-    It goes on where the last call ended, so that sound can be made piece by piece; a
-    call with `first` begins anew.
+    Both are signatures. They go on where the last call of either ended, so that sound
+    can be made piece by piece; a call with `first` begins anew.
 
     Args:
         generator: `Generator`.
+        text_to_mel: None, or the layer `models.text_to_mel.TextToMel`.
     """
 
-    def __init__(self, generator):
+    def __init__(self, generator, text_to_mel=None):
         super().__init__()
         self.program = generator.program
         voices, mels = generator.voices, generator.mels
@@ -27,19 +28,61 @@ class Voice(tf.Module):
             shape=[voices, None, mels],
             trainable=False,
         )
-        flag = tf.TensorSpec([], tf.bool)
         numbers = {
             "seed": tf.TensorSpec([], tf.int64),
             "utterances": tf.TensorSpec([voices], tf.int64),
+            "first": tf.TensorSpec([], tf.bool),
+            "last": tf.TensorSpec([], tf.bool),
         }
+        mel = tf.TensorSpec([voices, None, mels], name="mel")
         self.vocode = tf.function(
-            self._vocode,
-            autograph=False,
-            input_signature=[
-                tf.TensorSpec([voices, None, mels], name="mel"),
-                *_named(numbers | {"first": flag, "last": flag}),
-            ],
+            self._vocode, autograph=False, input_signature=[mel, *_named(numbers)]
         )
+        if text_to_mel is None:
+            return
+        # What it has is saved with the module; the layer itself is Keras's.
+        self.weights_of_text = list(text_to_mel.variables)
+        self._frames_of = _frames_of(text_to_mel)
+        said = {
+            "text": tf.TensorSpec([voices], tf.string),
+            "speaker": tf.TensorSpec([voices], tf.string),
+            "speed": tf.TensorSpec([], tf.float32),
+        }
+        self.generate = tf.function(
+            self._generate, autograph=False, input_signature=_named(said | numbers)
+        )
+
+    @property
+    def functions(self):
+        """The signatures by name."""
+        names = [name for name in ("vocode", "generate") if hasattr(self, name)]
+        return {name: getattr(self, name) for name in names}
+
+    def _generate(self, text, speaker, speed, seed, utterances, first, last):
+        """Return {"samples": int16 [voices, n], "frames": int32 [voices]}.
+
+        Args:
+            text: Strings [voices] of characters that the model was trained with. The
+                last frame of shorter ones is repeated until the longest ends.
+            speaker: Names [voices]; "" for the first of the model.
+            speed: Above 0; 1 as in training.
+            seed: See `vocode`, as are the others.
+
+        Returns:
+            The samples, and how many frames each text has.
+        """
+        found = [
+            self._frames_of(text[i], speaker[i], speed)
+            for i in range(self.program.voices)
+        ]
+        frames = tf.stack([tf.shape(mel)[0] for mel in found])
+        longest = tf.reduce_max(frames)
+        filled = [
+            tf.gather(mel, tf.minimum(tf.range(longest), tf.shape(mel)[0] - 1))
+            for mel in found
+        ]
+        said = self._vocode(tf.stack(filled), seed, utterances, first, last)
+        return said | {"frames": frames}
 
     def _vocode(self, mel, seed, utterances, first, last):
         """Return {"samples": int16 [voices, n]}, of frames that CONTEXT others follow.
@@ -97,12 +140,25 @@ def _named(specs):
     return [tf.TensorSpec(s.shape, s.dtype, name=n) for n, s in specs.items()]
 
 
-def export(generator, folder):
+def _frames_of(layer):
+    """Return a function of a text, a speaker and a speed, in TensorFlow."""
+
+    def frames_of(text, speaker, speed):
+        expected = tf.debugging.Assert(speed > 0, ["expected a speed above 0", speed])
+        with tf.control_dependencies([expected]):
+            tokens = layer.tokens_of(text)
+        return layer.frames_of(tokens, layer.number_of(speaker), speed)
+
+    return frames_of
+
+
+def export(generator, folder, text_to_mel=None):
     """Write a voice as a SavedModel, whose state is that of its process.
 
     Args:
         generator: `Generator`.
         folder: Where it is written.
+        text_to_mel: None, or the layer that makes frames of texts, for `generate`.
     """
-    voice = Voice(generator)
-    tf.saved_model.save(voice, str(folder), signatures={"vocode": voice.vocode})
+    voice = Voice(generator, text_to_mel)
+    tf.saved_model.save(voice, str(folder), signatures=voice.functions)

@@ -1,5 +1,6 @@
 """A voice as a SavedModel, served by TensorFlow only; wav files in the making."""
 
+import json
 import subprocess
 import sys
 import wave
@@ -30,6 +31,40 @@ for first, last in ((0, 1), (1, 9), (9, 30), (30, 30)):
 assert not any(n.partition(".")[0] in ("keras_es", "models") for n in sys.modules)
 np.save(sys.argv[3], np.concatenate(found, axis=1))
 """
+
+
+SPEAK = """
+import json
+import sys
+import numpy as np
+import tensorflow as tf
+voice = tf.saved_model.load(sys.argv[1]).signatures["generate"]
+texts, speaker, seed = json.loads(sys.argv[2])
+def say(text, changes):
+    given = {"text": [text], "speaker": [speaker], "speed": 1.0}
+    numbers = {"seed": np.int64(seed), "utterances": np.int64([0])}
+    place = {"first": text == texts[0], "last": text == texts[-1]}
+    every = given | numbers | place | changes
+    return voice(**{name: tf.constant(value) for name, value in every.items()})
+found = [say(text, {})["samples"].numpy() for text in texts]
+for wrong in ({"text": ["xyz"]}, {"speaker": ["he"]}, {"speed": 0.0}):
+    try:
+        say(texts[0], wrong)
+    except tf.errors.InvalidArgumentError as error:
+        assert "expected a" in str(error), error
+    else:
+        raise SystemExit(f"{wrong} was taken")
+assert not any(n.partition(".")[0] in ("keras_es", "models") for n in sys.modules)
+np.save(sys.argv[3], np.concatenate(found, axis=1))
+"""
+
+
+def serve(folder, place, texts, speaker, seed):
+    """Return what another process makes of texts, a call each; one of TensorFlow."""
+    said, path = json.dumps([texts, speaker, seed]), place / "samples.npy"
+    command = [sys.executable, "-c", SPEAK, str(folder), said, str(path)]
+    subprocess.run(command, check=True, cwd=place)
+    return np.load(path)
 
 
 @pytest.mark.slow

@@ -1,0 +1,159 @@
+"""synthesize.py: sound of texts and of recordings, files, wrong flags, SavedModels."""
+
+import json
+import signal
+import wave
+
+import keras
+import numpy as np
+import pytest
+
+import synthesize
+from keras_es.datasets import audio
+from keras_es.runs import checkpoints
+from models import text_to_mel
+from models.sparse_wavernn import Generator, SparseWaveRNN, serving
+from tests.speech.test_serving import serve
+
+
+@pytest.fixture(autouse=True)
+def keep_signals():
+    """Puts back the handler that synthesize.main sets."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Workdirs of a voice and of a model of text, of a few weights."""
+    place = tmp_path_factory.mktemp("runs")
+    keras.utils.set_random_seed(0)
+    made = {
+        "sparse_wavernn": SparseWaveRNN(units=16, hop=100, channels=7),
+        "text_to_mel": text_to_mel.build(" abc", ["me", "you"], 8000, 8, 1),
+    }
+    for name, model in made.items():
+        folder = place / name
+        checkpoints.save(model, folder / "checkpoints", checkpoints.Progress(), 1)
+        config = {"model": name, "sample_rate": 8000}
+        (folder / "config.json").write_text(json.dumps(config))
+    samples = np.random.default_rng(0).normal(0, 3000, 1000).astype("<i2")
+    with wave.open(str(place / "said.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
+        file.writeframes(samples.tobytes())
+    (place / "empty.wav").touch()
+    (place / "other").mkdir()
+    return place, made
+
+
+def main(*flags):
+    return synthesize.main(["synthesize.py", *map(str, flags)])
+
+
+def read(path):
+    with wave.open(str(path)) as file:
+        assert file.getparams()[:3] == (1, 2, 8000)
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2")
+
+
+def test_sentences_are_spoken_together(runs, tmp_path, capsys):
+    place, made = runs
+    flags = (f"--model={place}/sparse_wavernn", f"--text_model={place}/text_to_mel")
+    texts = ["a b", "abc cab abc"]
+    said = [f"--text={text}" for text in texts]
+    out = tmp_path / "new" / "x.wav"
+    assert main(*flags, *said, f"--output={out}", "--seed=3", "--speaker=you") == 0
+    layer = made["text_to_mel"].get_layer("text_to_mel")
+    frames = [len(mel) for mel in layer.speak(texts, "you")]
+    found = [read(out.with_stem(f"x-{i}")) for i in (1, 2)]
+    assert [len(samples) for samples in found] == [100 * n for n in frames]
+    line = capsys.readouterr().out
+    assert "x-1.wav" in line and f"{sum(frames) / 80:.2f} s of sound" in line
+
+
+def test_a_recording_is_spoken_again(runs, tmp_path):
+    place, made = runs
+    flags = (f"--model={place}/sparse_wavernn", f"--mel_from={place}/said.wav")
+    assert main(*flags, f"--output={tmp_path}/x.wav", "--seed=3") == 0
+    samples, rate = audio.read(place / "said.wav")
+    mel = audio.mel_spectrogram(samples, rate).numpy()
+    whole = Generator(made["sparse_wavernn"])(mel[None], seed=3)[0]
+    np.testing.assert_array_equal(read(tmp_path / "x.wav"), whole)
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        ((), "expected --model, workdir of a run"),
+        (("x",), "expected flags only"),
+        (("--sped=2",), "Unknown command line flag 'sped'"),
+        (("--model=PLACE/sparse_wavernn",), "either --output=FILE.wav or --export"),
+        (("--model=PLACE/away", "SAID", "OUT"), "the workdir of a run of train.py"),
+        (("--model=PLACE/text_to_mel", "SAID", "OUT"), "of text_to_mel"),
+        (("VOICE", "OUT"), "expected either --text or --mel_from"),
+        (("VOICE", "OUT", "SAID", "--text=a"), "expected either --text or --mel_from"),
+        (("VOICE", "OUT", "--text=a"), "--text needs --text_model"),
+        (("VOICE", "OUT", "SAID", "--speed=2"), "--speed is not used with --mel_from"),
+        (("VOICE", "SAID", "--output=x.mp3"), "expected --output=FILE.wav"),
+        (("VOICE", "SAID", "OUT", "--seed=-1"), "[0, 2**63)"),
+        (("VOICE", "OUT", "--mel_from=PLACE/empty.wav"), "the file is empty"),
+        (("VOICE", "OUT", "--mel_from=PLACE/away.wav"), "No such file"),
+        (("VOICE", "SAID", "--output=PLACE/said.wav"), "would replace --mel_from"),
+        (("VOICE", "TEXT", "OUT", "--text= "), "expected words"),
+        (("VOICE", "TEXT", "OUT", "--text=a", "--speed=0"), "[0.1, 10]"),
+        (("VOICE", "TEXT", "OUT", "--text=xyz"), "of the characters 'abc'"),
+        (("VOICE", "TEXT", "OUT", "--text=a", "--speaker=he"), "['me', 'you']"),
+        (("VOICE", "SAID", "--export=PLACE/new"), "--mel_from is not used with --exp"),
+        (("VOICE", "--export=PLACE/other"), "a new folder or one of a SavedModel"),
+    ],
+)
+def test_wrong_flags_get_one_line(runs, tmp_path, capsys, flags, part):
+    place, _ = runs
+    words = {
+        "VOICE": f"--model={place}/sparse_wavernn",
+        "TEXT": f"--text_model={place}/text_to_mel",
+        "SAID": f"--mel_from={place}/said.wav",
+        "OUT": f"--output={tmp_path}/x.wav",
+    }
+    given = [words.get(flag, flag).replace("PLACE", str(place)) for flag in flags]
+    before = (place / "said.wav").read_bytes()
+    assert main(*given) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("synthesize.py: ") and part in line
+    assert not list(tmp_path.iterdir())
+    assert (place / "said.wav").read_bytes() == before
+
+
+def test_help_has_a_line_for_each_flag(capsys):
+    assert main("--help") == 0
+    shown = capsys.readouterr().out
+    assert all(f"  --{name} " in shown for name in synthesize.define_flags())
+
+
+def test_tokens_of_a_graph_are_those_of_python(runs):
+    layer = runs[1]["text_to_mel"].get_layer("text_to_mel")
+    from keras_es.datasets.audio.sentences import encode
+
+    for text in ("A  b\n c", "abc ", "c"):
+        assert layer.tokens_of(text).numpy().tolist() == encode(text, " abc")
+    assert [int(layer.number_of(name)) for name in ("me", "you", "")] == [0, 1, 0]
+
+
+@pytest.mark.slow
+def test_a_saved_voice_speaks_texts(runs, tmp_path):
+    place, made = runs
+    folder = tmp_path / "voice"
+    flags = (f"--model={place}/sparse_wavernn", f"--text_model={place}/text_to_mel")
+    for _ in range(2):  # The second replaces the first.
+        assert main(*flags, f"--export={folder}") == 0
+    found = serve(folder, tmp_path, ["a b", "cab", "A"], "you", seed=7)
+    layer = made["text_to_mel"].get_layer("text_to_mel")
+    mel = np.concatenate(layer.speak(["a b", "cab", "A"], "you"))
+    whole = Generator(made["sparse_wavernn"])(mel[None], seed=7)
+    # Frames are rounded otherwise in a graph; almost all samples are the same.
+    assert found.shape == whole.shape
+    assert np.mean(found == whole) > 0.95
+    assert serving.Voice(Generator(made["sparse_wavernn"])).functions.keys() == {
+        "vocode"
+    }
