@@ -112,6 +112,16 @@ def median_ratio(seconds, case, *baselines):
     return statistics.median(a / b for a, b in zip(seconds[case], fastest))
 
 
+class ProcessFailedError(RuntimeError):
+    """A function failed in a process of its own; `exit_code` is that of the process."""
+
+    def __init__(self, name, exit_code):
+        self.exit_code = exit_code
+        super().__init__(
+            f"{name} failed in its process. Received: exit code={exit_code}"
+        )
+
+
 def in_subprocess(function, *args, env=None):
     """Call a function in a new process.
 
@@ -124,7 +134,7 @@ def in_subprocess(function, *args, env=None):
         (result as JSON has it, peak resident memory of the process in bytes).
 
     Raises:
-        RuntimeError: If the process failed; its error is on stderr.
+        ProcessFailedError: If the process failed; its error is on stderr.
     """
     module = function.__module__
     if module == "__main__":
@@ -138,10 +148,8 @@ def in_subprocess(function, *args, env=None):
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(env or {})}
         done = subprocess.run([sys.executable, "-c", code], env=environ, check=False)
         if done.returncode:
-            raise RuntimeError(
-                f"{module}.{function.__qualname__} failed in its process. "
-                f"Received: exit code={done.returncode}"
-            )
+            name = f"{module}.{function.__qualname__}"
+            raise ProcessFailedError(name, done.returncode)
         answer = json.loads(path.read_text(encoding="utf-8"))
     return answer["result"], answer["peak_bytes"]
 

@@ -1,10 +1,15 @@
 """Training without backpropagation: how its rates are chosen and its tables made."""
 
 import json
+import subprocess
+import sys
+
+import pytest
 
 from benchmarks.accuracy.results import Results
 from benchmarks.forward import __main__ as forward
-from benchmarks.forward import report
+from benchmarks.forward import limit, memory, report
+from benchmarks.timing import ProcessFailedError
 
 
 def row(method, rate, accuracy, seed=0, **more):
@@ -32,6 +37,12 @@ def test_the_table_says_how_far_below_backpropagation():
     assert "| 15.0 points | 10 | 1,000 |" in last and "| 0.003 | 300 | 2 |" in last
 
 
+def test_runs_with_a_rate_of_an_older_tuning_are_not_in_the_table():
+    rows = [row("outputs 1", 0.001, 0.1), row("outputs 1", 0.003, 0.8)]
+    last = report.table(rows)[-1]
+    assert "| 0.003 | 300 | 1 | 0.8" in last
+
+
 def test_runs_have_the_tuned_rates_and_are_done_once(tmp_path, monkeypatch):
     tuned = Results(tmp_path / "forward-validation.jsonl")
     for found in TUNED:
@@ -56,3 +67,61 @@ def test_runs_have_the_tuned_rates_and_are_done_once(tmp_path, monkeypatch):
     forward.run_suite(forward.parse([*flags, "--tune"]), "mlp")
     assert len(asked) == 2 and len(asked[1][2]) == 6  # two seeds of three rates
     json.dumps(asked)  # what a process is given
+
+
+def within(code, mib=48):
+    """Run some code in a process that may take so much, and return how it ends."""
+    head = "import time; from benchmarks.forward import limit; "
+    code = f"{head}look = limit.begin({mib}); {code}; look()"
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_limit_counts_what_is_touched_not_what_is_reserved():
+    reserved = "import mmap; reserved = mmap.mmap(-1, 1 << 30)"
+    done = within(f"{reserved}; touched = b'1' * (24 << 20)")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["held = b'1' * (64 << 20); time.sleep(60)", "b'1' * (64 << 20)"],
+    ids=["held", "freed before the process is looked at"],
+)
+def test_a_process_that_takes_more_is_ended(code):
+    done = within(code)
+    assert done.returncode == limit.EXCEEDED
+    assert "may take 48 MiB" in done.stderr and "is ended at" in done.stderr
+
+
+def test_only_what_the_limit_ended_does_not_fit(monkeypatch):
+    def ended(*args, env):
+        raise ProcessFailedError("train", code)
+
+    monkeypatch.setattr(memory, "in_subprocess", ended)
+    code = limit.EXCEEDED
+    assert memory.fits(16, "forward", 800) is None
+    code = 1
+    with pytest.raises(ProcessFailedError, match="exit code=1"):
+        memory.fits(16, "forward", 800)
+
+
+def test_a_limit_that_weights_alone_exceed_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        forward.parse(["--limit=100", "--depths=4,16"])
+    said = capsys.readouterr().err
+    assert "expected at least 129 MiB for 16 layers" in said
+    assert "Received: 100" in said
+    # 4 layers of 1,024 x 1,024, and outputs of 8,192 x 1,024: 16 + 64 MiB.
+    assert forward.parse(["--limit=100", "--depths=4"]).limit == 100
+
+
+def test_the_table_says_what_trains_within_a_limit():
+    known = {
+        "limit 800, forward, 16": {"losses": [2.0, 0.5], "taken": 700 << 20},
+        "limit 800, backward, 16": None,
+    }
+    lines = report.measured(known)
+    assert "| 16 | 800 | forward | yes | 700 | 2, 0.5 |" in lines
+    assert "| 16 | 800 | backward | no |  |  |" in lines

@@ -2,7 +2,7 @@
 
     python -m benchmarks.forward --suite=mlp,conv --seeds=3
     python -m benchmarks.forward --memory --paths --speed
-    python -m benchmarks.forward --limit=1200 --depths=64
+    python -m benchmarks.forward --limit=600 --depths=16
 
 Results are added to docs/results/forward.jsonl (runs) and forward.json (the rest);
 what is there already is skipped. --tune tries the rates of a suite, as many for each
@@ -34,7 +34,9 @@ def parse(argv):
     add("--steps", type=int, help="default: those of the suite")
     add("--tune", action="store_true", help="try the rates listed; no test set")
     add("--memory", action="store_true", help="peak memory against depth")
-    add("--limit", type=int, metavar="MIB", help="which methods train in so much more")
+    add("--limit", type=int, metavar="MIB", help="which methods train in so much: "
+        "each in a process that is ended when it has taken more besides its libraries "
+        "and its data")  # fmt: skip
     add("--depths", help=f"layers of these two; default: {','.join(map(str, DEPTHS))}")
     add("--speed", action="store_true", help="processor time of a step")
     add("--paths", action="store_true", help="Beale's and Rosenbrock's functions")
@@ -57,6 +59,14 @@ def parse(argv):
     if not all(depth.isdigit() and int(depth) for depth in depths):
         parser.error(f"--depths: expected numbers of layers. Received: {flags.depths}")
     flags.depths = [int(depth) for depth in depths]
+    for depth in flags.depths if flags.limit else []:
+        least = memory.least_limit(depth)
+        if flags.limit < least:
+            parser.error(
+                f"--limit: expected at least {least:,} MiB for {depth} layers (--depths"
+                "), which their weights and the outputs of two take. "
+                f"Received: {flags.limit}"
+            )
     return flags
 
 
@@ -97,15 +107,16 @@ def measure(flags):
     path = Path(flags.output) / "forward.json"
     known = json.loads(path.read_text()) if path.exists() else {}
 
-    def once(name, function, *args):
+    def once(name, function, *args, env=None):
         if name not in known:
-            known[name] = in_subprocess(function, *args)[0]
+            known[name] = in_subprocess(function, *args, env=env)[0]
             path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
             print(f"{name}: {str(known[name])[:100]}", flush=True)
 
     for depth in flags.depths if flags.memory else []:
         for method in flags.method or METHODS:
-            once(f"memory, {method}, {depth}", memory.step, depth, method)
+            name = f"memory, {method}, {depth}"
+            once(name, memory.step, depth, method, env=memory.ENVIRONMENT)
     for depth in flags.depths if flags.limit else []:
         for method in flags.method or METHODS:
             name = f"limit {flags.limit}, {method}, {depth}"

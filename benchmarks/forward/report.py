@@ -29,7 +29,7 @@ def table(rows):
         "| below backpropagation | CPU seconds | peak MiB |",
         "|---" * 9 + "|",
     ]
-    groups = _groups(rows)
+    groups = _groups(_newest(rows))
     means = {g: statistics.fmean(r["accuracy"] for r in f) for g, f in groups.items()}
     for (suite, method, steps), found in groups.items():
         whole = means.get((suite, "backpropagation", steps), math.nan)
@@ -68,7 +68,7 @@ def measured(known):
     for (method, depth), found in _memory(known).items():
         later = (found["later"] or math.nan) - found["base"]
         parts = found["peak"] - found["base"], later, _beyond(found, depth)
-        cells = [depth, f"{_weights(depth) / MIB:,.0f}", method]
+        cells = [depth, f"{memory.weights(depth) / MIB:,.0f}", method]
         cells += [f"{part / MIB:,.0f}" for part in parts]
         cells.append(f"{found['seconds']:.0f}")
         lines.append("| " + " | ".join(map(str, cells)) + " |")
@@ -83,20 +83,21 @@ def measured(known):
 
 def _beyond(found, depth):
     """Return the bytes of a later step beyond weights, direction and gradient."""
-    return (found["later"] or math.nan) - found["base"] - 3 * _weights(depth)
-
-
-def _weights(depth):
-    return 4 * (depth * (memory.WIDTH**2 + memory.WIDTH) + memory.WIDTH + 1)
+    return (found["later"] or math.nan) - found["base"] - 3 * memory.weights(depth)
 
 
 def _fits(known):
-    lines = ["", "| layers | MiB that may be taken | method | trains |"]
-    lines.append("|---|---|---|---|")
-    for name, trains in known.items():
+    lines = ["", "| layers | MiB that may be taken | method | trains | taken "]
+    lines[1] += "| loss before each step |"
+    lines.append("|---" * 6 + "|")
+    for name, found in known.items():
         if name.startswith("limit "):
             limit, method, depth = name.removeprefix("limit ").split(", ")
-            lines.append(f"| {depth} | {limit} | {method} | {trains} |")
+            cells = [depth, limit, method, "no", "", ""]
+            if found is not None:
+                losses = ", ".join(f"{loss:.3g}" for loss in found["losses"])
+                cells[3:] = ["yes", f"{found['taken'] / MIB:,.0f}", losses]
+            lines.append("| " + " | ".join(cells) + " |")
     return lines if len(lines) > 3 else []
 
 
@@ -130,8 +131,19 @@ def _groups(rows):
     return found
 
 
+def _newest(rows):
+    """Return the rows with the newest settings: others were tuned otherwise."""
+    settings = {g: found[-1]["config"] for g, found in _groups(rows).items()}
+    return [
+        row
+        for row in rows
+        if row["config"] == settings[row["suite"], row["method"], row["steps"]]
+    ]
+
+
 def draw(rows, known, folder):
     """Draw accuracies, memory and paths, a picture each of what there is."""
+    rows = _newest(rows)
     suites = list(dict.fromkeys(row["suite"] for row in rows))
     if suites:
         _draw_runs(rows, suites, folder / "forward.png")
@@ -185,7 +197,7 @@ def _draw_memory(known, path):
         beyond = [_beyond(f, d) / 2**30 for f, d in zip(own, depths)]
         step.plot(depths, beyond, "o-", color=color, label=method)
     depths = sorted({d for _, d in found})
-    weights = [_weights(d) / 2**30 for d in depths]
+    weights = [memory.weights(d) / 2**30 for d in depths]
     whole.plot(depths, weights, "--", color="#666666", label="the weights alone")
     whole.set_title("peak of the process above the libraries")
     step.set_title("of a later step, beyond 3 times the weights")

@@ -139,8 +139,31 @@ def _rule_of_weights(name, rule):
     return rule
 
 
-def plain_optimizer(name, value):
-    """Return the Keras optimizer that trains weights; it must not move masks."""
+def optimizer_along_directions(name, value):
+    """Return the Keras optimizer that takes the steps of estimated gradients."""
+    return plain_optimizer(
+        name,
+        value,
+        "here: it averages gradients of several steps, and estimates along directions "
+        "are averaged within one. Take as many times the `directions`, or a larger "
+        "batch.",
+    )
+
+
+def plain_optimizer(
+    name,
+    value,
+    no_accumulation="next to masks: where these move, gradients gathered under one "
+    "mask would be applied under another. Use a larger batch instead.",
+):
+    """Return the Keras optimizer that trains weights; it must not move masks.
+
+    Args:
+        name: Name of the argument.
+        value: What is given.
+        no_accumulation: Why gradients of several steps cannot be gathered, and what to
+            do instead.
+    """
     if value is None:
         raise ValueError(
             f"`{name}` must be a Keras optimizer, its name or its config, "
@@ -163,9 +186,8 @@ def plain_optimizer(name, value):
     steps = _compat.innermost_optimizer(optimizer).gradient_accumulation_steps
     if steps:
         raise ValueError(
-            "`gradient_accumulation_steps` cannot be used with moving masks: gradients "
-            "gathered under one mask would be applied under another. Use a larger "
-            f"batch instead. Received: gradient_accumulation_steps={steps}"
+            f"`gradient_accumulation_steps` cannot be used {no_accumulation} "
+            f"Received: gradient_accumulation_steps={steps}"
         )
     return optimizer
 

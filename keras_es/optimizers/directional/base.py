@@ -19,7 +19,8 @@ class DirectionalDerivative(MaskOptimizer):
     derivative is not finite contribute nothing. Override `derivative`.
 
     Args:
-        inner_optimizer: Keras optimizer that takes the steps, its name or config.
+        inner_optimizer: Keras optimizer that takes the steps, its name or config; not
+            with `gradient_accumulation_steps`: take more directions.
         directions: k >= 1, directions in each step.
         law: "rademacher", independent signs, or "normal", standard normal numbers.
         perturb: "weights": v has a number for each weight. "outputs": of dense layers
@@ -36,7 +37,7 @@ class DirectionalDerivative(MaskOptimizer):
     calls_once = False
     """Whether `derivative` calls the function once, at the values themselves."""
 
-    inner_optimizer = Argument(arguments.plain_optimizer)
+    inner_optimizer = Argument(arguments.optimizer_along_directions)
     directions = Argument(integer(1), 1)
     law = Argument(choice(*directional.LAWS), "rademacher")
     perturb = Argument(choice("weights", "outputs"), "weights")
