@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.accuracy.results import mean_and_standard_error
 from benchmarks.picture import COLORS, make_panels
 
 SHOWN = (0, 5, 10, 13, 15, 17, 19, 20)
-"""Rounds in tables; pictures have all."""
+"""Rounds in tables of more than twelve; pictures have all."""
 
 
 def tables(rows):
@@ -45,7 +47,9 @@ def methods(rows):
 
 def _by_round(rows):
     densities = {row["round"]: row["density"] for row in rows}
-    shown = [r for r in SHOWN if r in densities]
+    shown = sorted(densities)
+    if len(shown) > 12:
+        shown = [r for r in SHOWN if r in densities]
     head = [f"{densities[r]:.2%}" for r in shown]
     lines = ["| weights left | " + " | ".join(head) + " |"]
     lines.append("|---|" + "---|" * len(shown))
@@ -126,9 +130,10 @@ def _draw_rounds(axes, title, rows):
     densities = {row["round"]: 100 * row["density"] for row in rows}
     for color, (name, by_round) in zip(COLORS * 9, methods(rows).items()):
         found = sorted(by_round)
-        means = [sum(by_round[r]) / len(by_round[r]) for r in found]
+        means, errors = zip(*(mean_and_standard_error(by_round[r]) for r in found))
         x = [densities[r] for r in found]
-        axes.plot(x, means, "o-", color=color, label=name, markersize=3)
+        errors = np.nan_to_num(errors)  # there is none of one seed
+        axes.errorbar(x, means, errors, fmt="o-", color=color, label=name, ms=3)
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.set(title=title, xlabel="weights left [%]", ylabel="test accuracy")

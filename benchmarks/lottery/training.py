@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from benchmarks.lottery.suites import (
     strategy,
 )
 
-FAR = 13
-"""The round whose tickets are transferred: 5.5 % of the weights are left."""
+FAR = 0.055
+"""Share of the weights that is left, about, in tickets that are transferred."""
 
 
 class Lines(Results):
@@ -31,8 +32,13 @@ class Lines(Results):
 
     def has(self, case, round_index):
         """Tell whether a round of a case is known."""
+        return self.row(case, round_index) is not None
+
+    def row(self, case, round_index):
+        """Return the row of a round of a case, or None."""
         wanted = key({"case": case, "round": round_index}, self.keys)
-        return any(key(row, self.keys) == wanted for row in self.rows())
+        found = (row for row in self.rows() if key(row, self.keys) == wanted)
+        return next(found, None)
 
     def add(self, case, round_index, **values):
         """Append a row, unless it is there."""
@@ -79,10 +85,9 @@ class Study:
         """Return the arguments of `find` and `transfer`."""
         import keras
 
-        train, test = self.data(dataset)
         steps = steps_of(self.suite, kind, self.flags)
         return {
-            "data": train, "validation_data": test, "steps": steps,
+            "data": self.data(dataset)[0], "metrics": None, "steps": steps,
             "batch_size": 128 if kind == "gradient" else self.suite.batch_size,
             "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             "seed": self.seed,
@@ -121,16 +126,57 @@ class Study:
 
             path = folder / f"trained-{ticket.round:02d}.npz"
             np.savez(path, *plain_values(model))
-            self.lines.add(case, ticket.round, **_measured(ticket.history[-1]))
+            row = {**ticket.history[-1], **self.tested(model)}
+            self.lines.add(case, ticket.round, **_measured(row))
 
+        self._begin_with_dense(kind, score)
         ticket = lottery.find(
             self.build, self.method(kind), rounds=rounds, keep=self.flags.keep,
             score=score, folder=folder, on_round=keep, verbose=0,
             **self.arguments(kind),
         )  # fmt: skip
-        for row in ticket.history:  # of a run whose lines were lost
-            self.lines.add(case, row["round"], **_measured(row))
+        for row in ticket.history:  # of another score, or of lines that were lost
+            known = self.lines.has(case, row["round"])
+            model = None if known else self.trained(kind, score, row["round"])
+            if model is not None:
+                row = {**row, **self.tested(model)}
+                self.lines.add(case, row["round"], **_measured(row))
         keras.backend.clear_session()
+
+    def _begin_with_dense(self, kind, score):
+        """Begin with the dense fit of the first score: it is that of magnitude, too."""
+        from keras_es.lottery import scores
+
+        first = SCORES[kind][0]
+        path = self.folder(kind, score) / "ticket.npz"
+        dense = self.trained(kind, first, 0)
+        if score != "magnitude" or score == first or path.exists() or dense is None:
+            return
+        ticket = self.ticket(kind, first).at(0)
+        count = round(ticket.size * self.flags.keep)
+        found = scores.magnitude(dense)
+        kept = scores.survivors(found, ticket.masks, count, layerwise=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.folder(kind, first) / "trained-00.npz", path.parent)
+        settings = {**ticket.settings, "score": score}
+        ticket._with(settings=settings).pruned(kept).save(path)
+
+    def tested(self, model, dataset=None):
+        """Return loss and accuracy on the test set.
+
+        By plain calls: to compile an evaluation takes longer than all of them.
+        """
+        import keras
+
+        x, labels = self.data(dataset)[1]
+        logits = keras.ops.concatenate(
+            [model(part, training=False) for part in np.array_split(x, 10)]
+        )
+        losses = keras.losses.sparse_categorical_crossentropy(
+            labels, logits, from_logits=True
+        )
+        hits = np.argmax(logits, -1) == labels
+        return {"val_loss": float(np.mean(losses)), "val_accuracy": float(hits.mean())}
 
     def ticket(self, kind, score):
         """Return the last ticket of a case, or None if it has not come so far."""
@@ -157,9 +203,17 @@ class Study:
 
         if self.lines.has(case, round_index):
             return
-        _, logs = lottery.transfer(
+        # What a ticket does where it was found is known, and needs no other fit.
+        known = self.lines.row(self.case(kind, case["score"]), round_index)
+        same = case.get("transfer_to") == self.dataset and kind == case["found_by"]
+        if same and known is not None:
+            known = {k: v for k, v in known.items() if k not in ("case", "round")}
+            self.lines.add(case, round_index, **known)
+            return
+        model, logs = lottery.transfer(
             ticket, self.method(kind), **self.arguments(kind, dataset)
         )
+        logs = {**logs, **self.tested(model, dataset)}
         row = {"weights": ticket.nonzero, "density": ticket.density, **logs}
         self.lines.add(case, round_index, **_measured(row))
         keras.backend.clear_session()
@@ -180,7 +234,7 @@ class Study:
 
     def transfers(self, rounds):
         """Train tickets by other methods and on the other data, random ones beside."""
-        far = min(FAR, rounds)
+        far = min(round(math.log(FAR, self.flags.keep)), rounds)
         others = [d for d in self.suite.datasets if d != self.dataset]
         for score in ("snr", "random"):
             ticket = self.ticket("es", "snr")

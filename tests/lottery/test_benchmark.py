@@ -1,10 +1,13 @@
 """The harness of the benchmark of tickets; the numbers themselves are not tested."""
 
+import keras
+import numpy as np
 import pytest
 
 from benchmarks.lottery import __main__ as program
 from benchmarks.lottery import report, suites
-from benchmarks.lottery.training import Lines
+from benchmarks.lottery.training import Lines, Study
+from keras_es import lottery
 
 
 def case(**more):
@@ -60,3 +63,49 @@ def test_flags(capsys):
 def test_the_network_has_the_weights_of_the_study():
     model = suites.mlp((14, 14, 1), 10)
     assert model.count_params() == 6592 + 42
+
+
+def study_of(tmp_path, seed=0):
+    """Return a study with little data, whose es-snr is at round 0."""
+    flags = program.parse(["--keep=0.5", f"--output={tmp_path}", f"--work={tmp_path}"])
+    study = Study("mlp", "mnist", seed, flags)
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(12, 14, 14, 1)).astype("float32")
+    study._examples["mnist"] = [(x, np.arange(12) % 10)] * 2
+    ticket = lottery.Ticket.dense(study.build())
+    ticket.history, ticket.settings = [{"round": 0, "seconds": 1.0}], {"score": "snr"}
+    folder = study.folder("es", "snr")
+    folder.mkdir(parents=True)
+    ticket.save(folder / "ticket.npz")
+    values = [rng.normal(size=v.shape).astype("float32") for v in ticket.values]
+    np.savez(folder / "trained-00.npz", *values)
+    return study, ticket, values
+
+
+def test_magnitude_begins_with_the_dense_fit_of_snr(tmp_path):
+    study, ticket, values = study_of(tmp_path)
+    study._begin_with_dense("es", "magnitude")
+    begun = study.ticket("es", "magnitude")
+    assert (begun.round, begun.nonzero) == (1, 3296)
+    assert begun.settings == {"score": "magnitude"} and begun.history == ticket.history
+    for a, b in zip(begun.values, ticket.values):
+        np.testing.assert_array_equal(a, b)
+    sizes = [np.abs(values[0]), np.abs(values[2])]
+    least = np.sort(np.concatenate([s.reshape(-1) for s in sizes]))[3296]
+    for mask, size in zip(begun.masks.values(), sizes):
+        np.testing.assert_array_equal(mask, size >= least)
+    model = study.trained("es", "magnitude", 0)
+    x, y = study.data()[1]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    found = study.tested(model)
+    assert found["val_loss"] == pytest.approx(float(loss(y, model(x))), rel=1e-5)
+    hits = np.argmax(model(x), -1) == y
+    assert found["val_accuracy"] == pytest.approx(hits.mean())
+
+
+def test_what_a_ticket_does_where_it_was_found_is_not_trained_again(tmp_path):
+    study, ticket, _ = study_of(tmp_path)
+    study.lines.add(study.case("es", "snr"), 4, accuracy=0.9, density=0.06)
+    case = study.case("es", "snr", transfer_to="mnist", found_by="es")
+    study.train(ticket, "es", case, 4, "mnist")
+    assert study.lines.row(case, 4)["accuracy"] == 0.9
