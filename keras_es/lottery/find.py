@@ -14,7 +14,7 @@ import numpy as np
 from keras_es import _arguments as kinds
 from keras_es import _files as files
 from keras_es.lottery import checks, masking, methods, scores, training
-from keras_es.lottery.data import stream
+from keras_es.lottery.data import qualified, stream
 from keras_es.lottery.ticket import Ticket, write_arrays
 
 _share = kinds.number(lambda x: 0 < x < 1, "a number between 0 and 1")
@@ -178,14 +178,11 @@ class _Run:
     @property
     def settings(self):
         """What tells this run from others."""
-        name = self.score
-        if callable(name):
-            name = f"{name.__module__}.{getattr(name, '__qualname__', type(name))}"
+        name = qualified(self.score) if callable(self.score) else self.score
         known = {
             "strategy": methods.config_of(self.method), "keep": self.keep,
-            "score": name, "rewind": self.rewind, "steps": self.steps,
-            "batch_size": self.fit.batch_size, "layerwise": self.layerwise,
-            "exclude": sorted(self.exclude), "seed": self.seed,
+            "score": name, "rewind": self.rewind, "layerwise": self.layerwise,
+            "exclude": sorted(self.exclude), "seed": self.seed, **self.fit.identity,
         }  # fmt: skip
         if name == "final":
             known["rounds"] = self.rounds
@@ -211,6 +208,7 @@ class _Run:
         if path is not None and path.exists():
             ticket = Ticket.load(path)
             training.same_run(ticket.settings, self.settings, self.folder)
+            training.same_model(ticket, build(), self.folder)
             return ticket
         ticket = Ticket.dense(build(), self.exclude)
         ticket.settings = self.settings

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_es.lottery.data import qualified
 from keras_es.noise import Active, Full
 from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.directional.base import DirectionalDerivative
@@ -53,6 +54,17 @@ def config_of(method):
     Without names, which Keras counts up in a process for those that have none.
     """
     return _nameless(keras.saving.serialize_keras_object(checked(method)))
+
+
+def described(loss):
+    """Return what tells losses, as `compile` takes them, from others, for JSON."""
+    if isinstance(loss, keras.losses.Loss):
+        return _nameless(keras.saving.serialize_keras_object(loss))
+    if isinstance(loss, dict):
+        return {str(k): described(v) for k, v in loss.items()}
+    if isinstance(loss, list | tuple):
+        return [described(v) for v in loss]
+    return qualified(loss) if callable(loss) else loss
 
 
 def _nameless(config):

@@ -200,7 +200,8 @@ class Ticket:
     def _drawn_anew(self, seed):
         # Keras draws the seeds of initializers that have none by Python's generator.
         state = python_random.getstate()
-        python_random.seed(seed)
+        # Not the seed itself: `set_random_seed` may have had the same before `build`.
+        python_random.seed(f"reinitialized {seed}")
         try:
             model = keras.saving.deserialize_keras_object(_copied(self._config))
         finally:

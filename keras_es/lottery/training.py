@@ -6,8 +6,9 @@ import time
 from typing import Any
 
 from keras_es import _arguments as kinds
-from keras_es.lottery import methods
-from keras_es.lottery.data import stream
+from keras_es.conversion.models import check_model
+from keras_es.lottery import masking, methods
+from keras_es.lottery.data import fingerprint, stream
 from keras_es.runs.checkpoints import AtomicCheckpoint
 from keras_es.runs.errors import RunError
 from keras_es.runs.signals import StopOnSignal
@@ -71,6 +72,16 @@ class Fit:
             data, steps, batch_size, loss, metrics, validation_data, given, every,
             arguments,
         )  # fmt: skip
+
+    @property
+    def identity(self):
+        """What tells fits of this kind from others, for JSON."""
+        weights = self.arguments.get("class_weight") or {}
+        return {
+            "steps": self.steps, "batch_size": self.batch_size,
+            "data": fingerprint(self.data), "loss": methods.described(self.loss),
+            "class_weight": sorted([str(k), float(w)] for k, w in weights.items()),
+        }  # fmt: skip
 
     def compile(self, model, optimizer):
         """Compile a model for this kind of fit."""
@@ -196,4 +207,21 @@ def same_run(known, settings, folder):
             f"the folder {folder} is of another run: its {name} is "
             f"{str(known.get(name))[:100]}. Choose another `folder` or remove it. "
             f"Received: {name}={str(other[name])[:100]}"
+        )
+
+
+def same_model(ticket, model, folder):
+    """Refuse to go on with a folder of another network.
+
+    Raises:
+        ValueError: If it is no model.
+        RunError: If the shapes of its weights differ.
+    """
+    check_model(model)
+    known = [v.shape for v in ticket.values]
+    shapes = [tuple(v.shape) for v in masking.plain_variables(model)]
+    if shapes != known:
+        raise RunError(
+            f"the folder {folder} is of another network, whose weights have the shapes "
+            f"{known}. Choose another `folder` or remove it. Received: {shapes}"
         )

@@ -8,6 +8,7 @@ import keras
 from keras_es import _arguments as kinds
 from keras_es import _files as files
 from keras_es.lottery import masking, methods, training
+from keras_es.lottery.data import digest
 from keras_es.lottery.ticket import Ticket
 
 
@@ -87,8 +88,9 @@ def transfer(
     )  # fmt: skip
     seed = kinds.integer(0)("seed", seed)
     run = {
-        "strategy": methods.config_of(method), "steps": fit.steps, "seed": seed,
-        "batch_size": fit.batch_size, "round": ticket.round, "ticket": ticket.settings,
+        "strategy": methods.config_of(method), "seed": seed, "round": ticket.round,
+        "ticket": ticket.settings, **fit.identity,
+        "weights": digest([*ticket.values, *ticket.masks.values()]),
     }  # fmt: skip
     if folder is not None:
         folder = files.expanded("folder", folder)

@@ -22,9 +22,11 @@ def snes(**kwargs):
     return SNES(None, 8, sigma=0.2, seed=5, **kwargs)
 
 
-def find(strategy=None, rounds=2, keep=0.5, score="snr", **kwargs):
+def find(
+    strategy=None, rounds=2, keep=0.5, score="snr", data=DATA, network=build, **kwargs
+):
     keras.utils.set_random_seed(4)
-    arguments = {"steps": 4, "batch_size": 8, "verbose": 0, "compile_arguments": PLAIN}
+    kwargs = {"steps": 4, "batch_size": 8, "compile_arguments": PLAIN, **kwargs}
     return lottery.find(
-        build, strategy or snes(), DATA, rounds, keep, score, **{**arguments, **kwargs}
+        network, strategy or snes(), data, rounds, keep, score, verbose=0, **kwargs
     )

@@ -147,6 +147,18 @@ def test_rewinding_to_a_step_is_to_the_bit_and_resumes(tmp_path):
     for value, at_step in zip(ticket.values, plain_values(trained)):
         np.testing.assert_array_equal(value, at_step)
     same(resumed(tmp_path, 3, rewind=2, validation_data=DATA, **GRADIENT), ticket)
+    # What is in the folder is of these data, this loss and this network.
+    for name, other in {
+        "data": (2 * X, Y), "loss": "mse", "class_weight": {0: 2.0},
+    }.items():  # fmt: skip
+        with pytest.raises(RunError, match=f"of another run: its {name} is"):
+            find(folder=tmp_path, rewind=2, **GRADIENT, **{name: other})
+    layers = [keras.Input((6,)), keras.layers.Dense(3, "softmax")]
+    with pytest.raises(RunError, match="is of another network"):
+        find(
+            folder=tmp_path, rewind=2, network=lambda: keras.Sequential(layers),
+            **GRADIENT,
+        )  # fmt: skip
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from keras_es import lottery
 from keras_es.lottery.masking import named_weights, plain_values, plain_variables
 from keras_es.lottery.ticket import CONTROLS
 from keras_es.optimizers import PGPE
+from keras_es.runs.errors import RunError
 from tests.lottery.common import DATA, PLAIN, build
 from tests.marks import slow
 
@@ -114,6 +115,13 @@ def test_a_random_control_leaves_no_layer_empty():
         assert counts(ticket.control("random", seed))[1] == [1, 1]
 
 
+def test_a_control_draws_anew_whatever_seed_the_model_was_built_with():
+    keras.utils.set_random_seed(1)
+    ticket = lottery.Ticket.dense(build())
+    values = ticket.control("reinitialized", 1).values
+    assert np.all(values[0] != ticket.values[0])
+
+
 def test_values_that_cannot_be_drawn_anew_are_an_error():
     kernel = keras.initializers.GlorotUniform(seed=3)
     layers = [keras.Input((4,)), keras.layers.Dense(2, kernel_initializer=kernel)]
@@ -161,3 +169,7 @@ def test_transfer_to_another_method(ticket, strategy, tmp_path):
     moved = plain_values(model)[0] != ticket.values[0]
     # A weight to a unit that nothing reads may rest.
     assert np.any(moved) and not np.any(moved & ~ticket.masks["hidden/kernel"])
+    x, y = DATA  # A fit that is done is of these data and of this ticket.
+    for other, data in ((ticket, (2 * x, y)), (ticket.control("random"), DATA)):
+        with pytest.raises(RunError, match="not of this run"):
+            lottery.transfer(other, strategy, data, folder=tmp_path, **arguments)
