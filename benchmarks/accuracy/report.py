@@ -116,7 +116,8 @@ def _panel(axes, label, points, dense):
             [100 * mean for _, (mean, _, _) in known],
             [0.0 if math.isnan(error) else 100 * error for _, (_, error, _) in known],
             color=COLORS[style % len(COLORS)],
-            marker=MARKERS[style % len(MARKERS)],
+            # Another one where colors begin anew: the two lists are as long.
+            marker=MARKERS[(style + style // len(COLORS)) % len(MARKERS)],
             markersize=5,
             lw=1,
             capsize=2,
