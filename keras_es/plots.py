@@ -172,7 +172,7 @@ def run_report(history, masks, title, input_shape=None, pictures=None):
     if input_shape is not None:
         _check_shape(input_shape)
     curves = _curve_names(history)
-    panels = _mask_panels(masks, input_shape) + _picture_panels(pictures or {})
+    panels = _mask_panels(masks, input_shape) + _picture_panels(pictures)
     columns = max(3, len(curves))
     rows = 1 + math.ceil(len(panels) / columns)
     figure = Figure(figsize=(4 * columns, 3.2 * rows + 0.6), layout="constrained")
@@ -197,6 +197,8 @@ def _curve_names(history):
 
 def _picture_panels(pictures):
     """Make the functions that each draw a picture; all have one scale of colours."""
+    if pictures is None:
+        return []
     if not isinstance(pictures, dict):
         raise ValueError(
             "`pictures` must be a dict from captions to arrays. "
@@ -204,9 +206,9 @@ def _picture_panels(pictures):
         )
     arrays = {text("caption", k): _numbers(k, v) for k, v in pictures.items()}
     for name, array in arrays.items():
-        if array.ndim != 2:
+        if array.ndim != 2 or not array.size:
             raise ValueError(
-                "a picture must have two axes, time and bands. "
+                "a picture must have two axes, time and bands, and none may be empty. "
                 f"Received: {name!r} of shape {array.shape}"
             )
     lowest = min((a.min() for a in arrays.values()), default=0.0)
