@@ -54,16 +54,27 @@ class NearLast(Decoding):
 
     def decode(self, scores, counts):
         """Return scores, boolean unit masks, and where to look next time."""
-        units, state = [], []
         weights = self.optimizer.masked_weights
         scores = groups.agreed(weights, scores)
-        for masked, values, count, start in zip(weights, scores, counts, self.starts):
-            count = masked.unit_count if count is None else count
-            begin = tf.convert_to_tensor(start.value)
-            found, end = masked.pattern.decode_near(values, count, begin)
-            units.append(found)
-            state.append((start, end))
-        return scores, units, state
+        starts = [tf.convert_to_tensor(start.value) for start in self.starts]
+        units, ends = decoded_near(weights, scores, counts, starts)
+        return scores, units, list(zip(self.starts, ends))
+
+
+def decoded_near(weights, scores, counts, starts):
+    """Return boolean unit masks and thresholds, looked for where these were.
+
+    Args:
+        weights: `MaskedWeight`s.
+        scores: Scores of each, which agree within groups.
+        counts: Active units of each, None for what its sparsity asks for.
+        starts: Where thresholds were, with how dense scores are there.
+    """
+    found = [
+        m.pattern.decode_near(values, m.unit_count if k is None else k, start)
+        for m, values, k, start in zip(weights, scores, counts, starts)
+    ]
+    return [units for units, _ in found], [end for _, end in found]
 
 
 def begin(optimizer):

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_es.distribution.collectives import assign_all
 from keras_es.layers import groups
 from keras_es.ops import noise
-from keras_es.optimizers.decoding import Decoding
+from keras_es.optimizers.decoding import Decoding, decoded_near
 from keras_es.optimizers.search.allocation import whole_shares
 from keras_es.patterns import Pattern
 
@@ -89,12 +89,8 @@ class CriterionSearch:
         weights, starts = self.optimizer.masked_weights, tf.unstack(self.starts.value)
         found = [self._sizes(i, m, genes[1, i]) for i, m in enumerate(weights)]
         sizes, counts = groups.agreed(weights, found), self.shared_out(genes[0], counts)
-        near = [
-            masked.pattern.decode_near(values, count, start)
-            for masked, values, count, start in zip(weights, sizes, counts, starts)
-        ]
-        state = [(self.starts, tf.stack([end for _, end in near]))] if near else []
-        return sizes, [units for units, _ in near], state
+        units, ends = decoded_near(weights, sizes, counts, starts)
+        return sizes, units, [(self.starts, tf.stack(ends))] if ends else []
 
     def shared_out(self, offsets, counts):
         """Return how many units each weight has, at offsets a."""
