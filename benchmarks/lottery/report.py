@@ -11,12 +11,21 @@ from benchmarks.picture import COLORS, make_panels
 SHOWN = (0, 5, 10, 13, 15, 17, 19, 20)
 """Rounds in tables of more than twelve; pictures have all."""
 
+COMPARED = (
+    ("es, snr", "es, magnitude"), ("es, snr", "es, final"),
+    ("es, snr", "es, reinitialized"), ("es, snr", "es, layerwise_random"),
+    ("es, magnitude", "es, random"),
+    ("es, snr", "gradient, magnitude"),
+)  # fmt: skip
+"""What is compared seed by seed: the same first values, the same order of the data."""
+
 
 def tables(rows):
     """Return the lines of all tables."""
     found = []
     for title, group in _groups(rows, "plain").items():
         found += [f"### {title}: test accuracy", "", *_by_round(group), ""]
+        found += _differences(group)
     found += _transfers([r for r in rows if "transfer_to" in r["case"]])
     found += _optima([r for r in rows if "measured" in r["case"]])
     return found
@@ -45,25 +54,49 @@ def methods(rows):
     return found
 
 
-def _by_round(rows):
+def _head(rows, first=0):
+    """Return the rounds that are shown, from one on, and the head of their table."""
     densities = {row["round"]: row["density"] for row in rows}
-    shown = sorted(densities)
+    shown = sorted(r for r in densities if r >= first)
     if len(shown) > 12:
         shown = [r for r in SHOWN if r in densities]
     head = [f"{densities[r]:.2%}" for r in shown]
     lines = ["| weights left | " + " | ".join(head) + " |"]
-    lines.append("|---|" + "---|" * len(shown))
+    return shown, [*lines, "|---|" + "---|" * len(shown)]
+
+
+def _by_round(rows):
+    shown, lines = _head(rows)
     for name, by_round in methods(rows).items():
         cells = [_cell(by_round.get(r)) for r in shown]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
 
-def _cell(values):
+def _cell(values, sign=""):
     if not values:
         return ""
     mean, error = mean_and_standard_error(values)
-    return f"{mean:.4f}" + (f" ± {error:.4f}" if len(values) > 1 else "")
+    return f"{mean:{sign}.4f}" + (f" ± {error:.4f}" if len(values) > 1 else "")
+
+
+def _differences(rows):
+    """Return the table of differences, their standard errors over pairs of a seed."""
+    by_seed = {}
+    for row in rows:
+        case = row["case"]
+        name = f"{case['kind']}, {case['score']}"
+        by_seed.setdefault((name, row["round"]), {})[case["seed"]] = row["accuracy"]
+    shown, lines = _head(rows, 1)
+    for first, second in COMPARED:
+        pairs = [(by_seed.get((n, r), {}) for n in (first, second)) for r in shown]
+        found = [[a[s] - b[s] for s in a if s in b] for a, b in pairs]
+        if any(found):
+            cells = [_cell(values, "+") for values in found]
+            lines.append(f"| {first} − {second} | {' | '.join(cells)} |")
+    if len(lines) == 2:
+        return []
+    return ["Differences, seed by seed:", "", *lines, ""]
 
 
 def _transfers(rows):

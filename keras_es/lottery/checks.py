@@ -1,6 +1,8 @@
 """What `find` refuses of its arguments."""
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_es import _arguments as kinds
 from keras_es.lottery import scores
@@ -16,6 +18,57 @@ def names(exclude):
             f"Received: exclude={exclude!r}"
         )
     return exclude
+
+
+def builds(build):
+    """Refuse what is no function that builds a model: a model, above all."""
+    if not callable(build) or isinstance(build, keras.layers.Layer):
+        raise ValueError(
+            "`build` must be a function of no arguments that returns a built model, "
+            f"not the model itself. Received: build={build!r}"
+        )
+
+
+def built(model):
+    """Return what `build` returned, if it is a model."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "`build` must return a built keras.Model. "
+            f"Received: build() of type {type(model).__name__}"
+        )
+    return model
+
+
+def validation(data):
+    """Return validation data that `evaluate` takes, before hours of training."""
+    fits = isinstance(data, tuple) and len(data) in (2, 3)
+    if not (data is None or fits or isinstance(data, tf.data.Dataset)):
+        kind = type(data).__name__
+        what = f"a tuple of {len(data)}" if isinstance(data, tuple) else kind
+        raise ValueError(
+            "`validation_data` must be None, a tuple (x, y) or (x, y, sample_weight) "
+            f"of arrays, or a tf.data.Dataset. Received: validation_data={what}"
+        )
+    return data
+
+
+def progress(verbose):
+    """Return 1 for a progress bar, or 0 for none."""
+    if isinstance(verbose, str) or verbose not in (0, 1):
+        raise ValueError(
+            "`verbose` must be 1 for a progress bar over rounds, or 0 for none. "
+            f"Received: verbose={verbose!r}"
+        )
+    return int(verbose)
+
+
+def below(name, value, bits):
+    """Return an integer in [0, 2**bits)."""
+    if kinds.integer(0)(name, value) >= 2**bits:
+        raise ValueError(
+            f"`{name}` must be an integer in [0, 2**{bits}). Received: {name}={value!r}"
+        )
+    return int(value)
 
 
 def rewinding(value, steps):

@@ -30,7 +30,7 @@ def stream(data, batch_size, seed, first_step):
     if isinstance(data, ImageDataset):
         return data.train_batches(batch_size, seed=seed, first_step=first_step)
     if callable(data):
-        return data(seed, first_step)
+        return _batches(data(seed, first_step))
     parts = arrays(data)
     size = len(keras.tree.flatten(parts)[0])
     per_epoch = size // batch_size
@@ -68,6 +68,8 @@ def arrays(data):
         x = data.x_train.astype("float32") * np.float32(data.scale)
         return x, data.y_train
     fits = isinstance(data, tuple) and len(data) in (2, 3)
+    if fits and data[-1] is None and len(data) == 3:  # as `fit` takes it
+        data = data[:2]
     parts = keras.tree.flatten(data) if fits else []
     sizes = {len(p) if getattr(p, "shape", ()) else None for p in parts}
     if not fits or len(sizes) != 1 or None in sizes or 0 in sizes:
@@ -75,7 +77,7 @@ def arrays(data):
             f"`data` must be {_WANTED}, with as many examples in each array. "
             f"Received: data={_described(data)}"
         )
-    return data
+    return keras.tree.lists_to_tuples(data)  # a list would become one tensor
 
 
 def fingerprint(data):
@@ -99,6 +101,16 @@ def qualified(function):
     """Return the name of a function, the same in every process."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{getattr(function, '__module__', '')}.{name}"
+
+
+def _batches(found):
+    """Return what a function as data returned, if it is batches."""
+    if not isinstance(found, tf.data.Dataset):
+        raise ValueError(
+            "A function as `data` must return a tf.data.Dataset of batches. "
+            f"Received: data(seed, first_step) of type {type(found).__name__}"
+        )
+    return found
 
 
 def _digest(part):

@@ -27,7 +27,7 @@ class Evaluator:
     def __init__(self, model, data, loss, metrics, batch_size):
         check_model(model)
         if loss is None and getattr(model, "compiled", False):
-            loss = model.get_compile_config().get("loss")
+            loss = model.loss  # not of the config, where an object is a dict
         if loss is None:
             raise ValueError(
                 "`loss` must be given for a model that was not compiled with one. "
@@ -35,7 +35,8 @@ class Evaluator:
             )
         data = arrays(data)
         self.model = strip_masks(model)
-        self.model.compile("sgd", loss, metrics=list(metrics or ()))
+        metrics = list(metrics) if isinstance(metrics, tuple) else metrics
+        self.model.compile("sgd", loss, metrics=metrics or None)
         # Once and for all: to make it took most of the time of an evaluation.
         self.batches = tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
         self.norms = [

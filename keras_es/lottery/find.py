@@ -99,14 +99,16 @@ def find(
             again.
         verbose: 1 for a progress bar over rounds, 0 for none.
         compile_arguments: Other arguments of `compile`, such as `steps_per_execution`.
-        **fit_arguments: Other arguments of `fit`, such as `callbacks`.
+        **fit_arguments: Other arguments of `fit`, such as `callbacks`, to which each
+            fit is one epoch (two with `rewind`, or more with `checkpoint_every`).
 
     Returns:
         The `Ticket` of the last round; its `at(r)` is that of round r.
 
     Raises:
         ValueError: If an argument is out of range or does not go with another.
-        keras_es.runs.errors.RunError: If `folder` is of another run.
+        keras_es.runs.errors.RunError: If `folder` is of another run, or a callback
+            stopped a fit.
         keras_es.callbacks.TrainingStopped: If a signal came.
         RuntimeError: If something moved the masks in training.
 
@@ -137,11 +139,7 @@ def find(
         data, steps, batch_size, loss, metrics, validation_data, compile_arguments,
         checkpoint_every, fit_arguments,
     )  # fmt: skip
-    if not callable(build):
-        raise ValueError(
-            "`build` must be a function of no arguments that returns a built model. "
-            f"Received: build={build!r}"
-        )
+    checks.builds(build)
     return run.all(build)
 
 
@@ -160,11 +158,7 @@ class _Run:
         self.score, self.rewind = score, checks.rewinding(rewind, self.steps)
         self.layerwise = kinds.boolean("layerwise", layerwise)
         self.exclude = checks.names(exclude)
-        self.seed = kinds.integer(0)("seed", seed)
-        if self.seed >= 2**20:
-            raise ValueError(
-                f"`seed` must be an integer in [0, 2**20). Received: seed={seed!r}"
-            )
+        self.seed = checks.below("seed", seed, 20)
         self.folder = None if folder is None else files.expanded("folder", folder)
         self.on_round = on_round
         if on_round is not None and not callable(on_round):
@@ -172,7 +166,7 @@ class _Run:
                 "`on_round` must be None or a function (model, ticket). "
                 f"Received: on_round={on_round!r}"
             )
-        self.verbose = kinds.integer(0)("verbose", verbose)
+        self.verbose = checks.progress(verbose)
         checks.check_score(score, self.method)
 
     @property
@@ -192,7 +186,7 @@ class _Run:
         """Go through all rounds that are not done yet."""
         ticket = self._begin(build)
         bar = keras.utils.Progbar(
-            self.rounds + 1, verbose=min(self.verbose, 1), unit_name="round",
+            self.rounds + 1, verbose=self.verbose, unit_name="round",
             stateful_metrics=["weights", "accuracy", "val_accuracy", "loss"],
         )  # fmt: skip
         for row in ticket.history:
@@ -208,9 +202,9 @@ class _Run:
         if path is not None and path.exists():
             ticket = Ticket.load(path)
             training.same_run(ticket.settings, self.settings, self.folder)
-            training.same_model(ticket, build(), self.folder)
+            training.same_model(ticket, checks.built(build()), self.folder)
             return ticket
-        ticket = Ticket.dense(build(), self.exclude)
+        ticket = Ticket.dense(checks.built(build()), self.exclude)
         ticket.settings = self.settings
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_es.conversion.models import check_model
 from keras_es.conversion.sparsify import sparsify
 from keras_es.layers import tree
 from keras_es.layers.masked_weight import refresh_mask
@@ -34,8 +35,15 @@ def maskable(plain, exclude=()):
     """Return {name: shape} of the weights of a plain model that can be pruned.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If there are none, or the model has masks already.
     """
+    check_model(plain)
+    if any(tree.has_masks(layer) for _, layer in tree.walk(plain)):
+        raise ValueError(
+            "The model of a ticket must be plain, and the ticket gives it its masks: "
+            "leave out `sparsify`, or take them away by `keras_es.strip_masks`. "
+            f"Received: model={plain.name!r}, with masks"
+        )
     found = named_weights(sparsify(plain, 0.0, exclude=exclude))
     if not found:
         raise ValueError(

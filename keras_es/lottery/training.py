@@ -5,9 +5,11 @@ import dataclasses
 import time
 from typing import Any
 
+import keras
+
 from keras_es import _arguments as kinds
 from keras_es.conversion.models import check_model
-from keras_es.lottery import masking, methods
+from keras_es.lottery import checks, masking, methods
 from keras_es.lottery.data import fingerprint, stream
 from keras_es.runs.checkpoints import AtomicCheckpoint
 from keras_es.runs.errors import RunError
@@ -15,7 +17,8 @@ from keras_es.runs.signals import StopOnSignal
 
 RESERVED = (
     "x", "y", "batch_size", "epochs", "initial_epoch", "steps_per_epoch", "shuffle",
-    "validation_data", "verbose",
+    "validation_data", "validation_split", "validation_steps", "validation_batch_size",
+    "validation_freq", "sample_weight", "verbose",
 )  # fmt: skip
 """Arguments of Keras's `fit` that the rounds themselves decide."""
 
@@ -66,6 +69,7 @@ class Fit:
                 f"Received: compile_arguments={compile_arguments!r}"
             )
         given = dict(compile_arguments or {})
+        validation_data = checks.validation(validation_data)
         refuse(given, ("optimizer", "loss", "metrics"), "compile")
         refuse(arguments, RESERVED, "fit")
         return cls(
@@ -77,10 +81,12 @@ class Fit:
     def identity(self):
         """What tells fits of this kind from others, for JSON."""
         weights = self.arguments.get("class_weight") or {}
+        of_losses = self.compile_arguments.get("loss_weights")
         return {
             "steps": self.steps, "batch_size": self.batch_size,
             "data": fingerprint(self.data), "loss": methods.described(self.loss),
             "class_weight": sorted([str(k), float(w)] for k, w in weights.items()),
+            "loss_weights": None if of_losses is None else repr(of_losses),
         }  # fmt: skip
 
     def compile(self, model, optimizer):
@@ -146,7 +152,8 @@ class Fit:
     def _part(self, model, seed, first, end, callbacks):
         """Train from one step to another."""
         given = {**self.arguments}
-        own = [*(given.pop("callbacks", None) or []), *callbacks]
+        own = keras.tree.flatten(given.pop("callbacks", None) or [])  # one, or a list
+        steps = _Steps()
         history = model.fit(
             stream(self.data, self.batch_size, seed, first),
             steps_per_epoch=end - first,
@@ -154,9 +161,17 @@ class Fit:
             epochs=1,
             shuffle=False,
             verbose=0,
-            callbacks=own,
+            callbacks=[*own, *callbacks, steps],
             **given,
         )
+        if steps.done < end - first:
+            why = "the batches of `data` came to an end: let them `repeat()`"
+            if model.stop_training:
+                why = "a callback set `stop_training`: leave it out"
+            raise RunError(
+                f"a fit must have {self.steps} steps, for rounds to be compared, and "
+                f"{why}. Received: {first + steps.done} steps"
+            )
         return {name: values[-1] for name, values in history.history.items()}
 
     def evaluate(self, model):
@@ -173,6 +188,15 @@ class Fit:
             x, y, sample_weight=sample_weight, verbose=0, return_dict=True, **arguments
         )
         return {f"val_{name}": float(value) for name, value in logs.items()}
+
+
+class _Steps(keras.callbacks.Callback):
+    """Counts the steps of a fit, which Keras ends early with a warning at most."""
+
+    done = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.done = batch + 1
 
 
 def _last_logs(checkpoint):

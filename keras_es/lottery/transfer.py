@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_es import _arguments as kinds
 from keras_es import _files as files
-from keras_es.lottery import masking, methods, training
+from keras_es.lottery import checks, masking, methods, training
 from keras_es.lottery.data import digest
 from keras_es.lottery.ticket import Ticket
 
@@ -86,7 +85,7 @@ def transfer(
         data, steps, batch_size, loss, metrics, validation_data, compile_arguments,
         checkpoint_every, fit_arguments,
     )  # fmt: skip
-    seed = kinds.integer(0)("seed", seed)
+    seed = checks.below("seed", seed, 31)
     run = {
         "strategy": methods.config_of(method), "seed": seed, "round": ticket.round,
         "ticket": ticket.settings, **fit.identity,
@@ -95,7 +94,7 @@ def transfer(
     if folder is not None:
         folder = files.expanded("folder", folder)
     model, logs = fit.run(
-        ticket.model, method, 0, seed % 2**31, folder=folder, run=run
+        ticket.model, method, 0, seed, folder=folder, run=run
     )  # fmt: skip
     masking.check(model, ticket.masks)
     return Transferred(model, {**logs, **fit.evaluate(model)})

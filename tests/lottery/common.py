@@ -27,6 +27,7 @@ def find(
 ):
     keras.utils.set_random_seed(4)
     kwargs = {"steps": 4, "batch_size": 8, "compile_arguments": PLAIN, **kwargs}
+    kwargs.setdefault("verbose", 0)
     return lottery.find(
-        network, strategy or snes(), data, rounds, keep, score, verbose=0, **kwargs
+        network, strategy or snes(), data, rounds, keep, score, **kwargs
     )

@@ -42,7 +42,13 @@ def test_tables_and_pictures(tmp_path):
          "positions": [0.0, 1.0], "losses": [0.1, 0.2]},
         {"case": case(measured="flatness"), "round": 4, "eigenvalue": 3.0},
     ]  # fmt: skip
+    rows += [
+        {"case": case(seed=seed, score="magnitude"), "round": 5,
+         "accuracy": 0.9 - 0.03 * seed, "density": 0.8**5} for seed in (0, 1, 2)
+    ]  # fmt: skip
     text = "\n".join(report.tables(rows))
+    # Of pairs of a seed alone: 0.00 and 0.02.
+    assert "| es, snr − es, magnitude | +0.0100 ± 0.0100 |" in text
     assert "| es, snr (1,000 steps) | 0.8950 ± 0.0050 | 0.8950 ± 0.0050 |" in text
     assert "| mlp, mnist | fashion_mnist | es | 0.8000 |  |" in text
     assert "| mnist, es, line to next | 4 | 1 | 0.1000 |  |" in text

@@ -5,10 +5,13 @@ import signal
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import keras_es
 from keras_es import lottery, noise
 from keras_es.callbacks import TrainingStopped
 from keras_es.lottery import scores
+from keras_es.lottery.data import stream
 from keras_es.lottery.masking import named_weights, plain_values
 from keras_es.optimizers import PGPE, SNES, GuidedNES, OpenES, SepCMAES, Static
 from keras_es.runs.errors import RunError
@@ -150,9 +153,13 @@ def test_rewinding_to_a_step_is_to_the_bit_and_resumes(tmp_path):
     # What is in the folder is of these data, this loss and this network.
     for name, other in {
         "data": (2 * X, Y), "loss": "mse", "class_weight": {0: 2.0},
+        "loss_weights": [2.0],
     }.items():  # fmt: skip
+        given = {name: other}
+        if name == "loss_weights":
+            given = {"compile_arguments": {**PLAIN, **given}}
         with pytest.raises(RunError, match=f"of another run: its {name} is"):
-            find(folder=tmp_path, rewind=2, **GRADIENT, **{name: other})
+            find(folder=tmp_path, rewind=2, **GRADIENT, **given)
     layers = [keras.Input((6,)), keras.layers.Dense(3, "softmax")]
     with pytest.raises(RunError, match="is of another network"):
         find(
@@ -203,8 +210,6 @@ def test_snip_keeps_what_a_change_of_would_tell():
     model = lottery.Ticket.dense(build()).model()
     model.set_weights(kept.tickets[0].model().get_weights())
     model.compile("sgd", "sparse_categorical_crossentropy")
-    from keras_es.lottery.data import stream
-
     by_hand = scores.snip(model, stream(DATA, 8, 0, 0))
     flat = np.concatenate([s.ravel() for s in by_hand.values()])
     masks = np.concatenate([m.ravel() for m in ticket.masks.values()])
@@ -276,10 +281,18 @@ def test_scores_of_ones_own_and_layers_left_out():
         ({"strategy": "sgd"}, 'Give score="magnitude"'),
         ({"strategy": OpenES(None)}, 'Give score="magnitude"'),
         ({"epochs": 3}, r"\['epochs'\] of `fit` are decided"),
+        ({"validation_freq": 2}, r"\['validation_freq'\] of `fit` are decided"),
+        ({"seed": 2**20}, r"`seed` must be an integer in \[0, 2\*\*20\)"),
         ({"batch_size": 33}, "at most the 32 examples"),
         ({"seed": -1}, "`seed` must be an integer of at least 0"),
         ({"layerwise": 1}, "`layerwise` must be True or False"),
         ({"exclude": [".*"]}, "no weights that can be pruned"),
+        ({"network": keras.Sequential()}, "`build` must be .* not the model itself"),
+        ({"network": lambda: None}, "`build` must return a built keras.Model"),
+        ({"network": lambda: keras_es.sparsify(build(), 0.5)}, "must be plain"),
+        ({"verbose": 2}, "`verbose` must be 1 for a progress bar"),
+        ({"validation_data": X}, "`validation_data` must be None, a tuple"),
+        ({"validation_data": (X,)}, "validation_data=a tuple of 1"),
     ],
     ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
 )
@@ -287,6 +300,54 @@ def test_what_is_refused(change, message):
     with pytest.raises(ValueError, match=message) as error:
         find(**change)
     assert "Received: " in str(error.value)
+
+
+def test_a_callback_that_stops_a_fit_is_an_error():
+    class Stops(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = batch == 1
+
+    stopped = r"must have 4 steps.*a callback set `stop_training`.*Received: 2 steps"
+    with pytest.raises(RunError, match=stopped):
+        find("sgd", score="magnitude", callbacks=Stops())  # one, as `fit` takes it
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_data_that_end_are_an_error():
+    def once(seed, first_step):
+        return tf.data.Dataset.from_tensor_slices(DATA).batch(16)
+
+    ended = r"must have 4 steps.*came to an end.*Received: 2 steps"
+    with pytest.raises(RunError, match=ended):
+        find("sgd", score="magnitude", data=once)
+    with pytest.raises(ValueError, match="must return a tf.data.Dataset"):
+        find("sgd", score="magnitude", data=lambda seed, first_step: None)
+
+
+def test_lists_of_inputs_are_not_made_one_tensor():
+    batches = stream(([X, -X], Y, None), 8, 0, 0)
+    (a, b), y = next(iter(batches))
+    np.testing.assert_array_equal(a, -b)
+    assert y.shape == (8,)
+
+
+@pytest.mark.slow
+def test_several_inputs_in_a_list():
+    def network():
+        inputs = [keras.Input((6,)), keras.Input((6,))]
+        joined = keras.layers.Concatenate()(inputs)
+        return keras.Model(inputs, keras.layers.Dense(3, "softmax")(joined))
+
+    data = [X, -X], Y, None
+    ticket = find(
+        "sgd", score="snip", rounds=1, data=data, network=network, validation_data=data
+    )  # fmt: skip
+    assert [row["weights"] for row in ticket.history] == [36, 18]
+    model = ticket.model()
+    line = lottery.connectivity(
+        model, model, data, 3, loss="sparse_categorical_crossentropy"
+    )
+    assert line.barrier == pytest.approx(0.0, abs=1e-6)
 
 
 def test_masks_that_something_moves_are_an_error():

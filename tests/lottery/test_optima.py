@@ -58,6 +58,13 @@ def test_a_convex_line_has_no_barrier_and_a_masked_model_its_effective_weights()
     assert line.barrier == pytest.approx(0.0, abs=1e-6)
 
 
+def test_the_loss_of_a_compiled_model_is_taken_as_it_is():
+    model = linear([1.0, 2.0])
+    model.compile("sgd", keras.losses.MeanSquaredError(reduction="sum"))
+    line = lottery.connectivity(model, model, (X, Y), 3, metrics=None)
+    assert line.losses[0] == pytest.approx(1.0 + 16.0 + 9.0)
+
+
 def test_statistics_are_computed_again_at_each_point():
     def model(scale):
         layers = [keras.Input((1,)), keras.layers.Dense(1, use_bias=False)]

@@ -52,6 +52,8 @@ def test_what_is_no_ticket_is_refused(ticket, tmp_path):
         ticket.control("best")
     with pytest.raises(ValueError, match="`ticket` must be a keras_es.lottery.Ticket"):
         lottery.transfer(build(), "sgd", DATA, steps=1)
+    with pytest.raises(ValueError, match=r"`seed` must be an integer in \[0, 2\*\*31"):
+        lottery.transfer(ticket, "sgd", DATA, steps=1, seed=2**31)
 
 
 def test_the_model_has_its_masks_and_values_and_trains_in_plain_keras(ticket):
