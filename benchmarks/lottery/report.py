@@ -89,8 +89,10 @@ def _differences(rows):
         by_seed.setdefault((name, row["round"]), {})[case["seed"]] = row["accuracy"]
     shown, lines = _head(rows, 1)
     for first, second in COMPARED:
-        pairs = [(by_seed.get((n, r), {}) for n in (first, second)) for r in shown]
-        found = [[a[s] - b[s] for s in a if s in b] for a, b in pairs]
+        found = []
+        for r in shown:
+            a, b = (by_seed.get((name, r), {}) for name in (first, second))
+            found.append([a[seed] - b[seed] for seed in a if seed in b])
         if any(found):
             cells = [_cell(values, "+") for values in found]
             lines.append(f"| {first} − {second} | {' | '.join(cells)} |")
