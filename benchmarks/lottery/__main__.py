@@ -28,7 +28,7 @@ def parse(argv):
     add = parser.add_argument
     add("--suite", default="mlp", help=f"of {', '.join(SUITES)}; commas between")
     add("--dataset", help="only these; default: all of the suite")
-    add("--kind", help="only these: es, gradient; default: all of the suite")
+    add("--kind", help="only these: es, gradient; default: all. Not of transfers")
     add("--score", help="only these; default: all of the suite")
     add("--part", help=f"only these: {', '.join(PARTS)}; default: all")
     add("--rounds", type=int, default=ROUNDS, help="default: %(default)s")

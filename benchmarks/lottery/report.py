@@ -151,14 +151,27 @@ def draw(rows, output):
     for axes, (title, group) in zip(panels, groups.items()):
         _draw_rounds(axes, title, group)
     if lines:
-        axes = panels[-1]
-        for color, row in zip(COLORS * len(lines), lines[: len(COLORS)]):
-            case = row["case"]
-            label = f"{case['kind']}, round {row['round']}, {case['measured']}"
-            axes.plot(row["positions"], row["losses"], color=color, label=label)
-        axes.set(xlabel="from one optimum to the other", ylabel="loss")
-        axes.legend(fontsize=7, frameon=False)
+        _draw_lines(panels[-1], lines)
     figure.savefig(Path(output) / "lottery.png", dpi=110)
+
+
+def _draw_lines(axes, rows):
+    """Draw the lines of the first seed; those by gradients are dashed."""
+    first = min(row["case"]["seed"] for row in rows)
+    rows = [row for row in rows if row["case"]["seed"] == first]
+    kinds = sorted({(row["round"], row["case"]["measured"]) for row in rows})
+    colors = dict(zip(kinds, COLORS * len(kinds)))
+    for row in rows:
+        case = row["case"]
+        label = f"{case['kind']}, round {row['round']}, {case['measured']}"
+        axes.plot(
+            row["positions"], row["losses"], "-" if case["kind"] == "es" else "--",
+            color=colors[row["round"], case["measured"]], label=label,
+        )  # fmt: skip
+    axes.set(xlabel="from one optimum to the other", ylabel="training loss")
+    # Above: lines rise anywhere.
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 2}
+    axes.legend(fontsize=8, frameon=False, **above)
 
 
 def _draw_rounds(axes, title, rows):

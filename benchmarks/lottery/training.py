@@ -262,6 +262,8 @@ class Study:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         other = Study(self.name, self.dataset, self.seed + 1, self.flags)
         for kind, scores in self.suite.scores.items():
+            if kind not in (self.flags.kind or [kind]):
+                continue
             score = scores[0]
             for r in range(0, rounds + 1, 4):
                 model = self.trained(kind, score, r)

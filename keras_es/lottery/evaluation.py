@@ -10,6 +10,15 @@ from keras_es.layers import tree
 from keras_es.lottery.data import arrays
 
 
+def local(variable):
+    """Return the copy of a variable that gradients outside of replicas are of.
+
+    Under `MirroredStrategy` it is that of the first replica, which is read there.
+    """
+    strategy = tf.distribute.get_strategy()
+    return strategy.experimental_local_results(variable.value)[0]
+
+
 class Evaluator:
     """A plain copy of a model, compiled, whose weights are set and evaluated.
 

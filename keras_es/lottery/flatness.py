@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_es import _arguments as kinds
 from keras_es import _compat
-from keras_es.lottery.evaluation import Evaluator
+from keras_es.lottery.evaluation import Evaluator, local
 from keras_es.lottery.masking import named_weights, plain_variables
 
 
@@ -172,7 +172,7 @@ class _HessianProduct:
     def __init__(self, evaluator, masks):
         self.evaluator, self.masks = evaluator, masks
         model = evaluator.model
-        variables = [v.value for v in model.trainable_variables]
+        variables = [local(v) for v in model.trainable_variables]
 
         @tf.function(autograph=False, reduce_retracing=True)
         def product(batch, vectors):
@@ -181,6 +181,8 @@ class _HessianProduct:
                 with tf.GradientTape() as inner:
                     y_pred = _compat.forward(model, x, training=False)
                     loss = _compat.compute_loss(model, x, y, y_pred, sample_weight)
+                    # Keras divides it by the replicas of the scope that this is in.
+                    loss = _compat.unscale_loss_for_distribution(loss)
                 gradients = inner.gradient(
                     loss, variables, unconnected_gradients="zero"
                 )

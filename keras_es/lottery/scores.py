@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_es import _compat
 from keras_es.layers.masked_weight import apply_mask
+from keras_es.lottery.evaluation import local
 from keras_es.lottery.masking import named_weights
 from keras_es.ops import noise
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
@@ -87,14 +88,15 @@ def snip(model, batches, count=16):
         Lee, Ajanthan, Torr 2019, SNIP, arXiv 1810.02340.
     """
     weights = named_weights(model)
-    kernels = [m.kernel for m in weights.values()]
+    kernels = [local(m.kernel) for m in weights.values()]
 
     @tf.function(autograph=False)
     def gradients(x, y, sample_weight):
         with tf.GradientTape() as tape:
             y_pred = _compat.forward(model, x, training=False)
             loss = _compat.compute_loss(model, x, y, y_pred, sample_weight)
-        return tape.gradient(loss, [k.value for k in kernels])
+            loss = _compat.unscale_loss_for_distribution(loss)
+        return tape.gradient(loss, kernels)
 
     sums = [np.zeros(k.shape, "float64") for k in kernels]
     for batch in batches.take(count):

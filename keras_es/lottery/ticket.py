@@ -140,7 +140,8 @@ class Ticket:
         Any Keras optimizer trains it, by gradients of what is left, and so do the
         methods of `keras_es.optimizers`. Those that move masks would move these:
         `Static(optimizer)` does not, nor pure evolution with
-        `noise=keras_es.noise.Active()`.
+        `noise=keras_es.noise.Active()`. (`Adafactor` needs `Static` for another reason:
+        alone it divides 0 by 0 where a row and a column have no gradient.)
         """
         return masking.masked_copy(self.plain(), self.masks)
 

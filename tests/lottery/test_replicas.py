@@ -6,8 +6,9 @@ from tests.distribution.devices import run_on_devices
 
 SCRIPT = """
 import tempfile
+from keras_es import lottery
 from keras_es.callbacks import TrainingStopped
-from tests.lottery.common import find, snes
+from tests.lottery.common import DATA, find, snes
 from tests.lottery.test_find import Stop, same
 
 def tickets(folder=None, **kwargs):
@@ -26,6 +27,19 @@ try:
     raise AssertionError("it was not stopped")
 except TrainingStopped:
     same(tickets(folder), whole)
+
+def by_gradients():
+    ticket = find("sgd", score="snip", rounds=1, steps=1)
+    loss = "sparse_categorical_crossentropy"
+    around = lottery.flatness(ticket.model(), DATA, (0.0,), 1, iterations=2, loss=loss)
+    return ticket.masks, around.eigenvalue
+
+alone = by_gradients()
+with REPLICAS.scope():
+    masks, eigenvalue = by_gradients()
+for name, mask in masks.items():
+    np.testing.assert_array_equal(mask, alone[0][name])
+np.testing.assert_allclose(eigenvalue, alone[1], rtol=1e-4)
 """
 
 
