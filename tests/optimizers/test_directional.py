@@ -166,6 +166,32 @@ def test_it_is_reverse_modes_gradient_times_the_direction(kind):
     np.testing.assert_allclose(found, c * flat(v), rtol=2e-4, atol=1e-6)
 
 
+class FirstPlaces(layers.Layer):
+    """Adds the first rows of a table, as embeddings of positions do."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(shape[1] + 2, shape[2]))
+
+    def call(self, x):
+        return x + keras.ops.slice(self.table, (0, 0), x.shape[1:])
+
+
+def test_slices_have_tangents_where_xla_compiles_them_first():
+    """No other order of runs had traced them without XLA before; the rule is exact."""
+    model = keras_es.es_model(
+        keras.Sequential([keras.Input((5, 3)), FirstPlaces(), layers.Flatten()])
+    )
+    model.compile(ForwardGradient("sgd", seed=3), "mse")
+    model.optimizer.build(model.trainable_variables)
+    x = tf.random.stateless_normal((7, 5, 3), (1, 2))
+    found = gradients(model, (x, tf.zeros((7, 15))), jit_compile=True)[0]
+    w = model.trainable_variables[0].numpy()
+    exact = np.zeros_like(w)
+    exact[:5] = 2.0 * np.sum(x + w[:5], axis=0) / (7 * 15)
+    v = directions_of(model.optimizer, model.trainable_variables)[0][0]
+    np.testing.assert_allclose(found, np.sum(exact * v) * v, rtol=2e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("perturb, products", [("weights", 5), ("outputs", 5)])
 def test_no_product_with_a_tangent_that_is_not_there(perturb, products):
     """x W and x V of both layers, t W of the second; of outputs the gradients' x^T."""
