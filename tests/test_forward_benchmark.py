@@ -1,6 +1,7 @@
 """Training without backpropagation: how its rates are chosen and its tables made."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -63,10 +64,37 @@ def test_runs_have_the_tuned_rates_and_are_done_once(tmp_path, monkeypatch):
     asked.clear()
     forward.run_suite(forward.parse(flags), "mlp")
     assert [args[1] for args in asked] == ["weights 1"]
-    asked.clear()
-    forward.run_suite(forward.parse([*flags, "--tune"]), "mlp")
-    assert len(asked) == 2 and len(asked[1][2]) == 6  # two seeds of three rates
     json.dumps(asked)  # what a process is given
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (0.001, [0.0003, 0.001, 0.003]),
+        (0.03, [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1]),
+        (0.0001, [0.00003, 0.0001, 0.0003, 0.001, 0.003]),
+        (100.0, [0.0003, 0.001, 0.003, 0.01, 0.03, 0.1]),  # three more and no further
+    ],
+)
+def test_a_grid_grows_while_its_best_rate_is_at_an_end(
+    best, tried, tmp_path, monkeypatch
+):
+    rates = []
+
+    def run(function, suite, method, trials, *args):
+        for config, seed in trials:
+            rates.append(config["rate"])
+            away = abs(math.log(config["rate"] / best))
+            results.add(row(method, config["rate"], -away, seed, split="validation"))
+
+    monkeypatch.setattr(forward, "in_subprocess", run)
+    results = Results(tmp_path / "forward-validation.jsonl")
+    flags = ["--suite=mlp", "--seeds=2", f"--output={tmp_path}", "--tune"]
+    flags = forward.parse([*flags, "--method=outputs 1"])
+    forward.run_suite(flags, "mlp")
+    assert sorted(rates) == sorted(2 * tried)  # for each of two seeds
+    forward.run_suite(flags, "mlp")
+    assert len(rates) == 2 * len(tried)
 
 
 def within(code, mib=48):

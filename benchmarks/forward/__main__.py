@@ -5,12 +5,14 @@
     python -m benchmarks.forward --limit=600 --depths=16
 
 Results are added to docs/results/forward.jsonl (runs) and forward.json (the rest);
-what is there already is skipped. --tune tries the rates of a suite, as many for each
-method, on held-out training examples, writes to forward-validation.jsonl and prints
-the best first: runs of as many steps then have the best, others that of the suite.
+what is there already is skipped. --tune tries the rates of a suite for each method,
+and further ones as long as the best is the largest or the smallest, on held-out
+training examples, writes to forward-validation.jsonl and prints the best first: runs of
+as many steps then have the best, others that of the suite.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -22,6 +24,9 @@ from benchmarks.timing import in_subprocess
 
 DEPTHS = (4, 16, 64, 256)
 METHODS = ("forward", "backward", "recomputed")
+
+FURTHER_RATES = 3
+"""How many rates `--tune` adds, at most, while the best is the largest or smallest."""
 
 
 def parse(argv):
@@ -73,26 +78,55 @@ def parse(argv):
 def run_suite(flags, suite):
     """Run what is not in the results yet, each method in a process of its own."""
     chosen, steps = SUITES[suite], flags.steps or SUITES[suite].steps
-    split = "validation" if flags.tune else "test"
-    done = {key(row) for row in Results(runs_path(flags)).rows()}
     best = report.best_rates(Results(runs_path(flags, tune=True)).rows())
-    first = 1000 if flags.tune else 0  # Not the seeds of the results.
     for method, config in chosen.methods.items():
         if method not in (flags.method or [method]):
             continue
-        rates = [best.get((suite, method, steps), config["rate"])]
-        trials = []
-        for seed in range(first, first + flags.seeds):
-            for rate in chosen.rates if flags.tune else rates:
-                trial = {**config, "rate": rate}
-                run = {"suite": suite, "case": "mnist", "method": method}
-                run |= {"config": trial, "seed": seed, "split": split, "steps": steps}
-                trials += [] if key(run) in done else [(trial, seed)]
-        if trials:
-            in_subprocess(
-                training.run_all, suite, method, trials, split, steps,
-                str(runs_path(flags)),
-            )  # fmt: skip
+        if flags.tune:
+            tune(flags, suite, method, config, steps)
+        else:
+            rate = best.get((suite, method, steps), config["rate"])
+            run_missing(flags, suite, method, [{**config, "rate": rate}], steps)
+
+
+def tune(flags, suite, method, config, steps):
+    """Try the rates of a suite, and further ones while the best is at an end."""
+    group, rates = (suite, method, steps), SUITES[suite].rates
+    most = len(rates) + FURTHER_RATES
+    while True:
+        tried = [{**config, "rate": rate} for rate in rates]
+        run_missing(flags, suite, method, tried, steps)
+        rows = Results(runs_path(flags)).rows()
+        known = report.rates(rows).get(group, {})
+        best = report.best_rates(rows).get(group)
+        ends = min(known, default=None), max(known, default=None)
+        if best not in ends or len(known) >= most:
+            break
+        rates = [next_rate(best, 1 if best == ends[1] else -1)]
+
+
+def next_rate(rate, direction):
+    """Return the next of ..., 0.1, 0.3, 1, 3, ... above (1) or below (-1) a rate."""
+    place = round(2 * math.log10(rate)) + direction
+    return float(f"{(1, 3)[place % 2]}e{place // 2}")
+
+
+def run_missing(flags, suite, method, configs, steps):
+    """Run a method with configs, for each seed, where that is not in the results."""
+    split = "validation" if flags.tune else "test"
+    done = {key(row) for row in Results(runs_path(flags)).rows()}
+    first = 1000 if flags.tune else 0  # Not the seeds of the results.
+    trials = []
+    for seed in range(first, first + flags.seeds):
+        for config in configs:
+            run = {"suite": suite, "case": "mnist", "method": method}
+            run |= {"config": config, "seed": seed, "split": split, "steps": steps}
+            trials += [] if key(run) in done else [(config, seed)]
+    if trials:
+        in_subprocess(
+            training.run_all, suite, method, trials, split, steps,
+            str(runs_path(flags)),
+        )  # fmt: skip
 
 
 def runs_path(flags, tune=None):

@@ -13,12 +13,18 @@ MIB = 2**20
 
 def best_rates(rows):
     """Return which rate is best on held-out examples, by (suite, method, steps)."""
+    return {group: max(known, key=known.get) for group, known in rates(rows).items()}
+
+
+def rates(rows):
+    """Return mean accuracies by rate, of each (suite, method, steps)."""
     found = {}
     for group, runs in _groups(rows).items():
-        by_rate = {}
+        known = found.setdefault(group, {})
         for row in runs:
-            by_rate.setdefault(row["config"]["rate"], []).append(row["accuracy"])
-        found[group] = max(by_rate, key=lambda r: statistics.fmean(by_rate[r]))
+            known.setdefault(row["config"]["rate"], []).append(row["accuracy"])
+        for rate, accuracies in known.items():
+            known[rate] = statistics.fmean(accuracies)
     return found
 
 
