@@ -70,11 +70,10 @@ class Generator:
         fits = fits and len(matrix) % rows == 0
         if fits and self.blocks == "auto":
             active = products.active_blocks(matrix, rows)
-            fits = active.mean() <= DENSITY
-            fits = fits and active.sum(axis=0).max() <= most_blocks(rows, self.voices)
+            fits = active.mean() <= DENSITY and rows <= products.MOST_ROWS
         self.in_blocks[name] = bool(fits and self.blocks)
         if self.in_blocks[name]:
-            return products.Blocks(matrix, rows, self.voices)
+            return products.Blocks(matrix, rows)
         return products.Dense(matrix)
 
     def __call__(self, mel, seed=0, utterances=None):
@@ -178,12 +177,6 @@ class Stream:
         if self.generator.voices == 1:
             return values[None]
         return np.moveaxis(values, -1, 0)
-
-
-def most_blocks(rows, voices):
-    """Return how many blocks of a column can be written out as terms."""
-    terms = rows if voices > 1 else max(1, rows // products.LANES)
-    return products.MOST_TERMS // terms
 
 
 def _block_rows(model):

@@ -2,27 +2,59 @@
 
 In a loop that speaks, a product reads each weight for one multiplication (or one for
 each voice), so zeros are worth something if they are not read. XLA makes vector
-instructions of what is elementwise and has its innermost axis in one piece, and of
-little else: a gather with a sum over its rows becomes scalar code. So the sum over the
-blocks of a column is written out, term by term, and each term is elementwise,
+instructions of what is elementwise and reads its arrays in one piece, and of little
+else; so all that is multiplied is laid out for that. The active blocks of the same rows
+of the matrix lie side by side, CHUNK of them in a piece,
 
-    y[c, l] = sum_j  h[16 i_cj + l] W_cj[l],      y[c] = sum_l y[c, l],
+    p[k, n] = sum_l  h[rows * i_k + l] W[l, k, n],
 
-with lanes l of one voice, or, where there are several, of the voices. Columns with as
-many blocks make one such sum; they are sorted by that.
+with l written out: for a piece k each factor h is a constant. Only then a number is
+gathered for each block, and not for each weight:
+
+    y[c] = sum_j  p[place_cj].
+
+Columns with about as many blocks make one such sum; they are sorted by that. XLA would
+compute p anew for each number that is gathered; see `Apart`.
 """
 
 import numpy as np
 import tensorflow as tf
 
-LANES = 8
-"""Numbers of a block that one term multiplies, if there is one voice."""
+CHUNK = 32
+"""Blocks that lie side by side."""
 
-LAUNCH = 250
-"""How many blocks of a column take as long as beginning another group of columns."""
+LAUNCH = 1000
+"""How many blocks take as long to sum as beginning another group of columns."""
 
-MOST_TERMS = 512
-"""Terms of one sum that are written out; XLA would take minutes to compile more."""
+MOST_ROWS = 128
+"""Rows of blocks up to which their sum is written out."""
+
+
+class Apart(tf.Module):
+    """Calls functions whose results XLA computes once, and in a loop of their own.
+
+    XLA joins operations that follow each other in one loop over the numbers of the last
+    one, and then computes the first ones anew wherever they are read more than once, or
+    finds no vector instructions for what is around a gather. It joins nothing across
+    the border of a branch. This one is always taken, but XLA cannot know.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.always = tf.Variable(True, trainable=False)
+
+    def __call__(self, function, *given):
+        """Return function(*given), a tensor or a structure of them."""
+        found = []
+
+        def taken():
+            found.append(function(*given))
+            return found[0]
+
+        def never():
+            return tf.nest.map_structure(lambda x: tf.zeros(x.shape, x.dtype), found[0])
+
+        return tf.cond(self.always, taken, never)
 
 
 class Dense(tf.Module):
@@ -49,21 +81,23 @@ class Blocks(tf.Module):
     Args:
         matrix: W [n, m], NumPy.
         rows: Rows of a block.
-        voices: Number of them.
     """
 
-    def __init__(self, matrix, rows, voices):
+    def __init__(self, matrix, rows):
         super().__init__()
-        self.rows, self.voices = rows, voices
-        active = active_blocks(matrix, rows)
+        self.rows, active = rows, active_blocks(matrix, rows)
+        self.apart = Apart()
+        weights, of_pieces, places, empty = _pieces(matrix, active, rows)
         counts = active.sum(axis=0)
         order = np.argsort(-counts, kind="stable")
-        pieces = divide(counts[order])
-        alone = len(pieces) == 1  # and then they need not be sorted
+        groups = divide(counts[order])
+        alone = len(groups) == 1  # and then they need not be sorted
         order = np.arange(len(counts)) if alone else order
-        self.groups = [
-            _Group(matrix, active, order[first:last], rows, voices)
-            for first, last in pieces
+        self.weights = tf.Variable(weights, trainable=False)
+        self.of_pieces = tf.Variable(of_pieces, trainable=False)
+        self.places = [
+            tf.Variable(_column_places(active, places, columns, empty), trainable=False)
+            for columns in (order[first:last] for first, last in groups)
         ]
         self.order = None
         if not alone:
@@ -71,56 +105,59 @@ class Blocks(tf.Module):
             self.order = tf.Variable(np.argsort(order).astype("int32"), trainable=False)
 
     def __call__(self, h):
-        found = [group(h) for group in self.groups]
+        h = tf.convert_to_tensor(h)
+        return self.apart(self._summed, self.apart(self._multiplied, h))
+
+    def _multiplied(self, h):
+        """Return p, [pieces, CHUNK] or [pieces, CHUNK, voices]."""
+        voices = h.shape[1:]
+        of_blocks = tf.reshape(h, [-1, self.rows, *voices])
+        factors, total = tf.gather(of_blocks, self.of_pieces)[:, :, None], None
+        for row in range(self.rows):
+            weights = self.weights[row]
+            weights = weights[..., None] if voices.rank else weights
+            term = weights * factors[:, row]
+            total = term if total is None else total + term
+        return total
+
+    def _summed(self, p):
+        p = tf.reshape(p, [-1, *p.shape[2:]])
+        found = [tf.reduce_sum(tf.gather(p, place), axis=0) for place in self.places]
         if self.order is None:
             return found[0]
         return tf.gather(tf.concat(found, axis=0), self.order)
 
 
-class _Group(tf.Module):
-    """Columns that are given as many blocks, [columns] or [columns, voices]."""
+def _pieces(matrix, active, rows):
+    """Return W [rows, pieces, CHUNK], the i of each piece, and places of blocks.
 
-    def __init__(self, matrix, active, columns, rows, voices):
-        super().__init__()
-        self.rows, self.voices, self.columns = rows, voices, len(columns)
-        own = active[:, columns]
-        self.count = int(own.sum(axis=0).max())
-        if not self.count:
-            return
-        # Active blocks first, then others, whose weights are zero.
-        index = np.argsort(~own, axis=0, kind="stable")[: self.count]
-        blocks = matrix.reshape(-1, rows, matrix.shape[1])[index, :, columns]
-        if voices == 1:
-            lanes = self.lanes = min(LANES, rows) if rows % LANES == 0 else rows
-            shape = (self.count, len(columns), rows // lanes, lanes)
-            weights = blocks.reshape(shape).transpose(0, 2, 1, 3)
-        else:
-            weights = blocks.transpose(0, 2, 1)
-        self.index = tf.Variable(index.astype("int32"), trainable=False)
-        self.weights = tf.Variable(np.ascontiguousarray(weights), trainable=False)
+    Places are those in p, [n / rows, m]; the last result is one that stays zero.
+    """
+    columns = [np.flatnonzero(own) for own in active]
+    of_pieces = [
+        (i, own[first : first + CHUNK])
+        for i, own in enumerate(columns)
+        for first in range(0, len(own), CHUNK)
+    ]
+    # One more than there are: somewhere must be a zero, also if all are full.
+    weights = np.zeros((len(of_pieces) + 1, rows, CHUNK), "float32")
+    places = np.zeros(active.shape, "int32")
+    for k, (i, own) in enumerate(of_pieces):
+        weights[k, :, : len(own)] = matrix[rows * i : rows * (i + 1), own]
+        places[i, own] = CHUNK * k + np.arange(len(own))
+    index = np.array([i for i, _ in of_pieces] + [0], "int32")
+    weights = np.ascontiguousarray(weights.transpose(1, 0, 2))
+    return weights, index, places, CHUNK * len(of_pieces)
 
-    def __call__(self, h):
-        if not self.count:
-            return tf.zeros([self.columns, *h.shape[1:]], h.dtype)
-        if self.voices > 1:
-            return self._by_voice(h)
-        parts = self.rows // self.lanes
-        pieces, total = tf.reshape(h, [-1, self.lanes]), None
-        for j in range(self.count):
-            for part in range(parts):
-                piece = tf.gather(pieces, self.index[j] * parts + part)
-                term = piece * self.weights[j, part]
-                total = term if total is None else total + term
-        return tf.linalg.matvec(total, tf.ones([self.lanes], h.dtype))
 
-    def _by_voice(self, h):
-        total = None
-        for j in range(self.count):
-            for row in range(self.rows):
-                values = tf.gather(h, self.index[j] * self.rows + row)
-                term = values * self.weights[j, row][:, None]
-                total = term if total is None else total + term
-        return total
+def _column_places(active, places, columns, empty):
+    """Return the places of the blocks of columns, [most blocks, columns]."""
+    own = active[:, columns]
+    most = int(own.sum(axis=0).max(initial=0))
+    # Active blocks first, then others, for which a zero is read.
+    index = np.argsort(~own, axis=0, kind="stable")[:most]
+    found = np.take_along_axis(places[:, columns], index, axis=0)
+    return np.where(np.take_along_axis(own, index, axis=0), found, empty).astype("int32")
 
 
 def active_blocks(matrix, rows):

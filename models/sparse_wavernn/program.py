@@ -12,6 +12,7 @@ from models.sparse_wavernn.layers import (
     dense_kernel,
     upsampling,
 )
+from models.sparse_wavernn.products import Apart
 
 NEAR = 2 * REACH + 1
 """Frames that one of the conditioning network looks at."""
@@ -37,7 +38,7 @@ class Program(tf.Module):
         super().__init__()
         self.hop, self.frames, self.voices = hop, frames, voices
         self.log_probabilities = log_probabilities
-        self.units = len(weights["R"])
+        self.units, self.apart = len(weights["R"]), Apart()
         self.products = {
             name: make_product(name, weights[name])
             for name in ("R", "O1", "O2", "O3", "O4")
@@ -102,16 +103,23 @@ class Program(tf.Module):
             numbers = sampling.uniforms(first, self.hop, place)
             numbers = tf.reshape(numbers, [self.hop, 2, *self.tail])
 
-            def sample(s, hidden, before, found, logs):
-                share = self.weights_of_frames[s]
-                x = share[0] * said[0] + share[1] * said[1] + share[2] * said[2]
-                hidden, before, ln_p = self._step(hidden, before, x, numbers[s])
-                at = i * self.hop + s
-                if ln_p is not None:
-                    logs = logs.write(at, ln_p)
-                return s + 1, hidden, before, found.write(at, before), logs
+            def between(s):
+                share = self.weights_of_frames[tf.minimum(s, self.hop - 1)]
+                return share[0] * said[0] + share[1] * said[1] + share[2] * said[2]
 
-            return i + 1, *_loop(self.hop, sample, hidden, before, found, logs)
+            def sample(s, x, hidden, before, found, logs):
+                hidden, before, ln_p = self.apart(
+                    self._step, hidden, before, x, numbers[s]
+                )
+                at = i * self.hop + s
+                if self.log_probabilities:
+                    logs = logs.write(at, ln_p)
+                # That of the next sample is made here, and not where it is used: with
+                # it, XLA would find no vector instructions for the gates.
+                return s + 1, between(s + 1), hidden, before, found.write(at, before), logs
+
+            begin = (between(0), hidden, before, found, logs)
+            return i + 1, *_loop(self.hop, sample, *begin)[1:]
 
         begin = (state["hidden"], state["before"], found, logs)
         hidden, before, found, logs = _loop(count, frame, *begin)
@@ -147,30 +155,35 @@ class Program(tf.Module):
             numbers: [2, voices], random, in [0, 1).
         """
         half = [3, 2, self.units // 2, *self.tail]
-        coarse, fine = split(before)
-        x = x + self._times("from_coarse", coarse)
-        x = x + self._times("from_fine", fine)
-        x, h = tf.reshape(x, half), tf.reshape(hidden, half[1:])
-        product = tf.reshape(self.products["R"](hidden), half)
 
-        def new(i, x):
-            u = tf.sigmoid(product[0, i] + x[0])
-            r = tf.sigmoid(product[1, i] + x[1])
-            return u * h[i] + (1.0 - u) * tf.tanh(r * product[2, i] + x[2])
+        def new(i, *more):
+            """Return a half of the hidden state."""
+            now = x
+            for name, bits in zip(("from_coarse", "from_fine", "now_coarse"), more):
+                now = now + self._times(name, bits)
+            r_u, r_r, r_e = tf.unstack(tf.reshape(product, half)[:, i])
+            now = tf.reshape(now, half)[:, i]
+            u, r = tf.sigmoid(r_u + now[0]), tf.sigmoid(r_r + now[1])
+            old = tf.reshape(hidden, half[1:])[i]
+            return u * old + (1.0 - u) * tf.tanh(r * r_e + now[2])
 
-        def told(h, first, second, number):
-            inner = tf.nn.relu(self._layer(first, h))
-            return sampling.draw(self._layer(second, inner), number)
+        def told(i, first, second, *bits):
+            """Return a half of the hidden state, its 8 bits and what each weighs."""
+            h = new(i, *bits)
+            logits = self.apart(self._logits, h, first, second)
+            return h, *sampling.draw(logits, numbers[i], self.apart)
 
-        h_c = new(0, x[:, 0])
-        coarse, p_c = told(h_c, "O1", "O2", numbers[0])
-        now = tf.reshape(self._times("now_coarse", coarse), [3, *half[2:]])
-        h_f = new(1, x[:, 1] + now)
-        fine, p_f = told(h_f, "O3", "O4", numbers[1])
-        ln_p = None
+        product = self.products["R"](hidden)
+        before = split(before)
+        h_c, coarse, p_c = self.apart(told, 0, "O1", "O2", *before)
+        h_f, fine, p_f = self.apart(told, 1, "O3", "O4", *before, coarse)
+        ln_p = tf.zeros([0])
         if self.log_probabilities:
             ln_p = tf.stack([_ln_of(coarse, p_c), _ln_of(fine, p_f)])
         return tf.concat([h_c, h_f], axis=0), join(coarse, fine), ln_p
+
+    def _logits(self, h, first, second):
+        return self._layer(second, tf.nn.relu(self._layer(first, h)))
 
     def _times(self, name, bits):
         """Return a column of I times 8 bits, scaled to [-1, 1]."""
@@ -204,13 +217,12 @@ def extract(model):
     cell, inputs = model.get_layer("wavernn").cell, model.get_layer("inputs")
     net = model.get_layer("conditioning")
     first, second, now = np.asarray(inputs.input_kernel(), "float32")
-    half = len(now) // 6
     found = {
         "R": cell.recurrent_kernel(),
         "bias": inputs.bias,
         "from_coarse": first,
         "from_fine": second,
-        "now_coarse": now.reshape(3, 2, half)[:, 1].ravel(),
+        "now_coarse": now,
         "gates": net.gates.kernel,
         "window": net.window.kernel,
         "window_bias": net.window.bias,

@@ -49,30 +49,72 @@ def uniforms(first, count, position):
     return philox.fraction(tf.stack(words, axis=1))
 
 
-def draw(logits, uniform):
+def _at_once(function, *given):
+    return function(*given)
+
+
+def draw(logits, uniform, apart=_at_once):
     """Return values with p = softmax(logits), int32, and what is proportional to p.
 
     The value is the number of those whose cumulative probability is at most `uniform`.
-    The sums are two products with triangles: one within rows of 16, one over rows.
+    In a square of 16 x 16 the row is found first, by the sums of rows, and then the
+    value in it. These are small sums over masks, which XLA puts into few loops.
 
     Args:
         logits: [256] or [256, voices].
         uniform: [] or [voices], in [0, 1).
+        apart: What calls each of the two halves of it; see `products.Apart`.
 
     Returns:
         (values [] or [voices], weights like `logits`).
     """
+    weights, of_rows, sums = apart(_weigh, logits)
+    return apart(_choose, weights, of_rows, sums, uniform), weights
+
+
+def _weigh(logits):
+    """Return what is proportional to p, its sums over rows, and the sums of these."""
     weights = tf.exp(logits - tf.reduce_max(logits, axis=0))
-    square = tf.reshape(weights, [SIDE, SIDE, *logits.shape[1:]])
+    of_rows = tf.reduce_sum(_square(weights), axis=1)
+    return weights, of_rows, _cumulative(of_rows)
+
+
+def _choose(weights, of_rows, sums, uniform):
+    """Return the value."""
+    square, reached = _square(weights), uniform * sums[-1]
+    row, before = _first_above(of_rows, sums, reached)
+    own = tf.reduce_sum(tf.where(_index(square) == row, square, 0.0), axis=0)
+    column, _ = _first_above(own, _cumulative(own), reached - before)
+    return SIDE * row + column
+
+
+def _square(values):
+    return tf.reshape(values, [SIDE, SIDE, *values.shape[1:]])
+
+
+def _cumulative(parts):
+    """Return the sums of the first 1, 2, ... parts, along the first axis."""
     triangle = np.tril(np.ones((SIDE, SIDE), "float32"))
-    within = tf.einsum("ij,gj...->gi...", triangle, square)
-    others = triangle - np.eye(SIDE, dtype="float32")
-    before = tf.einsum("gj,j...->g...", others, within[:, -1])
-    total = before[-1] + within[-1, -1]
-    sums = tf.reshape(within + before[:, None], logits.shape)
-    # Below the total even when rounded: what is drawn has a probability.
-    reached = tf.minimum(uniform, 1.0 - 2.0**-23) * total
-    return tf.reduce_sum(tf.cast(sums <= reached, tf.int32), axis=0), weights
+    triangle = triangle.reshape(SIDE, SIDE, *[1] * (parts.shape.rank - 1))
+    return tf.reduce_sum(triangle * parts[None], axis=1)
+
+
+def _first_above(parts, sums, reached):
+    """Return the first part above 0 whose sum is above `reached`, and the sum before.
+
+    Where none is, for sums are rounded, it is the last part above 0: what is drawn has
+    a probability.
+    """
+    index, some = _index(parts), parts > 0.0
+    first = tf.reduce_min(tf.where(some & (sums > reached), index, SIDE), axis=0)
+    last = tf.reduce_max(tf.where(some, index, 0), axis=0)
+    first = tf.minimum(first, last)
+    return first, tf.reduce_sum(tf.where(index < first, parts, 0.0), axis=0)
+
+
+def _index(values):
+    """Return the index along the first axis, to be broadcast against values."""
+    return tf.reshape(tf.range(SIDE), [SIDE, *[1] * (values.shape.rank - 1)])
 
 
 def _words(number):
