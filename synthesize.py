@@ -16,14 +16,13 @@ SIGTERM.
 import contextlib
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
 
 from absl import flags
 
-from train import quiet_start
+from train import exit_code, quiet_start
 
 # Both are read when they load, which is after the flags are known to be right.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -244,10 +243,11 @@ def speak(f, generator, mels, rate):
     ]
     stream, batch = generator.stream(f.seed), np.stack(padded)
     paths, step = outputs(f.output, len(mels)), generator.program.frames
-    begun = time.monotonic()
-    with contextlib.ExitStack() as stack, files.writing(paths[0]):
+    begun, written = time.monotonic(), []
+    with contextlib.ExitStack() as stack, files.writing(paths[0]), told(written):
         paths[0].parent.mkdir(parents=True, exist_ok=True)
-        written = [stack.enter_context(WavFile(path, rate)) for path in paths]
+        for path in paths:
+            written.append(stack.enter_context(WavFile(path, rate)))
         for first in range(0, longest + 1, step):
             # The last turn has no frames left, and tells the rest.
             found = stream.feed(batch[:, first : first + step])
@@ -262,6 +262,21 @@ def speak(f, generator, mels, rate):
     print(f"{names}: {seconds:.2f} s of sound in {took:.2f} s, compiling included")
 
 
+@contextlib.contextmanager
+def told(written):
+    """Say of what is stopped inside how much has been written, if anything was."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if sys.stdout.isatty():
+            print(flush=True)  # after the line of `show`
+        if any(file.samples for file in written):
+            names = ", ".join(str(file.path) for file in written)
+            seconds = sum(file.seconds for file in written)
+            stop.line = f"stopped; {seconds:.2f} s of sound are in {names}"
+        raise
+
+
 def show(files, mels, hop, begun):
     """Show how far it is, in seconds of sound, where somebody looks."""
     if not sys.stdout.isatty():
@@ -274,34 +289,27 @@ def show(files, mels, hop, begun):
     print(line, end=end, flush=True)
 
 
-def _terminate(signum, frame):
-    raise KeyboardInterrupt(signum)
+class MissingLibraryError(Exception):
+    """A library is not there; the message says how it is installed."""
+
+    exit_code = 1
+
+
+def command(argv):
+    """Run one command line."""
+    f = parse(argv)
+    if f.help:
+        print(help_text())
+        return
+    try:
+        run(f)
+    except ImportError as error:
+        raise MissingLibraryError(str(error)) from error
 
 
 def main(argv):
     """Run one command line and return the exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        f = parse(argv)
-        if f.help:
-            print(help_text())
-        else:
-            run(f)
-        return 0
-    except flags.Error as error:
-        print(f"synthesize.py: {error} (see --help)", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        print("synthesize.py: stopped; what was spoken is in the file", file=sys.stderr)
-        return 128 + (stop.args or [signal.SIGINT])[0]
-    except ImportError as error:
-        print(f"synthesize.py: {error}", file=sys.stderr)
-        return 1
-    except Exception as error:
-        if not hasattr(error, "exit_code"):
-            raise
-        print(f"synthesize.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_code
+    return exit_code("synthesize.py", command, argv, "stopped before anything was said")
 
 
 if __name__ == "__main__":

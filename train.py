@@ -175,36 +175,56 @@ def run(f):
             train.run(workdir, built, data)
 
 
-def _terminate(signum, frame):
-    raise KeyboardInterrupt(signum)
+def exit_code(name, command, argv, stopped):
+    """Call a command and return its exit code; what a user can mend is one line.
 
+    Args:
+        name: Of the script, with which the line begins.
+        command: Function of the command line.
+        argv: The command line.
+        stopped: What the line says after Ctrl-C or SIGTERM, if the exception does not
+            say it itself, by an attribute `line`.
+    """
 
-def main(argv):
-    """Run one command line and return the exit code."""
+    def say(line):
+        print(f"{name}: {' '.join(str(line).split())}", file=sys.stderr)
+
     signal.signal(signal.SIGTERM, _terminate)
-    # A log file is complete up to the last line even if the process is killed.
-    sys.stdout.reconfigure(line_buffering=True)
     try:
-        f = parse(argv)
-        if f.help:
-            print(help_text())
-        else:
-            run(f)
+        command(argv)
         return 0
     except flags.Error as error:
-        print(f"train.py: {error} (see --help)", file=sys.stderr)
+        say(f"{error} (see --help)")
         return 2
     except KeyboardInterrupt as stop:
-        print("train.py: stopped; the same command goes on", file=sys.stderr)
+        say(getattr(stop, "line", stopped))
         return 128 + (stop.args or [signal.SIGINT])[0]
     except Exception as error:
         if not hasattr(error, "exit_code"):
             raise
-        line = " ".join(str(error).split())
-        if error.exit_code > 128:
-            line += "; the same command goes on from there"
-        print(f"train.py: {line}", file=sys.stderr)
+        more = "; the same command goes on from there" if error.exit_code > 128 else ""
+        say(f"{error}{more}")
         return error.exit_code
+
+
+def _terminate(signum, frame):
+    raise KeyboardInterrupt(signum)
+
+
+def command(argv):
+    """Run one command line."""
+    # A log file is complete up to the last line even if the process is killed.
+    sys.stdout.reconfigure(line_buffering=True)
+    f = parse(argv)
+    if f.help:
+        print(help_text())
+    else:
+        run(f)
+
+
+def main(argv):
+    """Run one command line and return the exit code."""
+    return exit_code("train.py", command, argv, "stopped; the same command goes on")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the command lines of the benchmarks share."""
 
 import argparse
+import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -33,3 +34,15 @@ def require_positive(parser, flags, *names):
         value = getattr(flags, name)
         if value is not None and value < 1:
             parser.error(f"--{name}: expected at least 1. Received: {value}")
+
+
+def stoppable(name, main):
+    """Call the main function of `python -m benchmarks.NAME`, return its exit code.
+
+    Ctrl-C ends it with a line and no traceback.
+    """
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print(f"\npython -m benchmarks.{name}: stopped", file=sys.stderr)
+        return 130

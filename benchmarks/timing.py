@@ -165,7 +165,10 @@ def peak_memory(function, *args, env=None):
 
 def _answer(call):
     module, name, args, path = json.loads(call)
-    result = getattr(importlib.import_module(module), name)(*args)
+    try:
+        result = getattr(importlib.import_module(module), name)(*args)
+    except KeyboardInterrupt:  # of which the process that waits for it says a line
+        sys.exit(130)
     answer = {"result": result, "peak_bytes": own_peak()}
     Path(path).write_text(json.dumps(answer), encoding="utf-8")
 

@@ -13,6 +13,8 @@ from keras_es.datasets import audio
 from keras_es.runs import checkpoints
 from models import text_to_mel
 from models.sparse_wavernn import Generator, SparseWaveRNN, serving
+from models.sparse_wavernn.generator import Stream
+from models.sparse_wavernn.wav import WavFile
 from tests.speech.test_serving import serve
 
 
@@ -80,6 +82,34 @@ def test_a_recording_is_spoken_again(runs, tmp_path):
     mel = audio.mel_spectrogram(samples, rate).numpy()
     whole = Generator(made["sparse_wavernn"])(mel[None], seed=3)[0]
     np.testing.assert_array_equal(read(tmp_path / "x.wav"), whole)
+
+
+@pytest.mark.parametrize(("signum", "pieces"), [("SIGINT", 1), ("SIGTERM", 0)])
+def test_stopped_it_leaves_what_was_spoken(
+    runs, tmp_path, capsys, monkeypatch, signum, pieces
+):
+    place, made = runs
+    hop, frames = 100, Generator(made["sparse_wavernn"]).program.frames
+    samples = np.random.default_rng(1).normal(0, 3000, 60 * hop).astype("<i2")
+    with WavFile(tmp_path / "said.wav", 8000) as file:
+        file.write(samples)
+    spoken = np.arange(1, pieces * frames * hop + 1, dtype="int16")
+
+    def feed(stream, mel):
+        if stream.frames is None and pieces:
+            stream.frames = mel
+            return spoken[None]
+        signal.raise_signal(getattr(signal, signum))
+
+    monkeypatch.setattr(Stream, "feed", feed)
+    flags = (f"--model={place}/sparse_wavernn", f"--mel_from={tmp_path}/said.wav")
+    code = main(*flags, f"--output={tmp_path}/x.wav")
+    assert code == 128 + getattr(signal, signum)
+    np.testing.assert_array_equal(read(tmp_path / "x.wav"), spoken)
+    [line] = capsys.readouterr().err.splitlines()
+    told = f"stopped; {len(spoken) / 8000:.2f} s of sound are in {tmp_path}/x.wav"
+    told = told if pieces else "stopped before anything was said"
+    assert line == f"synthesize.py: {told}"
 
 
 @pytest.mark.parametrize(

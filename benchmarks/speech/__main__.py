@@ -18,6 +18,7 @@ from benchmarks.command import (
     make_parser,
     require_positive,
     split_names,
+    stoppable,
 )
 from benchmarks.speech import bits, generation
 from benchmarks.timing import machine_info
@@ -52,4 +53,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stoppable("speech", main))

@@ -30,7 +30,8 @@ class Generator:
             products with active blocks alone; None to take them from the model. A
             matrix is multiplied in blocks if so many of them are zero that it is
             faster.
-        blocks: "auto", or True or False for all of R, O1 and O3.
+        blocks: "auto", or True or False for all of R, O1 and O3; O2 and O4 are
+            multiplied in blocks if they are masked and it is not False.
         log_probabilities: Whether ln p of what is drawn is returned as well.
 
     Raises:
@@ -66,9 +67,8 @@ class Generator:
 
     def _product(self, name, matrix):
         rows = self.rows
-        fits = name not in ("O2", "O4") and rows is not None
-        fits = fits and len(matrix) % rows == 0
-        if fits and self.blocks == "auto":
+        fits = rows is not None and len(matrix) % rows == 0
+        if fits and (self.blocks == "auto" or name in ("O2", "O4")):
             active = products.active_blocks(matrix, rows)
             fits = active.mean() <= DENSITY and rows <= products.MOST_ROWS
         self.in_blocks[name] = bool(fits and self.blocks)

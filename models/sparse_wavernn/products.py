@@ -156,8 +156,8 @@ def _column_places(active, places, columns, empty):
     most = int(own.sum(axis=0).max(initial=0))
     # Active blocks first, then others, for which a zero is read.
     index = np.argsort(~own, axis=0, kind="stable")[:most]
-    found = np.take_along_axis(places[:, columns], index, axis=0)
-    return np.where(np.take_along_axis(own, index, axis=0), found, empty).astype("int32")
+    found = np.where(own, places[:, columns], empty).astype("int32")
+    return np.take_along_axis(found, index, axis=0)
 
 
 def active_blocks(matrix, rows):

@@ -108,15 +108,18 @@ class Program(tf.Module):
                 return share[0] * said[0] + share[1] * said[1] + share[2] * said[2]
 
             def sample(s, x, hidden, before, found, logs):
+                # One branch, and no more than eight operations beside others in each:
+                # so many XLA runs one after the other, without a queue.
                 hidden, before, ln_p = self.apart(
                     self._step, hidden, before, x, numbers[s]
                 )
                 at = i * self.hop + s
                 if self.log_probabilities:
                     logs = logs.write(at, ln_p)
-                # That of the next sample is made here, and not where it is used: with
-                # it, XLA would find no vector instructions for the gates.
-                return s + 1, between(s + 1), hidden, before, found.write(at, before), logs
+                found = found.write(at, before)
+                # What is said of the next sample is made here, and not where it is
+                # used: with it XLA finds no vector instructions for the gates.
+                return s + 1, between(s + 1), hidden, before, found, logs
 
             begin = (between(0), hidden, before, found, logs)
             return i + 1, *_loop(self.hop, sample, *begin)[1:]

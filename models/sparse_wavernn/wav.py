@@ -16,7 +16,7 @@ class WavFile:
     """
 
     def __init__(self, path, sample_rate):
-        self.sample_rate, self.samples = sample_rate, 0
+        self.path, self.sample_rate, self.samples = path, sample_rate, 0
         self._file = open(path, "wb")  # noqa: SIM115 - closed by `close`
         self._write_header()
 
