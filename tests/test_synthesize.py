@@ -20,10 +20,12 @@ from tests.speech.test_serving import serve
 
 @pytest.fixture(autouse=True)
 def keep_signals():
-    """Puts back the handler that synthesize.main sets."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Puts back the handlers; that of Ctrl-C is none in what runs in the background."""
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGTERM, before)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(scope="module")
