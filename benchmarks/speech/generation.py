@@ -2,9 +2,8 @@
 
 Weights are random: what a product costs hangs on where its zeros are alone. Cases take
 turns in one process, bound to one core; times are of the processor, and medians over
-rounds. The floor is
-what it takes to read the active weights once, at the rate at which this core reads as
-many bytes in a loop.
+rounds. The floor is what it takes to read the active weights once, at the rate at which
+this core reads as many bytes in a loop.
 """
 
 import os
