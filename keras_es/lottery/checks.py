@@ -54,7 +54,7 @@ def validation(data):
 
 def progress(verbose):
     """Return 1 for a progress bar, or 0 for none."""
-    if isinstance(verbose, str) or verbose not in (0, 1):
+    if kinds.integer(0)("verbose", verbose) > 1:
         raise ValueError(
             "`verbose` must be 1 for a progress bar over rounds, or 0 for none. "
             f"Received: verbose={verbose!r}"
