@@ -36,11 +36,7 @@ def main(arguments=None):
     flags = parser.parse_args(arguments)
     names = split_names(parser, "suite", flags.suite, SUITES)
     require_positive(parser, flags, "rounds", "epochs", "seeds", "most")
-    if flags.recordings <= 5:
-        parser.error(
-            "--recordings: expected more than the 5 for test. "
-            f"Received: {flags.recordings}"
-        )
+    bits.check_flags(parser, flags)
     for name in names:
         if name in bits.SUITES:
             print(f"\n{name}\n\n{bits.table(bits.SUITES[name](flags))}")

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.accuracy.results import Results, mean_and_standard_error
-from benchmarks.command import RESULTS
+from benchmarks.command import RESULTS, split_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,6 +31,8 @@ METHODS = (
 )  # fmt: skip
 """In the order in which they are run."""
 
+SPARSITIES = (0.95, 0.9)
+
 SIZES = ((224, 0.0), (448, 0.75), (896, 0.94))
 """Units and sparsity of about as many non-zeros in R, O1 and O3: 3 n² + n² / 2."""
 
@@ -47,13 +49,42 @@ def add_flags(parser):
     ))  # fmt: skip
     parser.add_argument("--epochs", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--methods", help=(
+        f"of {', '.join(('none', *METHODS))}; none is dense; default: all"
+    ))  # fmt: skip
+    parser.add_argument("--sparsities", help="those of the runs; default: all")
     parser.add_argument("--most", type=int, help="runs in this call; default: all")
     parser.add_argument("--report", action="store_true", help="show, and run nothing")
     parser.add_argument("--work", default="runs/speech", help="default: %(default)s")
 
 
+def check_flags(parser, flags):
+    """Read the lists of flags, and end the program if a flag is wrong."""
+    if flags.recordings <= 5:
+        parser.error(
+            "--recordings: expected more than the 5 for test. "
+            f"Received: {flags.recordings}"
+        )
+    if flags.methods:
+        known = ("none", *METHODS)
+        flags.methods = split_names(parser, "methods", flags.methods, known)
+    if flags.sparsities:
+        known = [f"{s:g}" for s in sorted({s for s in (*SPARSITIES, *dict(SIZES).values())})]
+        found = split_names(parser, "sparsities", flags.sparsities, known)
+        flags.sparsities = [float(name) for name in found]
+
+
 def cases(suite, flags):
     """Return the runs of a suite, those first that say most."""
+    return [
+        case
+        for case in _all_cases(suite, flags)
+        if not flags.methods or case["method"] in flags.methods
+        if not flags.sparsities or case["sparsity"] in flags.sparsities
+    ]
+
+
+def _all_cases(suite, flags):
     found = []
     for seed in range(flags.seeds):
         if suite == "sizes":
@@ -62,7 +93,7 @@ def cases(suite, flags):
                 found.append((method, units, sparsity, seed))
             continue
         found.append(("none", 224, 0.0, seed))
-        for sparsity in (0.95, 0.9):
+        for sparsity in SPARSITIES:
             found += [(method, 224, sparsity, seed) for method in METHODS]
     names = ("method", "units", "sparsity", "seed")
     settings = {

@@ -13,7 +13,8 @@ from keras_es.runs import settings
 
 
 def flags(**own):
-    return SimpleNamespace(**{"seeds": 1, "epochs": 1, "recordings": 20} | own)
+    known = {"seeds": 1, "epochs": 1, "recordings": 20, "methods": "", "sparsities": ""}
+    return SimpleNamespace(**known | own)
 
 
 def test_commands_are_what_train_takes():
@@ -64,7 +65,25 @@ def test_what_is_in_the_results_is_not_run_again(tmp_path, monkeypatch, capsys):
     assert "| guided_es | 896 | 94% |" in shown
 
 
-def test_too_few_recordings_are_refused(capsys):
+@pytest.mark.parametrize(
+    ("flag", "parts"),
+    [
+        ("--recordings=5", ["more than the 5 for test", "Received: 5"]),
+        ("--methods=rigl,dense", ["expected names from none, ", "Received: 'dense'"]),
+        ("--sparsities=0.5", ["0, 0.75, 0.9, 0.94, 0.95", "Received: '0.5'"]),
+    ],
+)
+def test_wrong_flags_are_refused(capsys, flag, parts):
     with pytest.raises(SystemExit):
-        speech.main(["--suite=bits", "--recordings=5"])
-    assert "Received: 5" in capsys.readouterr().err
+        speech.main(["--suite=bits", flag])
+    said = capsys.readouterr().err
+    assert all(part in said for part in parts)
+
+
+def test_runs_are_chosen_by_method_and_sparsity():
+    chosen = bits.cases("bits", flags(methods=["none", "rigl"], sparsities=[0.0, 0.9]))
+    assert [(c["method"], c["sparsity"]) for c in chosen] == [
+        ("none", 0.0), ("rigl", 0.9)
+    ]  # fmt: skip
+    [large] = bits.cases("sizes", flags(sparsities=[0.94]))
+    assert large["units"] == 896 and large["method"] == bits.MASKED
