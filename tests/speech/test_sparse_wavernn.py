@@ -75,6 +75,7 @@ def test_masks_of_gates_are_those_of_their_names(sparse):
 def test_coarse_bits_are_told_without_themselves(dense):
     """c(t) and f(t) reach what is said of c from t + 1 on, c(t) that of f at t."""
     batch = recordings(count=1)
+    batch["samples"] //= 32  # As loud as speech: what is louder moves no gate any more.
     before = log_likelihoods(dense, batch)[0]
     for change, first_fine in ((256, 9), (1, 10)):
         other = {**batch, "samples": batch["samples"].copy()}
@@ -206,3 +207,15 @@ def test_dense_layers_are_those_that_stay_so():
     )
     names = {w.layer.name for w in masked_weights(model)}
     assert names == {"R_u", "R_r", "R_e", "O1", "O3"}
+
+
+def test_first_weights_let_the_gates_hear_speech():
+    """One of the 256 steps of c moves a gate by up to 1; f is mostly noise."""
+    inputs = network().get_layer("inputs")
+    previous, fine = inputs.previous_kernel.numpy()
+    coarse = inputs.coarse_kernel.numpy()
+    for weights in (previous, coarse):
+        assert 100 < np.abs(weights).max() <= 128
+        assert np.abs(weights.mean()) < 5 * 128 / np.sqrt(3 * weights.size)
+    assert len(np.unique(np.concatenate([previous, coarse.ravel()]))) == 72
+    assert np.abs(fine).max() < 1
