@@ -55,7 +55,8 @@ setup(
         # Where those ops do not load: soundfile reads flac, mp3 and any wav, soxr
         # resamples. Wav files of whole numbers at one rate need neither.
         "speech": ["soundfile", "soxr"],
-        "bench": ["evosax", "jax", "pygad"],
+        # visqol-python compares speech with recordings, in benchmarks.speech.
+        "bench": ["evosax", "jax", "pygad", "visqol-python"],
         # Only to run what `export(..., "litert")` writes: TensorFlow has the converter,
         # but its own interpreter is going, and warns.
         "litert": ["ai-edge-litert"],

@@ -8,6 +8,10 @@ core, against the dense one in the same run; results go to docs/results/speech.j
 network, 224 units. `--suite=sizes`: 224 dense, 448 at 75 % and 896 at 94 %, which have
 as many non-zeros. Each run is one of train.py; results go to docs/results/speech.jsonl,
 a line each, and what is there is not run again: stopped, the same command goes on.
+
+`--suite=sound`: what finished runs of `bits` in `--work` sound like: distances of copy
+synthesis from recordings, as differences from dense with intervals, pitch, envelope,
+and the share of digits that a listener hears; samples go to docs/results/speech.
 """
 
 import json
@@ -20,11 +24,15 @@ from benchmarks.command import (
     split_names,
     stoppable,
 )
-from benchmarks.speech import bits, generation
+from benchmarks.speech import bits, generation, sound
 from benchmarks.timing import machine_info
 
 OUTPUT = RESULTS / "speech.json"
-SUITES = ("generation", *bits.SUITES)
+RUNS = {name: (run, bits.table) for name, run in bits.SUITES.items()}
+RUNS["sound"] = (sound.run, sound.table)
+"""Function of the flags to rows, and of rows to their table."""
+
+SUITES = ("generation", *RUNS)
 
 
 def main(arguments=None):
@@ -35,11 +43,12 @@ def main(arguments=None):
     bits.add_flags(parser)
     flags = parser.parse_args(arguments)
     names = split_names(parser, "suite", flags.suite, SUITES)
-    require_positive(parser, flags, "rounds", "epochs", "seeds", "most")
+    require_positive(parser, flags, "rounds", "epochs", "seeds", "most", "utterances")
     bits.check_flags(parser, flags)
     for name in names:
-        if name in bits.SUITES:
-            print(f"\n{name}\n\n{bits.table(bits.SUITES[name](flags))}")
+        if name in RUNS:
+            run, table = RUNS[name]
+            print(f"\n{name}\n\n{table(run(flags))}")
             continue
         made = generation.run(flags)
         print(f"\n{name}\n\n{generation.table(made)}")

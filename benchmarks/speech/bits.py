@@ -54,6 +54,9 @@ def add_flags(parser):
     ))  # fmt: skip
     parser.add_argument("--sparsities", help="those of the runs; default: all")
     parser.add_argument("--most", type=int, help="runs in this call; default: all")
+    parser.add_argument("--utterances", type=int, default=60, help=(
+        "that each voice of sound says; default: %(default)s"
+    ))  # fmt: skip
     parser.add_argument("--report", action="store_true", help="show, and run nothing")
     parser.add_argument("--work", default="runs/speech", help="default: %(default)s")
 
@@ -69,7 +72,8 @@ def check_flags(parser, flags):
         known = ("none", *METHODS)
         flags.methods = split_names(parser, "methods", flags.methods, known)
     if flags.sparsities:
-        known = [f"{s:g}" for s in sorted({s for s in (*SPARSITIES, *dict(SIZES).values())})]
+        own = {*SPARSITIES, *dict(SIZES).values()}
+        known = [f"{sparsity:g}" for sparsity in sorted(own)]
         found = split_names(parser, "sparsities", flags.sparsities, known)
         flags.sparsities = [float(name) for name in found]
 
@@ -101,6 +105,18 @@ def _all_cases(suite, flags):
         "frames": FRAMES, "batch": BATCH,
     }  # fmt: skip
     return [dict(zip(names, case, strict=True)) | settings for case in found]
+
+
+def name_of(case):
+    """Return the name of the folder of a run."""
+    return "-".join(str(case[k]) for k in KEYS)
+
+
+def label(case):
+    """Return what a run is called in tables and pictures."""
+    if case["method"] == "none":
+        return "dense"
+    return f"{case['method']} {case['sparsity']:.0%}"
 
 
 def command(case, dataset, workdir):
@@ -144,7 +160,7 @@ def run(suite, flags):
         data = linked(
             flags.dataset, work / f"digits-{flags.recordings}", flags.recordings
         )
-        name = "-".join(str(case[k]) for k in KEYS)
+        name = name_of(case)
         subprocess.run(
             command(case, data, work / name), check=True, cwd=ROOT,
             stdout=subprocess.DEVNULL,

@@ -74,7 +74,7 @@ def mel_spectrogram(samples, sample_rate: int, mels: int = MELS) -> tf.Tensor:
     hop = hop_length(sample_rate)
     mels = integer(1)("mels", mels)
     samples = tf.cast(samples, tf.float32)
-    window, weights = _tables(int(sample_rate), mels)
+    window, weights = tables(int(sample_rate), mels)
     left = (len(window) - hop) // 2
     axes = [[0, 0]] * (samples.shape.rank - 1)
     # A frame for each whole hop, and none for what is left over at the end.
@@ -87,8 +87,13 @@ def mel_spectrogram(samples, sample_rate: int, mels: int = MELS) -> tf.Tensor:
 
 
 @functools.lru_cache(maxsize=8)
-def _tables(sample_rate, mels):
-    """Return the window, and the weights [bins, mels] divided by the window's sum."""
+def tables(sample_rate, mels):
+    """Return the window, and the weights [bins, mels] divided by the window's sum.
+
+    Args:
+        sample_rate: Samples in a second.
+        mels: Number of bands.
+    """
     length = 4 * hop_length(sample_rate)
     size = 1 << (length - 1).bit_length()
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
