@@ -44,7 +44,7 @@ def frames(sounds, sample_rate):
 
 
 def disturbed(said, sample_rate, rng):
-    """Return an utterance that begins later, and has noise.
+    """Return an utterance that begins later, and every other time has noise.
 
     Args:
         said: `Utterance`.
@@ -53,6 +53,8 @@ def disturbed(said, sample_rate, rng):
     """
     before = rng.integers(0, 9) * audio.hop_length(sample_rate)
     samples = np.pad(said.samples.astype("float64"), (before, 0))
+    if rng.random() < 0.5:
+        return samples
     below = 10.0 ** (-rng.uniform(*NOISE) / 20)
     return samples + rng.normal(0.0, below * said.samples.std(), len(samples))
 
@@ -63,7 +65,8 @@ def build():
     for channels in (16, 32, 48):
         layers += [
             keras.layers.Conv2D(channels, 3, 2, padding="same", use_bias=False),
-            keras.layers.BatchNormalization(),
+            # Few steps: statistics of the last ones.
+            keras.layers.BatchNormalization(momentum=0.9),
             keras.layers.ReLU(),
         ]
     layers += [

@@ -42,7 +42,9 @@ def run(flags):
         flags: Those of `bits.add_flags`.
     """
     results = Results(bits.RESULTS / bits.FILE, KEYS)
-    known = {tuple(row[k] for k in KEYS) for row in results.rows()}
+    # A row that no listener has heard is measured again.
+    whole = [row for row in results.rows() if row.get("heard") is not None]
+    known = {tuple(row[k] for k in KEYS) for row in whole}
     work = Path(flags.work).resolve()
     voices = [
         case
