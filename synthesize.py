@@ -235,13 +235,11 @@ def speak(f, generator, mels, rate):
     import numpy as np
 
     from keras_es import _files as files
+    from models.sparse_wavernn.generator import side_by_side
     from models.sparse_wavernn.wav import WavFile
 
     longest, hop = max(map(len, mels)), generator.hop
-    padded = [
-        np.pad(mel, ((0, longest - len(mel)), (0, 0)), mode="edge") for mel in mels
-    ]
-    stream, batch = generator.stream(f.seed), np.stack(padded)
+    stream, batch = generator.stream(f.seed), side_by_side(mels)
     paths, step = outputs(f.output, len(mels)), generator.program.frames
     begun, written = time.monotonic(), []
     with contextlib.ExitStack() as stack, files.writing(paths[0]), told(written):

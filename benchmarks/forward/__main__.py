@@ -96,13 +96,13 @@ def tune(flags, suite, method, config, steps):
     while True:
         tried = [{**config, "rate": rate} for rate in rates]
         run_missing(flags, suite, method, tried, steps)
-        rows = Results(runs_path(flags)).rows()
-        known = report.rates(rows).get(group, {})
-        best = report.best_rates(rows).get(group)
-        ends = min(known, default=None), max(known, default=None)
-        if best not in ends or len(known) >= most:
+        known = report.rates(Results(runs_path(flags)).rows()).get(group)
+        if not known or len(known) >= most:
             break
-        rates = [next_rate(best, 1 if best == ends[1] else -1)]
+        best = max(known, key=known.get)
+        if best not in (min(known), max(known)):
+            break
+        rates = [next_rate(best, 1 if best == max(known) else -1)]
 
 
 def next_rate(rate, direction):

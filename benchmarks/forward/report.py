@@ -20,11 +20,10 @@ def rates(rows):
     """Return mean accuracies by rate, of each (suite, method, steps)."""
     found = {}
     for group, runs in _groups(rows).items():
-        known = found.setdefault(group, {})
+        by_rate = {}
         for row in runs:
-            known.setdefault(row["config"]["rate"], []).append(row["accuracy"])
-        for rate, accuracies in known.items():
-            known[rate] = statistics.fmean(accuracies)
+            by_rate.setdefault(row["config"]["rate"], []).append(row["accuracy"])
+        found[group] = {rate: statistics.fmean(a) for rate, a in by_rate.items()}
     return found
 
 

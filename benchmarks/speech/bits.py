@@ -112,11 +112,15 @@ def name_of(case):
     return "-".join(str(case[k]) for k in KEYS)
 
 
+def method_name(case):
+    """Return what the method of a run is called in tables."""
+    return "dense" if case["method"] == "none" else case["method"]
+
+
 def label(case):
-    """Return what a run is called in tables and pictures."""
-    if case["method"] == "none":
-        return "dense"
-    return f"{case['method']} {case['sparsity']:.0%}"
+    """Return what a run is called in pictures."""
+    sparsity = "" if case["method"] == "none" else f" {case['sparsity']:.0%}"
+    return method_name(case) + sparsity
 
 
 def command(case, dataset, workdir):
@@ -196,12 +200,12 @@ def table(rows):
         "| method | units | sparsity | non-zeros | steps | seeds | bits per sample |"
     ]
     lines.append("|---|---|---|---|---|---|---|")
-    for (steps, sparsity, units, method), group in sorted(groups.items()):
+    for (steps, sparsity, units, _), group in sorted(groups.items()):
         mean, error = mean_and_standard_error([row["bits"] for row in group])
         cell = f"{mean:.3f}" + (f" ± {error:.3f}" if len(group) > 1 else "")
-        name = "dense" if method == "none" else method
         lines.append(
-            f"| {name} | {units} | {sparsity:.0%} | {group[0]['nonzeros']:,} | "
+            f"| {method_name(group[0])} | {units} | {sparsity:.0%} | "
+            f"{group[0]['nonzeros']:,} | "
             f"{steps:,} | {len(group)} | {cell} |"
         )
     return "\n".join(lines)

@@ -24,6 +24,9 @@ PITCHES = (60.0, 400.0)
 VOICED = 0.5
 """Autocorrelation at the period from which on a frame is voiced."""
 
+PAUSE = 0.1
+"""Seconds of silence between digits that are heard in a row."""
+
 HEARD = 40.0
 """Frames count for the pitch that are so many dB below the loudest at most."""
 
@@ -31,6 +34,17 @@ HEARD = 40.0
 def floats(samples):
     """Return integers of 16 bits as floats of full scale 1."""
     return np.asarray(samples, "float32") / np.float32(32768)
+
+
+def in_a_row(sounds, sample_rate):
+    """Return int16 sounds one after the other, with pauses.
+
+    Args:
+        sounds: int16 arrays.
+        sample_rate: Samples in a second.
+    """
+    pause = np.zeros(round(PAUSE * sample_rate), "int16")
+    return np.concatenate([part for sound in sounds for part in (sound, pause)])
 
 
 def mel_cepstrum(samples, sample_rate):

@@ -2,15 +2,16 @@
 
 import numpy as np
 
+from benchmarks.speech import distances
+
 RATE = 16_000
 """Samples in a second that its model of speech was made for."""
-
-PAUSE = 0.1
-"""Seconds of silence between digits, which alone are shorter than what it looks at."""
 
 
 def by_speaker(utterances, sounds, sample_rate):
     """Return the score of each speaker's digits in a row, 1 to 5; None without it.
+
+    A digit alone is shorter than what it looks at.
 
     Args:
         utterances: Recordings.
@@ -29,14 +30,14 @@ def by_speaker(utterances, sounds, sample_rate):
     for speaker in sorted({said.speaker for said in utterances}):
         own = [i for i, said in enumerate(utterances) if said.speaker == speaker]
         pair = [
-            in_a_row([each[i] for i in own], sample_rate)
+            resampled([each[i] for i in own], sample_rate)
             for each in ([said.samples for said in utterances], sounds)
         ]
         scores.append(round(float(api.measure_from_arrays(*pair, RATE).moslqo), 4))
     return scores
 
 
-def in_a_row(sounds, sample_rate):
+def resampled(sounds, sample_rate):
     """Return sounds one after the other at 16 kHz, floats.
 
     Args:
@@ -45,7 +46,7 @@ def in_a_row(sounds, sample_rate):
     """
     from scipy.signal import resample_poly
 
-    pause = np.zeros(round(PAUSE * sample_rate))
-    joined = np.concatenate([part for s in sounds for part in (s / 32768, pause)])
+    joined = distances.in_a_row(sounds, sample_rate)
+    floats = distances.floats(joined).astype("float64")
     factor = np.gcd(RATE, sample_rate)
-    return resample_poly(joined, RATE // factor, sample_rate // factor)
+    return resample_poly(floats, RATE // factor, sample_rate // factor)

@@ -6,13 +6,11 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.speech import distances
 from keras_es.datasets import audio
 from keras_es.datasets.audio import features
 
 ITERATIONS = 32
-
-PAUSE = 0.1
-"""Seconds between digits."""
 
 
 def keep(sounds, sample_rate, folder):
@@ -30,14 +28,12 @@ def keep(sounds, sample_rate, folder):
     folder.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(12, 1.6 * len(sounds) + 0.4), layout="constrained")
     panels = figure.subplots(len(sounds), 1, squeeze=False)[:, 0]
-    pause = np.zeros(round(PAUSE * sample_rate), "int16")
     for axes, (name, parts) in zip(panels, sounds.items(), strict=True):
-        joined = np.concatenate([x for part in parts for x in (part, pause)])
+        joined = distances.in_a_row(parts, sample_rate)
         file = re.sub(r"\W+", "-", name).strip("-")
         with WavFile(folder / f"{file}.wav", sample_rate) as wav:
             wav.write(joined)
-        floats = joined / np.float32(32768)
-        mel = audio.mel_spectrogram(floats, sample_rate).numpy()
+        mel = audio.mel_spectrogram(distances.floats(joined), sample_rate).numpy()
         seconds = len(joined) / sample_rate
         axes.imshow(
             mel.T, origin="lower", aspect="auto", vmin=audio.SILENCE, vmax=-2.0,

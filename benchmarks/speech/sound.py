@@ -249,7 +249,7 @@ def _listened(rows):
 
 def _head(row):
     sparsity = f"{row['sparsity']:.0%}" if row["units"] else ""
-    return f"| {'dense' if row['method'] == 'none' else row['method']} | {sparsity} |"
+    return f"| {bits.method_name(row)} | {sparsity} |"
 
 
 def _same(row):

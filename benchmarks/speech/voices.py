@@ -48,9 +48,9 @@ class Voice:
             mels: List of [frames, mels], one for each utterance.
             seed: Integer.
         """
-        longest = max(map(len, mels))
-        padded = [np.pad(m, ((0, longest - len(m)), (0, 0)), mode="edge") for m in mels]
-        sounds = self.generator(np.stack(padded), seed)
+        from models.sparse_wavernn.generator import side_by_side
+
+        sounds = self.generator(side_by_side(mels), seed)
         hop = self.generator.hop
         return [s[: len(m) * hop] for s, m in zip(sounds, mels, strict=True)]
 

@@ -19,6 +19,14 @@ def local(variable):
     return strategy.experimental_local_results(variable.value)[0]
 
 
+def mean_loss(model, x, y, sample_weight):
+    """Return the loss of a batch, as it is outside of replicas, without dropout."""
+    y_pred = _compat.forward(model, x, training=False)
+    loss = _compat.compute_loss(model, x, y, y_pred, sample_weight)
+    # Keras divides it by the replicas of the scope that this is in.
+    return _compat.unscale_loss_for_distribution(loss)
+
+
 class Evaluator:
     """A plain copy of a model, compiled, whose weights are set and evaluated.
 

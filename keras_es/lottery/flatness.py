@@ -7,8 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_es import _arguments as kinds
-from keras_es import _compat
-from keras_es.lottery.evaluation import Evaluator, local
+from keras_es.lottery.evaluation import Evaluator, local, mean_loss
 from keras_es.lottery.masking import named_weights, plain_variables
 
 
@@ -179,10 +178,7 @@ class _HessianProduct:
             x, y, sample_weight = batch
             with tf.GradientTape() as outer:
                 with tf.GradientTape() as inner:
-                    y_pred = _compat.forward(model, x, training=False)
-                    loss = _compat.compute_loss(model, x, y, y_pred, sample_weight)
-                    # Keras divides it by the replicas of the scope that this is in.
-                    loss = _compat.unscale_loss_for_distribution(loss)
+                    loss = mean_loss(model, x, y, sample_weight)
                 gradients = inner.gradient(
                     loss, variables, unconnected_gradients="zero"
                 )

@@ -3,9 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_es import _compat
 from keras_es.layers.masked_weight import apply_mask
-from keras_es.lottery.evaluation import local
+from keras_es.lottery.evaluation import local, mean_loss
 from keras_es.lottery.masking import named_weights
 from keras_es.ops import noise
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
@@ -93,9 +92,7 @@ def snip(model, batches, count=16):
     @tf.function(autograph=False)
     def gradients(x, y, sample_weight):
         with tf.GradientTape() as tape:
-            y_pred = _compat.forward(model, x, training=False)
-            loss = _compat.compute_loss(model, x, y, y_pred, sample_weight)
-            loss = _compat.unscale_loss_for_distribution(loss)
+            loss = mean_loss(model, x, y, sample_weight)
         return tape.gradient(loss, kernels)
 
     sums = [np.zeros(k.shape, "float64") for k in kernels]

@@ -93,8 +93,6 @@ def transfer(
     }  # fmt: skip
     if folder is not None:
         folder = files.expanded("folder", folder)
-    model, logs = fit.run(
-        ticket.model, method, 0, seed, folder=folder, run=run
-    )  # fmt: skip
+    model, logs = fit.run(ticket.model, method, 0, seed, folder=folder, run=run)
     masking.check(model, ticket.masks)
     return Transferred(model, {**logs, **fit.evaluate(model)})

@@ -179,6 +179,20 @@ class Stream:
         return np.moveaxis(values, -1, 0)
 
 
+def side_by_side(mels):
+    """Return frames of several utterances, [voices, frames, mels].
+
+    The last frame of what is shorter stands for those that it has not.
+
+    Args:
+        mels: Arrays [frames, mels].
+    """
+    longest = max(map(len, mels))
+    return np.stack(
+        [np.pad(mel, ((0, longest - len(mel)), (0, 0)), mode="edge") for mel in mels]
+    )
+
+
 def _block_rows(model):
     """Return the rows of the blocks of R; None if they have several columns."""
     weights = model.get_layer("wavernn").cell.R_u

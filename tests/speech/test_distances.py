@@ -113,7 +113,7 @@ def test_sound_of_frames_has_these_frames():
 
 
 def test_digits_in_a_row_are_resampled(noise):
-    found = quality.in_a_row([noise, noise], RATE)
+    found = quality.resampled([noise, noise], RATE)
     assert len(found) == 2 * (4000 + 800) * 2 and np.abs(found).max() < 1
 
 
