@@ -14,10 +14,19 @@ SHAPES = {
 LAYERS = {path: path.split("/")[0] for path in SHAPES}
 
 
-def reference_erk(shapes, sparsity):
+RAW = {
+    "erk": lambda shape: np.sum(shape) / np.prod(shape),
+    "square_root": lambda shape: 1 / np.sqrt(np.prod(shape)),
+}
+"""Densities before they are scaled and capped."""
+
+by_size = pytest.mark.parametrize("name", RAW)
+
+
+def reference(name, shapes, sparsity):
     """Raise the factor until the non-zeros are right, each density capped at 1."""
     sizes = np.array([np.prod(s) for s in shapes], "float64")
-    raw = np.array([np.sum(s) / np.prod(s) for s in shapes])
+    raw = np.array([RAW[name](s) for s in shapes])
     low, high = 0.0, 1.0 / raw.min()
     for _ in range(200):
         factor = (low + high) / 2
@@ -28,14 +37,16 @@ def reference_erk(shapes, sparsity):
     return 1 - np.minimum(1, factor * raw)
 
 
+@by_size
 @pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.5, 0.9, 0.98])
-def test_erk_is_that_of_the_reference(sparsity):
-    found = allocation.erk(SHAPES, sparsity)
-    expected = reference_erk(list(SHAPES.values()), sparsity)
+def test_densities_are_those_of_the_reference(name, sparsity):
+    found = allocation.ALLOCATIONS[name](SHAPES, sparsity)
+    expected = reference(name, list(SHAPES.values()), sparsity)
     np.testing.assert_allclose(list(found.values()), expected, atol=1e-9)
 
 
-def test_erk_over_random_models():
+@by_size
+def test_the_whole_is_as_sparse_as_wanted_over_random_models(name):
     rng = np.random.default_rng(0)
     for _ in range(30):
         shapes = {
@@ -43,11 +54,17 @@ def test_erk_over_random_models():
             for i in range(rng.integers(1, 9))
         }
         sparsity = float(rng.uniform(0, 0.99))
-        found = allocation.erk(shapes, sparsity)
+        found = allocation.ALLOCATIONS[name](shapes, sparsity)
         sizes = [np.prod(s, dtype="float64") for s in shapes.values()]
         kept = np.sum([n * (1 - s) for n, s in zip(sizes, found.values())])
         np.testing.assert_allclose(kept, (1 - sparsity) * np.sum(sizes), rtol=1e-9)
         assert all(0.0 <= s < 1.0 for s in found.values())
+
+
+def test_of_square_kernels_both_say_the_same():
+    shapes = {f"{n}": (n, n) for n in (10, 40, 300)}
+    erk, root = (allocation.ALLOCATIONS[name](shapes, 0.8) for name in RAW)
+    np.testing.assert_allclose(list(erk.values()), list(root.values()), rtol=1e-12)
 
 
 def test_uniform_gives_all_the_same():
@@ -77,7 +94,10 @@ def test_paths_with_special_characters_match_as_they_are():
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ("er", r"one of \['erk', 'uniform'\] or a dict.*Received: allocation='er'"),
+        (
+            "er",
+            r"one of \['erk', 'square_root', 'uniform'\] or a dict.*: allocation='er'",
+        ),
         ({"hiden": 0.5}, r"names no layer.*'hidden'.*Received: 'hiden'"),
         ({"hidden": 1.0}, r"`sparsity` of 'hidden' must be a number in \[0, 1\)"),
         ({"hidden": None}, r"`sparsity` of 'hidden' must be a number in \[0, 1\)"),

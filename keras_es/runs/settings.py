@@ -149,7 +149,7 @@ def check(f: flags.FlagValues, models: Sequence[str]) -> None:
     """
     known: dict[str, Sequence[str]] = {
         "model": models,
-        "allocation": ["uniform", "erk"],
+        "allocation": ["uniform", "erk", "square_root"],
         "mask_optimizer": MASK_OPTIMIZERS,
         "optimizer": [*inner_optimizers()],
         "jit_compile": ["auto", "true", "false"],

@@ -27,6 +27,8 @@ KEPT_GRADIENT = [GRADIENT[0], GRADIENT[3]]
 EVOLVED = [(name, option) for name in sorted(PURE) for option in TAKES[name]]
 EVOLVED = [(*row, mode) for row, mode in zip(EVOLVED, itertools.cycle(MODES[:2]))]
 KEPT_EVOLVED = EVOLVED[5:7]
+OF_EACH = list({row[0]: row for row in EVOLVED}.values())
+REST = [row for row in EVOLVED if row not in KEPT_EVOLVED + OF_EACH]
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +102,7 @@ def test_trains_by_gradients(name, mode):
     assert all(s.dtype == "float64" for s in optimizer.inner.slots[id(kernel)])
 
 
-@pytest.mark.parametrize("name, option, mode", slow_unless(KEPT_EVOLVED, EVOLVED))
+@pytest.mark.parametrize("name, option, mode", slow_unless(KEPT_EVOLVED, EVOLVED, REST))
 def test_evolves(name, option, mode):
     sigma = {} if name == "alopex" else {"sigma": 0.1}
     optimizer = pure.make(name, seed=3, **OPTIONS[option], **sigma)

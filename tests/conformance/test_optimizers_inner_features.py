@@ -12,9 +12,8 @@ from tests.reference import problems
 # All of it is of the base class: in the fast tests one that evaluates members, one
 # whose masks move by a schedule, and one whose slots start anew.
 KEPT = ["guided_nes", "rigl", "straight_through"]
-NAMES = pytest.mark.parametrize(
-    "name", slow_unless(KEPT, sorted(optimizers.OPTIMIZERS))
-)
+REST = sorted({*optimizers.OPTIMIZERS} - {*KEPT})
+NAMES = pytest.mark.parametrize("name", slow_unless(KEPT, KEPT + REST, REST))
 
 
 def step(name, inner, sparsity=0.5):

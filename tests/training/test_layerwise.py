@@ -72,6 +72,7 @@ def test_the_estimate_is_unbiased(noise):
     assert_unbiased(steps(strategy(noise=Layerwise(noise)), 300), -gradient())
 
 
+@pytest.mark.slow
 def test_snes_takes_the_steps_of_its_whole_population_on_average():
     # -eta n std**2 g, as if all members had spoken of each layer.
     found = steps(strategy(SNES, std_learning_rate=0.0), 300) / (32 * SIGMA**2)

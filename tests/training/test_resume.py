@@ -66,12 +66,16 @@ def make(method, jit_compile=False, **more):
     return model
 
 
-# Under XLA in the fast tests: one that has guidance and moves masks.
-KEPT = [*((method, False) for method in OPTIMIZERS), ("rigl", True)]
-BOTH = itertools.product(OPTIMIZERS, [False, True])
+# In the fast tests one of each kind of state, and under XLA one that has guidance and
+# moves masks.
+KINDS = ("guided_es", "open_es", "snes", "forward_gradient", "gradual_magnitude")
+KEPT = [*((method, False) for method in KINDS), ("rigl", True)]
+IN_CI = [("guided_es", True), ("snes", True)]
+BOTH = [*itertools.product(OPTIMIZERS, [False, True])]
+REST = [case for case in BOTH if case[1] and case not in KEPT + IN_CI]
 
 
-@pytest.mark.parametrize("method, jit_compile", slow_unless(KEPT, BOTH))
+@pytest.mark.parametrize("method, jit_compile", slow_unless(KEPT, BOTH, REST))
 def test_save_and_load_in_the_middle(method, jit_compile, tmp_path):
     # With averages, which also take the weights' places where a `fit` ends.
     whole = make(method, jit_compile, use_ema=True)
