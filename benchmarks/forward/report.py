@@ -199,14 +199,14 @@ def _draw_memory(known, path):
         own = [found[method, d] for d in depths]
         peaks = [(f["peak"] - f["base"]) / 2**30 for f in own]
         whole.plot(depths, peaks, "o-", color=color, label=method)
-        beyond = [_beyond(f, d) / 2**30 for f, d in zip(own, depths)]
-        step.plot(depths, beyond, "o-", color=color, label=method)
+        later = [((f["later"] or math.nan) - f["base"]) / 2**30 for f in own]
+        step.plot(depths, later, "o-", color=color, label=method)
     depths = sorted({d for _, d in found})
     weights = [memory.weights(d) / 2**30 for d in depths]
-    whole.plot(depths, weights, "--", color="#666666", label="the weights alone")
     whole.set_title("peak of the process above the libraries")
-    step.set_title("of a later step, beyond 3 times the weights")
+    step.set_title("of a later step")
     for axes in (whole, step):
+        axes.plot(depths, weights, "--", color="#666666", label="the weights alone")
         axes.set_xscale("log")
         axes.set_xticks(depths, map(str, depths))
         axes.minorticks_off()
