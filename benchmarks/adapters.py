@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.command import RESULTS, make_parser, require_positive
+from benchmarks.command import RESULTS, make_parser, require_positive, stoppable
 
 OUTPUT = RESULTS / "adapters.json"
 LETTERS, WORD = "abcdef", 3
@@ -233,7 +233,7 @@ def parse(argv):
     return flags
 
 
-def main(argv):
+def main(argv=None):
     """Run, write JSON and picture, and print what came out."""
     flags = parse(argv)
     output = Path(flags.output)
@@ -249,4 +249,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(stoppable("adapters", main))

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.command import RESULTS, make_parser, split_names
+from benchmarks.command import RESULTS, make_parser, split_names, stoppable
 from benchmarks.export import runtimes
 from benchmarks.picture import COLORS
 from benchmarks.timing import Row, interleaved, machine_info, median_ratio
@@ -279,4 +279,4 @@ def draw(rows, path):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stoppable("compact", main))

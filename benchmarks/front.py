@@ -5,11 +5,12 @@ measured. A picture whose results are not there is left out.
 """
 
 import json
+import sys
 from pathlib import Path
 
 from benchmarks.accuracy.report import summary
 from benchmarks.accuracy.results import Results
-from benchmarks.command import RESULTS, make_parser
+from benchmarks.command import RESULTS, make_parser, stoppable
 from benchmarks.picture import COLORS
 
 OURS = {
@@ -185,4 +186,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(stoppable("front", main))

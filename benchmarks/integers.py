@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.command import RESULTS, make_parser, require_positive
+from benchmarks.command import RESULTS, make_parser, require_positive, stoppable
 
 OUTPUT = RESULTS / "integers.json"
 HIDDEN, MEMBERS, BATCH = 16, 64, 256
@@ -108,7 +108,7 @@ def parse(argv):
     return flags
 
 
-def main(argv):
+def main(argv=None):
     """Run, write the JSON, and print what came out."""
     flags = parse(argv)
     output = Path(flags.output)
@@ -124,4 +124,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(stoppable("integers", main))

@@ -23,7 +23,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from benchmarks.command import RESULTS, make_parser
+from benchmarks.command import RESULTS, make_parser, stoppable
 from keras_es.runs import checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,7 +145,7 @@ def run(flags):
     return rows
 
 
-def main(argv):
+def main(argv=None):
     """Run, write the JSON, and return 0 if all were exact."""
     flags = parse(argv)
     output = Path(flags.output)
@@ -167,4 +167,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(stoppable("kills", main))

@@ -12,7 +12,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks.command import RESULTS, make_parser
+from benchmarks.command import RESULTS, make_parser, stoppable
 from benchmarks.timing import in_subprocess, interleaved, machine_info, median_ratio
 
 OUTPUT = RESULTS / "scaling.json"
@@ -136,7 +136,7 @@ def _traffic(record, replicas, model, method):
     }
 
 
-def main(argv):
+def main(argv=None):
     """Measure, print a table and write the JSON."""
     parser = make_parser("scaling", __doc__)
     parser.add_argument("--quick", action="store_true", help="fewer steps and rounds")
@@ -162,4 +162,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(stoppable("scaling", main))

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import picture
-from benchmarks.command import RESULTS, make_parser, split_names
+from benchmarks.command import RESULTS, make_parser, split_names, stoppable
 from benchmarks.timing import Row, in_subprocess, machine_info
 
 SUITES = ("overhead", "block_sparse", "population", "growth", "start")
@@ -119,4 +119,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stoppable("speed", main))

@@ -1,10 +1,14 @@
 """The harness of the benchmarks; the numbers themselves are not tested here."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
+import benchmarks
 from benchmarks import speed
+from benchmarks.command import stoppable
 from benchmarks.timing import (
     Row,
     in_subprocess,
@@ -109,3 +113,30 @@ def test_the_table_says_what_was_missed():
     assert speed.table(rows)[1].split() == [
         *("s", "case", "one", "1.5", "ms", "1", "ms", "1.5", "<=", "1.05", "MISSED")
     ]
+
+
+def test_ctrl_c_ends_a_command_with_a_line(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    assert stoppable("speed", interrupted) == 130
+    assert capsys.readouterr().err == "\npython -m benchmarks.speed: stopped\n"
+    assert stoppable("speed", lambda: 3) == 3
+
+
+def commands():
+    """Return {name: source} of all that have a command line."""
+    root = Path(next(iter(benchmarks.__path__)))
+    found = [*root.glob("*.py"), *root.glob("*/__main__.py")]
+    texts = {path: path.read_text(encoding="utf-8") for path in found}
+    return {
+        path.parent.name if path.stem == "__main__" else path.stem: text
+        for path, text in texts.items()
+        if "make_parser(" in text and path.stem != "command"
+    }
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_can_be_stopped(name):
+    last = commands()[name].rstrip().rsplit("\n", 1)[-1]
+    assert re.fullmatch(rf'    sys\.exit\(stoppable\("{name}", main\)\)', last)

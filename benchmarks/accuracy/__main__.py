@@ -17,7 +17,13 @@ from pathlib import Path
 from benchmarks.accuracy import methods, report, training
 from benchmarks.accuracy.results import Results, key
 from benchmarks.accuracy.suites import SUITES
-from benchmarks.command import RESULTS, make_parser, require_positive, split_names
+from benchmarks.command import (
+    RESULTS,
+    make_parser,
+    require_positive,
+    split_names,
+    stoppable,
+)
 from benchmarks.timing import in_subprocess
 
 
@@ -153,4 +159,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stoppable("accuracy", main))

@@ -45,6 +45,12 @@ VARIANTS = {
     "gmp_global": Variant(
         "gradual_magnitude", None, {}, "one threshold of |w| for all layers"
     ),
+    "gmp_square_root": Variant(
+        "gradual_magnitude", "square_root", {}, "by the square root of sizes"
+    ),
+    "from_square_root": Variant(
+        "guided_es", "square_root", {}, "from the square roots of sizes"
+    ),
     "no_losses": Variant(
         "guided_es", None, {"mean_learning_rate": 0.0}, "the same without losses"
     ),
@@ -65,8 +71,7 @@ def allocation(method, usual):
 
     `GuidedES` finds its own, and begins where `sparsify` does if nothing is said.
     """
-    if base(method) == "guided_es":
-        return "uniform"
+    usual = "uniform" if base(method) == "guided_es" else usual
     return (method in VARIANTS and VARIANTS[method].allocation) or usual
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from benchmarks.bbob import report, settings
-from benchmarks.command import RESULTS, make_parser
+from benchmarks.command import RESULTS, make_parser, stoppable
 from benchmarks.timing import in_subprocess, machine_info
 
 
@@ -90,4 +90,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stoppable("bbob", main))

@@ -16,6 +16,7 @@ from benchmarks.command import (
     make_parser,
     require_positive,
     split_names,
+    stoppable,
 )
 from benchmarks.export import formats, quantized
 from benchmarks.timing import machine_info
@@ -47,4 +48,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stoppable("export", main))

@@ -17,7 +17,13 @@ import sys
 from pathlib import Path
 
 from benchmarks.accuracy.results import Results, key
-from benchmarks.command import RESULTS, make_parser, require_positive, split_names
+from benchmarks.command import (
+    RESULTS,
+    make_parser,
+    require_positive,
+    split_names,
+    stoppable,
+)
 from benchmarks.forward import memory, paths, report, speed, training
 from benchmarks.forward.suites import SUITES
 from benchmarks.timing import in_subprocess
@@ -178,4 +184,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stoppable("forward", main))

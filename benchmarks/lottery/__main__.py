@@ -14,7 +14,13 @@ import signal
 import sys
 from pathlib import Path
 
-from benchmarks.command import RESULTS, make_parser, require_positive, split_names
+from benchmarks.command import (
+    RESULTS,
+    make_parser,
+    require_positive,
+    split_names,
+    stoppable,
+)
 from benchmarks.lottery import report
 from benchmarks.lottery.suites import CONTROLS, DATASETS, KEEP, ROUNDS, SCORES, SUITES
 from benchmarks.lottery.training import Lines, Study
@@ -118,4 +124,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stoppable("lottery", main))

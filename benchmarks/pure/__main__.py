@@ -14,7 +14,13 @@ import sys
 from pathlib import Path
 
 from benchmarks.accuracy.results import Results, key
-from benchmarks.command import RESULTS, make_parser, require_positive, split_names
+from benchmarks.command import (
+    RESULTS,
+    make_parser,
+    require_positive,
+    split_names,
+    stoppable,
+)
 from benchmarks.pure import report, training
 from benchmarks.pure.suites import SUITES
 from benchmarks.timing import in_subprocess
@@ -108,4 +114,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stoppable("pure", main))

@@ -14,7 +14,13 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.command import RESULTS, make_parser, require_positive, split_names
+from benchmarks.command import (
+    RESULTS,
+    make_parser,
+    require_positive,
+    split_names,
+    stoppable,
+)
 from benchmarks.timing import in_subprocess, machine_info
 
 SUITES = ("lorenz", "variance", "learned_optimizer", "recurrent", "rl", "speed")
@@ -90,4 +96,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(stoppable("unrolled", main))
