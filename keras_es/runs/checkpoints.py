@@ -296,7 +296,7 @@ def _refuse_other(path, run, owner):
         whose = different_flags(run, owner) or "it has other settings"
     raise RunError(
         f"the checkpoint {path} is not of this run: {whose}; remove it, or choose "
-        "another --workdir"
+        "another folder (with train.py, another --workdir)"
     )
 
 
