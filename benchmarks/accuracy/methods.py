@@ -57,6 +57,12 @@ VARIANTS = {
     "from_the_start": Variant(
         "guided_es", None, {"sparsity_schedule": None}, "sparse from the first step"
     ),
+    "from_the_start_square_root": Variant(
+        "guided_es", "square_root", {"sparsity_schedule": None}, "both of these"
+    ),
+    "rigl_square_root": Variant(
+        "rigl", "square_root", {}, "by the square root of sizes"
+    ),
 }
 """What else is compared: other allocations of pruning, and ours without its parts."""
 
