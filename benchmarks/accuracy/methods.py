@@ -58,13 +58,16 @@ VARIANTS = {
         "guided_es", None, {"sparsity_schedule": None}, "sparse from the first step"
     ),
     "from_the_start_square_root": Variant(
-        "guided_es", "square_root", {"sparsity_schedule": None}, "both of these"
+        "guided_es",
+        "square_root",
+        {"sparsity_schedule": None},
+        "sparse from the first step, from the square roots",
     ),
     "rigl_square_root": Variant(
         "rigl", "square_root", {}, "by the square root of sizes"
     ),
 }
-"""What else is compared: other allocations of pruning, and ours without its parts."""
+"""What else is compared: other allocations, and ours without its parts."""
 
 
 def base(method):

@@ -71,8 +71,10 @@ def measured(known):
     lines[0] += "| beyond 3 times the weights | seconds |"
     lines.append("|---" * 7 + "|")
     for (method, depth), found in _memory(known).items():
-        later = (found["later"] or math.nan) - found["base"]
-        parts = found["peak"] - found["base"], later, _beyond(found, depth)
+        later = _later(found)
+        # Beyond weights, direction and gradient.
+        beyond = later - 3 * memory.weights(depth)
+        parts = found["peak"] - found["base"], later, beyond
         cells = [depth, f"{memory.weights(depth) / MIB:,.0f}", method]
         cells += [f"{part / MIB:,.0f}" for part in parts]
         cells.append(f"{found['seconds']:.0f}")
@@ -86,9 +88,9 @@ def measured(known):
     return lines
 
 
-def _beyond(found, depth):
-    """Return the bytes of a later step beyond weights, direction and gradient."""
-    return (found["later"] or math.nan) - found["base"] - 3 * memory.weights(depth)
+def _later(found):
+    """Return the bytes of a later step, NaN where the system cannot tell."""
+    return (found["later"] or math.nan) - found["base"]
 
 
 def _fits(known):
@@ -199,7 +201,7 @@ def _draw_memory(known, path):
         own = [found[method, d] for d in depths]
         peaks = [(f["peak"] - f["base"]) / 2**30 for f in own]
         whole.plot(depths, peaks, "o-", color=color, label=method)
-        later = [((f["later"] or math.nan) - f["base"]) / 2**30 for f in own]
+        later = [_later(f) / 2**30 for f in own]
         step.plot(depths, later, "o-", color=color, label=method)
     depths = sorted({d for _, d in found})
     weights = [memory.weights(d) / 2**30 for d in depths]

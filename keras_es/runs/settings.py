@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 from keras_es import _files as files
+from keras_es.conversion.allocation import ALLOCATIONS
 from keras_es.datasets import audio
 from keras_es.distribution import strategies
 from keras_es.runs import options, tasks
@@ -149,7 +150,7 @@ def check(f: flags.FlagValues, models: Sequence[str]) -> None:
     """
     known: dict[str, Sequence[str]] = {
         "model": models,
-        "allocation": ["uniform", "erk", "square_root"],
+        "allocation": [*ALLOCATIONS],
         "mask_optimizer": MASK_OPTIMIZERS,
         "optimizer": [*inner_optimizers()],
         "jit_compile": ["auto", "true", "false"],

@@ -60,7 +60,11 @@ IN_CI = [
     ("pgpe", "orthogonal"),
     ("genetic_algorithm", "sampled"),
 ]
-BY_XLA = [KEPT[0], KEPT[3], KEPT[4]]
+BY_XLA = [
+    ("snes", "layerwise, outputs"),
+    ("open_es", "sampled, outputs"),
+    ("pgpe", "shared draws"),
+]
 REST = [case for case in ALL if case not in KEPT + IN_CI]
 
 
