@@ -67,6 +67,16 @@ def test_of_square_kernels_both_say_the_same():
     np.testing.assert_allclose(list(erk.values()), list(root.values()), rtol=1e-12)
 
 
+def test_a_unit_counts_once_however_large_it_is():
+    """Channels of 784 and of 300 weights: their numbers are as 17.3 to 10."""
+    shapes = {"one": (784, 300), "two": (300, 100)}
+    found = allocation.square_root(shapes, 0.9, {"one": 300, "two": 100})
+    factor = 0.1 * 265200 / (784 * 300**0.5 + 300 * 10)
+    kept = [n * (1 - found[w]) for w, n in zip(shapes, (300, 100))]
+    np.testing.assert_allclose(kept, [factor * 300**0.5, factor * 10], rtol=1e-9)
+    assert np.round(kept).astype(int).tolist() == [28, 16]
+
+
 def test_uniform_gives_all_the_same():
     assert set(allocation.uniform(SHAPES, 0.7).values()) == {0.7}
 

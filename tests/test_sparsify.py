@@ -185,6 +185,34 @@ def test_erk_allocation_is_that_of_the_shapes():
         assert m.nnz == max(1, round((1 - wanted[m.layer.name]) * m.size))
 
 
+@pytest.mark.parametrize("masked_before", [False, True])
+def test_square_root_allocation_counts_units(masked_before):
+    """Of what is the matrix in each kind of layer, and the cell's of a GRU."""
+    inputs = keras.Input((8, 6))
+    y = keras.layers.GRU(4, return_sequences=True, name="gru")(inputs)
+    y = keras.layers.EinsumDense("abc,cde->abde", (8, 2, 6), name="heads")(y)
+    y = keras.layers.DepthwiseConv2D(2, name="depthwise")(y)
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 1, name="conv")(y))
+    pattern = {"gru": Block(2, 3), "heads": Channel(), "depthwise": Channel()}
+    units = {
+        "gru/gru_cell/kernel": 12, "gru/gru_cell/recurrent_kernel": 8,
+        "heads/kernel": 12, "depthwise/kernel": 6, "conv/kernel": 24,
+    }  # fmt: skip
+    if masked_before:
+        model = keras_es.sparsify(model, 0.1)
+    sparse = keras_es.sparsify(model, 0.5, pattern=pattern, allocation="square_root")
+    weights = {m.name: m for m in keras_es.masked_weights(sparse)}
+    assert {name: m.units for name, m in weights.items()} == units
+    shapes = {name: m.shape for name, m in weights.items()}
+    wanted = allocation.square_root(shapes, 0.5, units)
+    for name, m in weights.items():
+        assert m.unit_count == max(1, round((1 - wanted[name]) * m.units))
+    with pytest.raises(ValueError, match="'conv'.*Block.rows=5.*Received"):
+        keras_es.sparsify(
+            model, 0.5, pattern={"conv": Block(5, 5)}, allocation="square_root"
+        )
+
+
 def test_magnitude_keeps_the_largest_weights():
     model = fill(named())
     for pattern in (Unstructured(), Block(2, 2), Channel()):

@@ -63,21 +63,26 @@ def erk(shapes: dict[str, tuple], sparsity: float) -> dict[str, float]:
     return _in_proportion(raw, shapes, sparsity)
 
 
-def square_root(shapes: dict[str, tuple], sparsity: float) -> dict[str, float]:
-    """Give each weight non-zeros in proportion to the square root of its size.
+def square_root(
+    shapes: dict[str, tuple], sparsity: float, units: dict[str, int] | None = None
+) -> dict[str, float]:
+    """Give each weight active units in proportion to the square root of all its units.
 
-    Larger weights get sparser, as with `erk`, and equally much if n_in = n_out. ERK has
-    the sum of the two sides where this has their geometric mean, so it calls a kernel
-    with many inputs and few outputs, as that behind a flattened image, small: of a
-    convnet with 5 x 5 x 8 x 16 and 784 x 10 weights it leaves 0.7 % of the first and
-    6.7 % of the second at a sparsity of 95 %, this 6.2 % and 4.0 %.
+    Larger weights get sparser, as with `erk`, and of single weights equally much if
+    n_in = n_out. ERK has the sum of the two sides where this has their geometric mean,
+    so it calls a kernel with many inputs and few outputs, as that behind a flattened
+    image, small: of a convnet with 5 x 5 x 8 x 16 and 784 x 10 weights it leaves 0.7 %
+    of the first and 6.7 % of the second at a sparsity of 95 %, this 6.2 % and 4.0 %.
 
-    The density of a weight is proportional to size**(-1/2), capped at 1; the factor is
-    such that the number of non-zeros over all weights is (1 - sparsity) of their size.
+    The density of a weight is proportional to n**(-1/2), n the number of its units,
+    capped at 1; the factor is such that the number of non-zeros over all weights is
+    (1 - sparsity) of their size. A channel or a block counts once, however large it is.
 
     Args:
         shapes: Dict from weight path to its shape.
         sparsity: Number in [0, 1).
+        units: Dict from weight path to the number of its units; None where each weight
+            is one.
 
     Returns:
         Dict from weight path to sparsity.
@@ -88,7 +93,8 @@ def square_root(shapes: dict[str, tuple], sparsity: float) -> dict[str, float]:
     >>> out["b"], round(out["a"], 3)
     (0.0, 0.501)
     """
-    raw = {path: math.prod(shape) ** -0.5 for path, shape in shapes.items()}
+    units = units or {path: math.prod(shape) for path, shape in shapes.items()}
+    raw = {path: units[path] ** -0.5 for path in shapes}
     return _in_proportion(raw, shapes, sparsity)
 
 
@@ -112,7 +118,7 @@ def _in_proportion(raw, shapes, sparsity):
 ALLOCATIONS = {"uniform": uniform, "erk": erk, "square_root": square_root}
 
 
-def allocate(allocation, shapes, sparsity, layers):
+def allocate(allocation, shapes, sparsity, layers, units=None):
     """Return the sparsity of each weight.
 
     Args:
@@ -122,6 +128,7 @@ def allocate(allocation, shapes, sparsity, layers):
         shapes: Dict from weight path to shape.
         sparsity: Number in [0, 1), or None with a dict.
         layers: Dict from weight path to the path of its layer.
+        units: Dict from weight path to the number of its units, for "square_root".
 
     Returns:
         Dict from weight path to sparsity, or None for a weight that stays dense.
@@ -141,6 +148,8 @@ def allocate(allocation, shapes, sparsity, layers):
             f"`allocation` must be one of {sorted(ALLOCATIONS)} or a dict from layer "
             f"path to sparsity. Received: allocation={allocation!r}"
         )
+    if allocation == "square_root":
+        return square_root(shapes, sparsity, units)
     return ALLOCATIONS[allocation](shapes, sparsity)
 
 

@@ -1,5 +1,6 @@
 """Which weights `sparsify` masks, by which pattern and how far."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from keras_es.conversion.allocation import (
     matches,
 )
 from keras_es.layers import tree
+from keras_es.layers.masked import named_in_errors
 from keras_es.layers.sparse_layer import check_sparsity
 
 Plan = dict[str, tuple[dict[str, float], dict[str, patterns.Pattern]]]
@@ -46,7 +48,10 @@ def make_plan(
         )
     by_rule = isinstance(allocation, Mapping)
     free = {w: s for w, s in weights.items() if w not in fixed or by_rule}
-    shares = allocate(allocation, free, sparsity, layers)
+    units = None
+    if not by_rule and allocation == "square_root":
+        units = _numbers_of_units(model, free, layers, chosen)
+    shares = allocate(allocation, free, sparsity, layers, units)
     shares = {**fixed, **{w: s for w, s in shares.items() if s is not None}}
     plan: Plan = {}
     for weight, share in shares.items():
@@ -89,6 +94,25 @@ def _find_weights(
             "Received: include_embeddings=True"
         )
     return weights, layers, current
+
+
+def _numbers_of_units(model, shapes, layers, chosen):
+    """Return how many units each weight has under the pattern chosen for it.
+
+    Raises:
+        ValueError: If a pattern does not divide its weight.
+    """
+    at = dict(tree.walk(model))
+    found = {}
+    for weight, shape in shapes.items():
+        layer, name = at[layers[weight]], weight.rsplit("/", 1)[1]
+        twin = type(layer) if tree.is_twin(layer) else tree.twin_of(layer)
+        holder = getattr(layer, "cell", layer)
+        twin = getattr(twin, "cell_class", twin)
+        with named_in_errors(holder, name, shape):
+            _, units = twin.matrix_and_units(holder, shape, chosen[weight])
+        found[weight] = math.prod(units)
+    return found
 
 
 def _check_excluded(exclude, layers):

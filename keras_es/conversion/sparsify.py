@@ -53,8 +53,9 @@ def sparsify(
             expression to one. Default `Unstructured()`, of embeddings `Rows()`, or the
             pattern that a masked layer has.
         allocation: "uniform" (each weight the same sparsity), "erk" or "square_root"
-            (larger weights sparser, by the sum of their sides or by their sizes), or a
-            dict from layer path, weight path or regular expression to sparsity.
+            (larger weights sparser, by the sum of their sides or by how many units they
+            have), or a dict from layer path, weight path or regular expression to
+            sparsity.
         exclude: List of layer paths or regular expressions of layers that stay as
             they are: dense, or with the masks that they have.
         include_embeddings: Whether tables of `Embedding` and `ReversibleEmbedding` are

@@ -32,21 +32,22 @@ class MaskedEinsumDense(MaskedLayer, keras.layers.EinsumDense):
     first for patterns other than `Unstructured`.
     """
 
-    def input_axes(self, name):
+    @classmethod
+    def input_axes(cls, layer, shape, pattern):
         """Count the kernel's leading axes that do not appear in the output."""
-        operands, output = self.equation.replace(" ", "").split("->")
+        operands, output = layer.equation.replace(" ", "").split("->")
         axes = operands.split(",")[1].replace("...", "")
         summed = [letter not in output for letter in axes]
         lead = sum(summed)
         if all(summed[:lead]):
             return lead
-        if self.mask_patterns[name] == Unstructured():
+        if pattern == Unstructured():
             # Single weights need no matrix form; any split of the axes will do.
             return len(axes) - 1
         raise ValueError(
             "the pattern needs a kernel whose summed axes come first. Write the "
             "equation so, or use Unstructured(). "
-            f"Received: equation={self.equation!r}"
+            f"Received: equation={layer.equation!r}"
         )
 
 
@@ -68,6 +69,7 @@ class MaskedDepthwiseConv2D(MaskedLayer, keras.layers.DepthwiseConv2D):
     (channels*mult) one output.
     """
 
-    def input_axes(self, name):
+    @classmethod
+    def input_axes(cls, layer, shape, pattern):
         """Return 2: height and width."""
         return 2

@@ -1,5 +1,6 @@
 """What all masked layers share: the mask enters through one property."""
 
+import contextlib
 import math
 import zlib
 from typing import Any
@@ -15,6 +16,18 @@ from keras_es.layers.masked_weight import (
     apply_mask,
 )
 from keras_es.layers.sparse_layer import SparseLayer, check_sparsity, per_weight
+
+
+@contextlib.contextmanager
+def named_in_errors(layer, name, shape):
+    """Say of which weight a `ValueError` in the block speaks."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"Layer {layer.path or layer.name!r}, weight {name!r} of shape {shape}: "
+            f"{error}"
+        ) from None
 
 
 class MaskedLayer(SparseLayer):
@@ -74,13 +87,35 @@ class MaskedLayer(SparseLayer):
             self.mask_sparsities[name] = check_sparsity(value, where)
         self._set_mask_seed(mask_seed)
 
-    def input_axes(self, name):
-        """Return how many leading axes of the weight are inputs (default: all but 1).
+    @classmethod
+    def input_axes(cls, layer, shape, pattern):
+        """Return how many leading axes of a weight are inputs (default: all but 1).
+
+        Args:
+            layer: A layer of this class, or a built plain one.
+            shape: Shape of the weight.
+            pattern: Its `Pattern`.
 
         Raises:
             ValueError: If inputs do not lead; the weight then has no matrix form.
         """
-        return len(self.latent(name).shape) - 1
+        return len(shape) - 1
+
+    @classmethod
+    def matrix_and_units(cls, layer, shape, pattern):
+        """Return the shape of a weight as a matrix, and that of its units.
+
+        Args:
+            layer: A layer of this class, or a built plain one.
+            shape: Shape of the weight.
+            pattern: Its `Pattern`.
+
+        Raises:
+            ValueError: If the pattern does not divide the weight.
+        """
+        lead = cls.input_axes(layer, shape, pattern)
+        matrix_shape = math.prod(shape[:lead]), math.prod(shape[lead:])
+        return matrix_shape, pattern.units_shape(matrix_shape)
 
     def latent(self, name):
         """Return the latent variable of a masked weight, None before `build`."""
@@ -102,21 +137,14 @@ class MaskedLayer(SparseLayer):
         latent = self.latent(name)
         shape = tuple(latent.shape)
         pattern, sparsity = self.mask_patterns[name], self.mask_sparsities[name]
-        try:
-            lead = self.input_axes(name)
-            rows, columns = math.prod(shape[:lead]), math.prod(shape[lead:])
-            units_shape = pattern.units_shape((rows, columns))
-            count = pattern.unit_count(sparsity, (rows, columns))
-        except ValueError as error:
-            raise ValueError(
-                f"Layer {self.path or self.name!r}, weight {name!r} of shape {shape}: "
-                f"{error}"
-            ) from None
+        with named_in_errors(self, name, shape):
+            matrix_shape, units_shape = self.matrix_and_units(self, shape, pattern)
+            count = pattern.unit_count(sparsity, matrix_shape)
         prefix = name.removesuffix("kernel")
         seed = self.mask_seed + 7919 * index
         if pattern.group is not None:  # The layers of a group begin alike.
             seed = zlib.crc32(pattern.group.encode())
-        initial = InitialMask(pattern, count, (rows, columns), units_shape, seed)
+        initial = InitialMask(pattern, count, matrix_shape, units_shape, seed)
         with _compat.add_weights_to_built_layer(self):
             scores = self.add_weight(
                 name=f"{prefix}mask_scores",
@@ -140,7 +168,7 @@ class MaskedLayer(SparseLayer):
             _compat.track_in_checkpoints(self, variable)
         masked = MaskedWeight(
             self, name, latent, kernel_mask, scores, pattern, sparsity,
-            (rows, columns), count,
+            matrix_shape, count,
         )  # fmt: skip
         _compat.track_in_checkpoints(self, Count(masked), masked.count_name)
         if latent.regularizer is not None:
