@@ -14,6 +14,7 @@ from keras_es import (
     unrolled,
 )
 from keras_es.conversion.channel_groups import channel_groups
+from keras_es.conversion.compact.counting import multiplications_per_weight
 from keras_es.conversion.compact.report import CompactionReport, compaction_report
 from keras_es.conversion.export import export
 from keras_es.conversion.models import es_model
@@ -45,6 +46,7 @@ __all__ = [
     "lottery",
     "masked_weights",
     "minimize",
+    "multiplications_per_weight",
     "noise",
     "ops",
     "optimizers",

@@ -54,6 +54,15 @@ VARIANTS = {
     "no_losses": Variant(
         "guided_es", None, {"mean_learning_rate": 0.0}, "the same without losses"
     ),
+    "at_erk": Variant(
+        "guided_es", "erk", {"mean_learning_rate": 0.0}, "ERK, without losses"
+    ),
+    "at_the_cost_of_erk": Variant(
+        "guided_es",
+        "erk",
+        {"costs": {"conv2d": 784.0, "conv2d_1": 196.0, "logits": 1.0}},
+        "as many multiplications as ERK, where losses want them (mnist-conv)",
+    ),
     "from_the_start": Variant(
         "guided_es", None, {"sparsity_schedule": None}, "sparse from the first step"
     ),

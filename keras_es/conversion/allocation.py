@@ -1,26 +1,11 @@
 """How a wanted sparsity is divided among weights."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from keras_es.layers.sparse_layer import check_sparsity
-
-
-def matches(rule: Any, *names: str) -> bool:
-    """Tell whether a path or regular expression names one of `names` wholly."""
-    for name in names:
-        if not isinstance(rule, str):
-            return False
-        if rule == name:
-            return True
-        try:
-            if re.fullmatch(rule, name):
-                return True
-        except re.error:
-            continue
-    return False
+from keras_es.layers.tree import matches
 
 
 def uniform(shapes: dict[str, tuple], sparsity: float) -> dict[str, float]:

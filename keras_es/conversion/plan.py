@@ -10,11 +10,11 @@ from keras_es.conversion.allocation import (
     check_rules,
     choose,
     is_rules,
-    matches,
 )
 from keras_es.layers import tree
 from keras_es.layers.masked import named_in_errors
 from keras_es.layers.sparse_layer import check_sparsity
+from keras_es.layers.tree import matches
 
 Plan = dict[str, tuple[dict[str, float], dict[str, patterns.Pattern]]]
 """Path of a layer -> sparsity and pattern of each of its weights to be masked."""

@@ -5,6 +5,7 @@ sparsity would fit: reports and logs would say one thing, the deployed mask anot
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def check_weights(
     variables: Any,
     values: Any,
     denser: bool,
-    exchanged: bool = False,
+    exchanged: Callable[[SparseWeight], float | None] | None = None,
 ) -> None:
     """Refuse weights for `set_weights` whose masks are of another sparsity or pattern.
 
@@ -28,7 +29,8 @@ def check_weights(
         variables: Its variables, in the order of `values`.
         values: Arrays.
         denser: Whether masks may be denser than asked, as in the middle of a schedule.
-        exchanged: Whether weights may have units of each other: their total counts.
+        exchanged: None, or of an optimizer under which weights exchange units, so that
+            their total counts, a function that returns what a weight costs, or None.
 
     Raises:
         ValueError: If a mask does not fit.
@@ -36,17 +38,22 @@ def check_weights(
     if len(variables) != len(values):
         return  # Keras says so.
     brought = {id(v): value for v, value in zip(variables, values)}
-    missing = 0
+    missing, cost_missing, one_each = 0, 0.0, 0.0
     for weight in masked_weights:
         own = (weight.kernel, *weight.choice)
         if all(id(v) in brought for v in own):
             store = {v.name: brought[id(v)] for v in own}
             if exchanged:
-                missing += weight.nnz - int(np.sum(brought[id(weight.choice[0])]))
+                lacking = weight.nnz - int(np.sum(brought[id(weight.choice[0])]))
+                missing += lacking
+                cost = exchanged(weight)
+                cost_missing += lacking * (1.0 if cost is None else cost)
+                # Rounding leaves less than a unit of each of what may be spent.
+                one_each += 0.0 if cost is None else cost * weight.size / weight.units
                 weight.check_loaded({**store, weight.count_name: weight.unit_count})
             else:
                 weight.check_set(store, denser or weight.deployed_nnz() > weight.nnz)
-    if missing > 0:
+    if cost_missing > one_each:
         wanted = sum(weight.nnz for weight in masked_weights)
         raise ValueError(
             f"The weights have {wanted - missing} non-zeros under their masks; those "

@@ -1,5 +1,8 @@
 """Swapping layers for their masked twins and back, at any depth of a model."""
 
+import re
+from typing import Any
+
 import keras
 
 from keras_es import _compat, patterns
@@ -21,6 +24,21 @@ def walk(layer, path="", seen=None):
         child_path = f"{path}/{child.name}" if path else child.name
         yield child_path, child
         yield from walk(child, child_path, seen)
+
+
+def matches(rule: Any, *names: str) -> bool:
+    """Tell whether a path or regular expression names one of `names` wholly."""
+    for name in names:
+        if not isinstance(rule, str):
+            return False
+        if rule == name:
+            return True
+        try:
+            if re.fullmatch(rule, name):
+                return True
+        except re.error:
+            continue
+    return False
 
 
 def masked_weights(model: keras.layers.Layer) -> list[SparseWeight]:

@@ -1,5 +1,7 @@
 """The arguments that optimizers of masks share, and what became of older ones."""
 
+from collections.abc import Mapping
+
 import keras
 
 from keras_es import _arguments as kinds
@@ -236,6 +238,20 @@ def function(name, value):
     if not callable(found):
         raise ValueError(f"`{name}` must be {wanted}. Received: {value!r}")
     return found
+
+
+def costs(name, value):
+    """Return what active weights cost, a dict from rule to a number above 0."""
+    wanted = (
+        f"`{name}` must be a dict from the path of a layer or weight, or a regular "
+        "expression, to a number above 0"
+    )
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{wanted}. Received: {name}={value!r}")
+    for rule, cost in value.items():
+        if not isinstance(rule, str) or not kinds.is_number(cost) or not cost > 0:
+            raise ValueError(f"{wanted}. Received: {rule!r}: {cost!r}")
+    return {rule: float(cost) for rule, cost in value.items()}
 
 
 def serialize_function(fitness):

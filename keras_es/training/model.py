@@ -189,7 +189,7 @@ class ESMixin(Replicated):
         """
         optimizer = getattr(self, "optimizer", None)
         falls = getattr(optimizer, "sparsity_schedule", None) is not None
-        exchanged = getattr(optimizer, "judges", False)
+        exchanged = getattr(optimizer, "cost_of", None)
         masked = tree.masked_weights(self)
         check_weights(masked, self.weights, weights, falls, exchanged)
         super().set_weights(weights)

@@ -97,6 +97,35 @@ def test_units_are_shared_out_in_proportion_within_bounds():
         np.testing.assert_array_equal(whole, most)
 
 
+def test_units_are_shared_out_at_their_prices():
+    """As a bisection in NumPy does it; the cheapest takes what rounding leaves."""
+    random = np.random.default_rng(1)
+    for n in (1, 2, 3, 5, 8, 40):
+        prices = random.integers(1, 1000, n).astype("float64")
+        most = random.integers(1, 10 ** random.integers(1, 8), n)
+        least = np.minimum(random.integers(0, 3, n), most)
+        wanted = np.exp(3 * random.normal(size=n)) * random.integers(1, 1000, n)
+        total = np.float64(random.uniform(prices @ least, prices @ most))
+        found = whole_shares(wanted, least, most, total, prices.tolist()).numpy()
+        assert np.all(found >= least) and np.all(found <= most)
+        low, high = -60.0, 60.0
+        for _ in range(100):
+            middle = (low + high) / 2
+            below = prices @ np.clip(np.exp(middle) * wanted, least, most) < total
+            low, high = (middle, high) if below else (low, middle)
+        real = np.clip(np.exp(low) * wanted, least, most)
+        cheapest = prices.argmin()
+        others = np.arange(n) != cheapest
+        assert np.all(np.abs(found - np.floor(real + 1e-6))[others] <= 1e-9)
+        left = total - prices @ found
+        assert left >= -1e-6 * total
+        assert left < prices[cheapest] or found[cheapest] == most[cheapest]
+        # What is wanted in whole numbers is given.
+        half = (most + 1) // 2
+        whole = whole_shares(half, 0 * most, most, prices @ half, prices.tolist())
+        np.testing.assert_array_equal(whole, half)
+
+
 def test_weights_whose_units_differ_in_size_keep_to_the_allocation():
     pattern = {"left": patterns.Block(2, 2), "right": patterns.NByM(1, 4)}
     optimizer = GuidedES(adam())
@@ -198,6 +227,63 @@ def test_a_fitness_sees_the_kernels_of_a_member():
     fit(model, x, y, epochs=3)
     first, second = (m.sum() for m in masks(model))
     assert first + second == 32 and first < 12
+
+
+def test_costs_stay_what_they_were_and_not_numbers():
+    """Three blocks of 4 weights cost what 6 single weights do, at 2 for 1 and 4."""
+    pattern = {"left": patterns.Block(2, 2)}
+    optimizer = GuidedES(adam(), mean_learning_rate=0.0, costs={"lef.": 2, "right": 4})
+    model, x, y = two_branches(optimizer, pattern)
+    fit(model, x, y)
+    assert [m.sum() for m in masks(model)] == [16, 16]
+    optimizer.search.genes.assign([[-0.5, 0.5], [0.0, 0.0]])
+    fit(model, x, y)
+    # x is 0.754: 4 exp(-0.5) x and 16 exp(0.5) x are 1.8 and 19.9 of 96 = 8 k1 + 4 k2
+    assert [m.sum() for m in masks(model)] == [4, 22]
+    weights, chosen = model.get_weights(), masks(model)
+    model.set_weights(weights)  # 26 non-zeros, which are not fewer than asked for
+    fit(model, x, y)
+    again, _, _ = two_branches(GuidedES.from_config(optimizer.get_config()), pattern)
+    again.set_weights(weights)
+    for found, expected in zip(masks(again), chosen):
+        np.testing.assert_array_equal(found, expected)
+    sparser, _, _ = two_branches("sgd", pattern, sparsity=0.9)
+    with pytest.raises(ValueError, match="Received: .* non-zeros, expected 32"):
+        model.set_weights(sparser.get_weights())
+
+
+@pytest.mark.parametrize(
+    ("costs", "message"),
+    [
+        ({"lefd": 2.0}, "`costs` must name a masked weight.*'left.kernel'.*Received: 'lefd'"),
+        ({"left": 0.0}, "a number above 0. Received: 'left': 0.0"),
+        ({"left": True}, "a number above 0. Received: 'left': True"),
+        ([2.0], "`costs` must be a dict.*Received: costs="),
+    ],
+)
+def test_bad_costs_are_refused(costs, message):
+    with pytest.raises(ValueError, match=message):
+        model, x, y = two_branches(GuidedES(adam(), costs=costs))
+        fit(model, x, y)
+
+
+def test_multiplications_per_weight():
+    """Of each layer over its weights, masked or not; a shared one counts twice."""
+    inputs = keras.Input((6, 6, 2))
+    shared = keras.layers.Conv2D(2, 3, padding="same", name="shared")
+    y = shared(shared(inputs))
+    y = keras.layers.DepthwiseConv2D(3, name="depthwise")(y)
+    y = keras.layers.Reshape((16, 2))(y)
+    y = keras.layers.GRU(3, name="gru")(y)
+    inner = [keras.Input((3,)), keras.layers.Dense(4, name="out")]
+    y = keras.Sequential(inner, name="inner")(y)
+    model = keras.Model(inputs, y)
+    expected = {"shared": 72.0, "depthwise": 16.0, "gru": 16.0, "inner/out": 1.0}
+    assert keras_es.multiplications_per_weight(model) == expected
+    sparse = keras_es.sparsify(model, 0.5)
+    assert keras_es.multiplications_per_weight(sparse) == expected
+    with pytest.raises(ValueError, match="must be a built functional.*Received"):
+        keras_es.multiplications_per_weight(keras.Sequential())
 
 
 def test_what_had_its_names_before_is_still_found():

@@ -8,6 +8,10 @@ import keras
 from keras_es import _compat
 from keras_es.conversion.clone import is_graph
 from keras_es.conversion.compact.rules import layers_named
+from keras_es.layers import tree
+
+KERNELS = ("kernel", "recurrent_kernel", "depthwise_kernel", "pointwise_kernel")
+"""What layers call the weights that are multiplied with."""
 
 
 def multiplications(model: Any) -> int:
@@ -19,6 +23,57 @@ def multiplications(model: Any) -> int:
     if not is_graph(model) or _compat.graph_ends(model) is None:
         return 0
     return sum(_of_call(call) for call in _compat.graph_calls(model))
+
+
+def multiplications_per_weight(model: Any) -> dict[str, float]:
+    """Return how often an example uses each weight of a layer, by path of the layer.
+
+    Of a convolution that is the number of places its kernel is put to, of a dense layer
+    of a vector 1, of a recurrent layer the number of time steps; a layer that is called
+    twice uses its weights in both calls. Biases and layers that `sparsify` does not
+    reach directly, such as the projections within attention, are left out.
+
+    Args:
+        model: Built functional or Sequential model, masked or not.
+
+    Returns:
+        Dict for `costs` of `GuidedES`, of layers with kernels.
+
+    Raises:
+        ValueError: If the model is no graph of layers.
+
+    Example:
+
+    >>> layers = [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, name="conv")]
+    >>> layers += [keras.layers.Flatten(), keras.layers.Dense(2, name="out")]
+    >>> multiplications_per_weight(keras.Sequential(layers))
+    {'conv': 36.0, 'out': 1.0}
+    """
+    if not is_graph(model) or _compat.graph_ends(model) is None:
+        raise ValueError(
+            "`model` must be a built functional or Sequential model, for what is "
+            f"multiplied is counted along its graph. Received: model={model!r}"
+        )
+    uses: dict[int, float] = {}
+    _add_uses(model, uses)
+    found = {path: uses.get(id(layer), 0.0) for path, layer in tree.walk(model)}
+    return {path: times for path, times in found.items() if times}
+
+
+def _add_uses(model, uses):
+    for call in _compat.graph_calls(model):
+        layer = call.operation
+        if is_graph(layer) and _compat.graph_ends(layer) is not None:
+            _add_uses(layer, uses)
+        elif weights := _kernel_size(layer):
+            uses[id(layer)] = uses.get(id(layer), 0.0) + _of_call(call) / weights
+
+
+def _kernel_size(layer):
+    """Return how many weights the kernels of a layer have that is counted here."""
+    holder = getattr(layer, "cell", layer)
+    kernels = [vars(holder).get(n, vars(holder).get("_" + n)) for n in KERNELS]
+    return sum(_size(kernel.shape) for kernel in kernels if kernel is not None)
 
 
 def _size(shape):
@@ -36,7 +91,7 @@ def _of_call(call):
 
 def _of_layer(layer, inputs, outputs):
     """Return those of a layer, for shapes without the axis of examples."""
-    cls = type(layer)
+    cls = type(layer).plain_class() if tree.is_twin(layer) else type(layer)
     if cls is keras.layers.Dense:
         return _size(outputs) * layer.kernel.shape[0]
     if cls is keras.layers.EinsumDense:

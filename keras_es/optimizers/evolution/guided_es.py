@@ -20,7 +20,7 @@ from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.density import refuse_block_sparse
 from keras_es.optimizers.evolution.guided_nes import GuidedNES
 from keras_es.optimizers.registry import Tuned, register
-from keras_es.optimizers.search.criterion import ByCriterion, CriterionSearch
+from keras_es.optimizers.search.criterion import ByCriterion, CriterionSearch, cost_of
 from keras_es.populations.judged import JudgedPopulation
 
 SPARSE = 0.5
@@ -68,8 +68,9 @@ class GuidedES(MaskOptimizer):
     weight has k0_l units, the largest by magnitude, and a moves units from weight to
     weight. (Weights whose units are of a size that no other's have, and `NByM`, keep to
     the allocation each: no exchange of such units would leave the number of non-zeros
-    as it is.) v is Adam's second moment, divided by its mean, so that gamma = 0 is
-    magnitude and gamma = 1 what a diagonal Fisher matrix says of each weight.
+    as it is. But see `costs`.) v is Adam's second moment, divided by its mean, so that
+    gamma = 0 is magnitude and gamma = 1 what a diagonal Fisher matrix says of each
+    weight.
 
     Every `judge_every` steps members a +- sigma z (and gamma) are judged, on a batch
     that no weight was trained on yet, by forward passes only. With d = (f+ - f-)/2 and
@@ -97,6 +98,14 @@ class GuidedES(MaskOptimizer):
             there is none.
         seed: Integer seed of the noise.
         name: Name of the optimizer.
+        costs: None, or a dict from layer path, weight path or regular expression to
+            what one active weight costs there, a number above 0; 1 where no rule
+            matches, the last where more do. Then the cost of all active weights stays
+            what the allocation asks for, and not their number: never above, and below
+            by less than a unit of the cheapest weight. With
+            `keras_es.multiplications_per_weight(model)` it is the number of
+            multiplications. Weights whose units differ in size exchange, too; `NByM`
+            and patterns of groups do not.
         masked_out: "learn" or "rest" (see `MaskOptimizer`).
         explore_until: Steps in which the share of an update that a masked-out weight
             gets goes from 1 down to 1/sqrt(s), s the number of weights of its unit, so
@@ -135,6 +144,7 @@ class GuidedES(MaskOptimizer):
     mean_learning_rate = Argument(schedule, 0.1)
     pull = Argument(share, 0.01)
     moments = Argument(boolean, False)
+    costs = Argument(optional(arguments.costs), None, keyword=True)
     masked_out = Argument(choice(*latents.KINDS), "learn", keyword=True)
     explore_until = Argument(optional(integer(1)), None, keyword=True)
 
@@ -187,6 +197,10 @@ class GuidedES(MaskOptimizer):
             "ones only",
         )
         self.search.build()
+
+    def cost_of(self, masked):
+        """Return what an active weight costs, and None if its number alone counts."""
+        return None if self.costs is None else cost_of(masked, self.costs)
 
     def current(self, value):
         """Return a hyperparameter now: a number, or a schedule of the step."""

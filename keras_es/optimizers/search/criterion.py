@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_es.distribution.collectives import assign_all
 from keras_es.layers import groups
+from keras_es.layers.tree import matches
 from keras_es.ops import noise
 from keras_es.optimizers.decoding import Decoding, decoded_near
 from keras_es.optimizers.search.allocation import whole_shares
@@ -37,7 +38,9 @@ class CriterionSearch:
 
     Weights whose units are of one size share units with each other, so that the number
     of non-zeros is exact; others, and those with as many units in each group (`NByM`),
-    keep to the allocation.
+    keep to the allocation. With `costs` units of any size are exchanged at their
+    prices, the cost of their weights, and x is such that all together cost no more
+    than what the allocation asks for.
 
     Args:
         optimizer: The `MaskOptimizer`.
@@ -50,7 +53,8 @@ class CriterionSearch:
     def build(self):
         """Create genes and thresholds."""
         weights = self.optimizer.masked_weights
-        self.groups = _groups(weights)
+        self.prices = _prices(weights, self.optimizer.costs)
+        self.groups = _groups(weights, self.prices)
         self.seconds = [self._second_moment(m) for m in weights]
         shared = {"dtype": "float32", "aggregation": "only_first_replica"}
         add, count = self.optimizer.add_variable, len(weights)
@@ -103,7 +107,10 @@ class CriterionSearch:
             factors = tf.exp(tf.cast(tf.gather(offsets, group), tf.float64))
             least, total = tf.minimum(asked, 1), tf.reduce_sum(asked)
             wanted = tf.maximum(factors * tf.cast(asked, tf.float64), SMALL)
-            shares = whole_shares(wanted, least, units, total)
+            prices = self.prices and [self.prices[i] for i in group]
+            if prices:
+                total = tf.reduce_sum(prices * tf.cast(asked, tf.float64))
+            shares = whole_shares(wanted, least, units, total, prices)
             for i, share in zip(group, tf.unstack(shares)):
                 found[i] = share
         return found
@@ -163,8 +170,24 @@ class ByCriterion(Decoding):
         return self.optimizer.search.decode(self.optimizer.search.genes.value, counts)
 
     def totals(self, counts):
-        """Return how many units the weights of each group have together."""
-        return [sum(counts[i] for i in group) for group in self.optimizer.search.groups]
+        """Return how many units the weights of each group have together.
+
+        With prices, of those that exchange, what they cost: in shares of what may be
+        spent in the end, and 1 for less, for rounding leaves something of it.
+        """
+        search = self.optimizer.search
+        found = []
+        for group in search.groups:
+            total = sum(counts[i] for i in group)
+            if search.prices and len(group) > 1:
+                last = [m.unit_count for m in self.optimizer.masked_weights]
+                cost, budget = (
+                    sum(search.prices[i] * of[i] for i in group)
+                    for of in (counts, last)
+                )
+                total = max(1.0, round(cost / budget, 9))
+            found.append(total)
+        return found
 
 
 def _comparable(masked):
@@ -176,11 +199,44 @@ def _comparable(masked):
     return alone and type(masked.pattern).decode is Pattern.decode
 
 
-def _groups(weights):
+def _prices(weights, costs):
+    """Return what a unit of each weight costs, None if nothing is said of it."""
+    if costs is None:
+        return None
+    for rule in costs:
+        if not any(matches(rule, *names_of(m)) for m in weights):
+            raise ValueError(
+                "A rule of `costs` must name a masked weight or its layer, by path or "
+                "regular expression. The masked weights are "
+                f"{[m.name for m in weights]}. Received: {rule!r}"
+            )
+    return [cost_of(m, costs) * (m.size // m.units) for m in weights]
+
+
+def names_of(masked):
+    """Return the paths by which rules find a masked weight, longest first.
+
+    An optimizer does not know where in the path of a layer its model ends, so the end
+    of a path will do.
+    """
+    found = []
+    for path in (masked.name, masked.layer.path or masked.layer.name):
+        parts = path.split("/")
+        found += ["/".join(parts[i:]) for i in range(len(parts))]
+    return found
+
+
+def cost_of(masked, costs):
+    """Return what an active weight costs: what the last rule says, or else 1."""
+    found = [cost for rule, cost in costs.items() if matches(rule, *names_of(masked))]
+    return found[-1] if found else 1.0
+
+
+def _groups(weights, prices):
     """Return lists of indices of the weights that share units."""
     groups: dict = {}
     for i, masked in enumerate(weights):
-        size = masked.size // masked.units
+        size = 0 if prices else masked.size // masked.units
         key = size if _comparable(masked) else ("alone", i)
         groups.setdefault(key, []).append(i)
     return list(groups.values())
