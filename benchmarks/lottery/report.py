@@ -14,7 +14,7 @@ SHOWN = (0, 5, 10, 13, 15, 17, 19, 20)
 COMPARED = (
     ("es, snr", "es, magnitude"), ("es, snr", "es, final"),
     ("es, snr", "es, reinitialized"), ("es, snr", "es, layerwise_random"),
-    ("es, magnitude", "es, random"),
+    ("es, snr", "es, random"), ("es, magnitude", "es, random"),
     ("es, snr", "gradient, magnitude"),
 )  # fmt: skip
 """What is compared seed by seed: the same first values, the same order of the data."""
@@ -107,33 +107,35 @@ def _transfers(rows):
     groups = {}
     for row in rows:
         case = row["case"]
-        key = case["suite"], case["dataset"], case["kind"], case["transfer_to"]
+        found_on = f"{case['suite']}, {case['dataset']}, {row['density']:.1%}"
+        key = found_on, case["kind"], case["transfer_to"]
         groups.setdefault(key, {}).setdefault(case["score"], []).append(row["accuracy"])
     lines = ["### Transfer", "", "| found on, by es | trained on | by | snr | random |"]
     lines.append("|---|---|---|---|---|")
-    for (suite, dataset, kind, to), scores in sorted(groups.items()):
+    for (found_on, kind, to), scores in sorted(groups.items()):
         cells = [_cell(scores.get(score)) for score in ("snr", "random")]
-        lines.append(f"| {suite}, {dataset} | {to} | {kind} | {' | '.join(cells)} |")
+        lines.append(f"| {found_on} | {to} | {kind} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
 def _optima(rows):
     if not rows:
         return []
-    lines = ["### Optima", "", "| | round | seeds | barrier | largest eigenvalue |"]
+    lines = ["### Optima", "", "| | left | seeds | barrier | largest eigenvalue |"]
     lines.append("|---|---|---|---|---|")
     groups = {}
     for row in rows:
         case = {k: v for k, v in row["case"].items() if k != "seed"}
-        groups.setdefault((json.dumps(case), row["round"]), []).append(row)
-    for (case, round_index), group in groups.items():
+        left = case["keep"] ** row["round"]
+        groups.setdefault((json.dumps(case), left), []).append(row)
+    for (case, left), group in groups.items():
         case = json.loads(case)
         name = f"{case['dataset']}, {case['kind']}, {case['measured']}"
         cells = [
             _cell([r[key] for r in group if key in r])
             for key in ("barrier", "eigenvalue")
         ]
-        lines.append(f"| {name} | {round_index} | {len(group)} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {left:.1%} | {len(group)} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 

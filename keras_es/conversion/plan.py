@@ -49,7 +49,7 @@ def make_plan(
     by_rule = isinstance(allocation, Mapping)
     free = {w: s for w, s in weights.items() if w not in fixed or by_rule}
     units = None
-    if not by_rule and allocation == "square_root":
+    if isinstance(allocation, str) and allocation == "square_root":
         units = _numbers_of_units(model, free, layers, chosen)
     shares = allocate(allocation, free, sparsity, layers, units)
     shares = {**fixed, **{w: s for w, s in shares.items() if s is not None}}

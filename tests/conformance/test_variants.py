@@ -59,9 +59,9 @@ IN_CI = [
     ("open_es", "layerwise"),
     ("pgpe", "orthogonal"),
     ("genetic_algorithm", "sampled"),
+    ("snes", "layerwise, outputs"),
 ]
 BY_XLA = [
-    ("snes", "layerwise, outputs"),
     ("open_es", "sampled, outputs"),
     ("pgpe", "shared draws"),
 ]

@@ -51,8 +51,8 @@ def test_tables_and_pictures(tmp_path):
     assert "| es, snr − es, magnitude | +0.0100 ± 0.0100 |  |" in text
     same = " 0.8950 ± 0.0050 |" * 3
     assert f"| es, snr (1,000 steps) |{same}" in text
-    assert "| mlp, mnist | fashion_mnist | es | 0.8000 |  |" in text
-    assert "| mnist, es, line to next | 4 | 1 | 0.1000 |  |" in text
+    assert "| mlp, mnist, 5.5% | fashion_mnist | es | 0.8000 |  |" in text
+    assert "| mnist, es, line to next | 41.0% | 1 | 0.1000 |  |" in text
     report.draw(rows, tmp_path)
     assert (tmp_path / "lottery.png").stat().st_size > 1000
 

@@ -255,7 +255,10 @@ def test_costs_stay_what_they_were_and_not_numbers():
 @pytest.mark.parametrize(
     ("costs", "message"),
     [
-        ({"lefd": 2.0}, "`costs` must name a masked weight.*'left.kernel'.*Received: 'lefd'"),
+        (
+            {"lefd": 2.0},
+            "`costs` must name a masked weight.*'left.kernel'.*Received: 'lefd'",
+        ),
         ({"left": 0.0}, "a number above 0. Received: 'left': 0.0"),
         ({"left": True}, "a number above 0. Received: 'left': True"),
         ([2.0], "`costs` must be a dict.*Received: costs="),
