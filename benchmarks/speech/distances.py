@@ -7,7 +7,7 @@ integers of 16 bits. None of these says how it sounds to a listener.
 import numpy as np
 import tensorflow as tf
 
-from keras_es.datasets.audio import hop_length, mel_spectrogram
+from keras_es.datasets.audio import from_int16, hop_length, mel_spectrogram
 
 BANDS, COEFFICIENTS = 40, 13
 """Of the mel cepstrum."""
@@ -31,11 +31,6 @@ HEARD = 40.0
 """Frames count for the pitch that are so many dB below the loudest at most."""
 
 
-def floats(samples):
-    """Return integers of 16 bits as floats of full scale 1."""
-    return np.asarray(samples, "float32") / np.float32(32768)
-
-
 def in_a_row(sounds, sample_rate):
     """Return int16 sounds one after the other, with pauses.
 
@@ -57,7 +52,7 @@ def mel_cepstrum(samples, sample_rate):
         samples: int16 [T].
         sample_rate: Samples in a second.
     """
-    mel = mel_spectrogram(floats(samples), sample_rate, BANDS)
+    mel = mel_spectrogram(from_int16(samples), sample_rate, BANDS)
     # TensorFlow's are orthonormal.
     cepstrum = tf.signal.mfccs_from_log_mel_spectrograms(mel) * np.sqrt(2.0 / BANDS)
     return cepstrum[:, 1 : COEFFICIENTS + 1].numpy().astype("float64")
@@ -83,7 +78,7 @@ def spectrum(samples, sample_rate):
     """Return magnitudes of windows of 50 ms, one each 12.5 ms, [frames, bins]."""
     hop = hop_length(sample_rate)
     window = 4 * hop
-    padded = np.pad(floats(samples), (window // 2, window // 2))
+    padded = np.pad(from_int16(samples), (window // 2, window // 2))
     found = tf.abs(tf.signal.stft(padded, window, hop)) / (window / 2)
     return np.maximum(found.numpy().astype("float64"), QUIET)
 
@@ -104,7 +99,7 @@ def log_spectral_distance(one, other):
 def envelope(samples, sample_rate):
     """Return the level of each hop in dB, [T // hop]; 16 bits end at -96."""
     hop = hop_length(sample_rate)
-    rows = floats(samples)[: len(samples) // hop * hop].reshape(-1, hop)
+    rows = from_int16(samples)[: len(samples) // hop * hop].reshape(-1, hop)
     power = np.mean(np.square(rows, dtype="float64"), axis=1)
     return 10.0 * np.log10(np.maximum(power, 2.0**-32))
 
@@ -129,7 +124,7 @@ def pitch_track(samples, sample_rate):
     hop = hop_length(sample_rate)
     width = 4 * hop
     rest = (width - hop) // 2
-    padded = np.pad(floats(samples).astype("float64"), (rest, width))
+    padded = np.pad(from_int16(samples).astype("float64"), (rest, width))
     count = len(samples) // hop
     rows = np.stack([padded[i * hop : i * hop + width] for i in range(count)])
     rows = rows - rows.mean(axis=1, keepdims=True)

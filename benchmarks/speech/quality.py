@@ -3,6 +3,7 @@
 import numpy as np
 
 from benchmarks.speech import distances
+from keras_es.datasets.audio import from_int16
 
 RATE = 16_000
 """Samples in a second that its model of speech was made for."""
@@ -47,6 +48,6 @@ def resampled(sounds, sample_rate):
     from scipy.signal import resample_poly
 
     joined = distances.in_a_row(sounds, sample_rate)
-    floats = distances.floats(joined).astype("float64")
+    floats = from_int16(joined).astype("float64")
     factor = np.gcd(RATE, sample_rate)
     return resample_poly(floats, RATE // factor, sample_rate // factor)

@@ -33,7 +33,7 @@ def keep(sounds, sample_rate, folder):
         file = re.sub(r"\W+", "-", name).strip("-")
         with WavFile(folder / f"{file}.wav", sample_rate) as wav:
             wav.write(joined)
-        mel = audio.mel_spectrogram(distances.floats(joined), sample_rate).numpy()
+        mel = audio.mel_spectrogram(audio.from_int16(joined), sample_rate).numpy()
         seconds = len(joined) / sample_rate
         axes.imshow(
             mel.T, origin="lower", aspect="auto", vmin=audio.SILENCE, vmax=-2.0,
@@ -77,7 +77,7 @@ def of_frames(mel, sample_rate, iterations=ITERATIONS):
         phase = found / np.maximum(np.abs(found), 1e-9)
     left = (window - hop) // 2
     sound = back(wanted * phase).numpy()[left : left + len(mel) * hop]
-    return np.clip(np.round(sound * 32768), -32768, 32767).astype("int16")
+    return audio.to_int16(sound)
 
 
 @functools.lru_cache(maxsize=2)

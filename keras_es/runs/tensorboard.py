@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_es import _files as files
 from keras_es import plots
 from keras_es._arguments import integer
+from keras_es.datasets.audio import from_int16
 from keras_es.layers import tree
 
 
@@ -137,8 +138,7 @@ def write_histogram(tag: str, values: np.ndarray, step: int, buckets: int = 30) 
 
 def write_audio(tag: str, samples: np.ndarray, sample_rate: int, step: int) -> None:
     """Write sound, 16-bit samples [T]."""
-    floats = np.asarray(samples, "float32")[:, None] / np.float32(32768)
-    wav = tf.audio.encode_wav(floats, sample_rate)
+    wav = tf.audio.encode_wav(from_int16(samples)[:, None], sample_rate)
     # The plugin's own message: field 2, the encoding, is 11 for a wav file.
     _write("audio", tag, tf.stack([[wav, ""]]), step, content=b"\x10\x0b")
 

@@ -214,8 +214,7 @@ def drawn_along(samples, logits):
 
 def mel_of(samples, sample_rate):
     """Return the frames of 16-bit samples as an array."""
-    floats = samples.astype("float32") / np.float32(32768)
-    return audio.mel_spectrogram(floats, sample_rate).numpy()
+    return audio.mel_spectrogram(audio.from_int16(samples), sample_rate).numpy()
 
 
 def forward(model):

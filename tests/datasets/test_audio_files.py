@@ -362,3 +362,11 @@ def test_files_that_are_broken_do_not_end_tensorflow_io(tmp_path):
     (tmp_path / "odd.wav").write_bytes(whole[:22] + b"\0\0" + whole[24:])
     data, said = lines_of(tmp_path)
     assert ids(data.train) + ids(data.test) == ["a", "b"] and len(said) == 4
+
+
+def test_integers_of_16_bits_come_back_as_they_were():
+    every = np.arange(-32768, 32768)
+    floats = audio.from_int16(every)
+    assert floats.dtype == "float32" and floats.min() == -1.0 and floats.max() < 1.0
+    np.testing.assert_array_equal(audio.to_int16(floats), every)
+    assert audio.to_int16(np.array([-1.5, 1.0])).tolist() == [-32768, 32767]

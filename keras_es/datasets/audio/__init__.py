@@ -1,7 +1,13 @@
 """Speech: files to samples, samples to features, both to batches."""
 
 from keras_es.datasets.audio.dataset import AudioDataset
-from keras_es.datasets.audio.decoding import BadAudioError, read, resample
+from keras_es.datasets.audio.decoding import (
+    BadAudioError,
+    from_int16,
+    read,
+    resample,
+    to_int16,
+)
 from keras_es.datasets.audio.features import (
     HOP_SECONDS,
     MELS,
@@ -21,10 +27,12 @@ __all__ = [
     "AudioDataset",
     "BadAudioError",
     "Utterance",
+    "from_int16",
     "hop_length",
     "is_audio",
     "load",
     "mel_spectrogram",
     "read",
     "resample",
+    "to_int16",
 ]

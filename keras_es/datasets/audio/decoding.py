@@ -107,6 +107,16 @@ def resample(samples: np.ndarray, rate: int, to: int) -> np.ndarray:
     return _resampled(samples, rate, to, _tensorflow_io() is not None)
 
 
+def from_int16(samples: Any) -> np.ndarray:
+    """Return 16-bit samples, integers of any type, as float32 in [-1, 1)."""
+    return np.asarray(samples, "float32") / np.float32(32768)
+
+
+def to_int16(samples: np.ndarray) -> np.ndarray:
+    """Return samples as 16-bit integers, rounded; what is outside [-1, 1) is cut."""
+    return np.clip(np.round(samples * 32768), -32768, 32767).astype("int16")
+
+
 @functools.cache
 def _tensorflow_io() -> Any:
     """Return `tensorflow_io.audio` where its native ops load, else None."""

@@ -4,13 +4,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from keras_es._arguments import choice, integer, optional
 from keras_es.datasets import tfds
 from keras_es.datasets.audio import folder
 from keras_es.datasets.audio.dataset import AudioDataset, split
-from keras_es.datasets.audio.decoding import SUFFIXES, resample
+from keras_es.datasets.audio.decoding import SUFFIXES, from_int16, resample
 from keras_es.datasets.audio.utterances import of_files, of_sources
 
 NAMES = ("ljspeech",)
@@ -119,5 +117,5 @@ def _of_tfds(name, data_dir, sample_rate, say, progress):
 
 
 def _resampled(integers, rate, to):
-    samples = integers.astype("float32") / np.float32(32768)
+    samples = from_int16(integers)
     return (samples, rate) if to is None else (resample(samples, rate, to), to)

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 
 from keras_es.datasets.audio import cache
-from keras_es.datasets.audio.decoding import BadAudioError, read
+from keras_es.datasets.audio.decoding import (
+    BadAudioError,
+    from_int16,
+    read,
+    to_int16,
+)
 from keras_es.datasets.audio.features import hop_length, mel_spectrogram
 
 SILENT = 2.0**-10
@@ -88,7 +93,7 @@ def clean(samples: np.ndarray, sample_rate: int) -> np.ndarray:
         raise BadAudioError(
             f"it is too short: {len(rows) * hop / sample_rate * 1000:.0f} ms"
         )
-    return np.clip(np.round(rows.ravel() * 32768), -32768, 32767).astype("int16")
+    return to_int16(rows.ravel())
 
 
 def of_files(
@@ -167,7 +172,7 @@ def gather(sources, count, sample_rate, say, progress):
             samples, rate = samples_at(sample_rate)
             hop_length(rate)
             integers = clean(samples, rate)
-            mel = mel_spectrogram(integers / np.float32(32768), rate).numpy()
+            mel = mel_spectrogram(from_int16(integers), rate).numpy()
         except ImportError as error:
             missing = error
             say(f"{recording.id}: skipped, {error}")
