@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import keras_es
-from tests.marks import slow
+from tests.marks import release, slow
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -21,14 +21,7 @@ def python_blocks(page):
         yield text.count("\n", 0, match.start(1)) + 1, match.group(1)
 
 
-# What a page says in code, tests of its subject hold; the README runs each time.
-@pytest.mark.parametrize(
-    "page",
-    [page if page.name == "README.md" else slow(page) for page in PAGES],
-    ids=lambda page: str(page.relative_to(ROOT)),
-)
-def test_code_blocks_run(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def run_blocks(page):
     namespace = {"__name__": "__main__"}
     for line, source in python_blocks(page):
         # Padding with empty lines makes a traceback point into the page itself.
@@ -36,7 +29,35 @@ def test_code_blocks_run(page, tmp_path, monkeypatch):
         exec(code, namespace)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+# What a page says in code, tests of its subject hold; the README runs each time.
+@pytest.mark.parametrize(
+    "page",
+    [page if page.name == "README.md" else slow(page) for page in PAGES],
+    ids=name_of,
+)
+def test_code_blocks_run(page, tmp_path, monkeypatch):
+    """Without XLA, which takes most of the time of models so small."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("keras_es._compat", "keras.src.trainers.trainer"):
+        monkeypatch.setattr(f"{place}.model_supports_jit", lambda model: False)
+    run_blocks(page)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [release(page) for page in PAGES],
+    ids=name_of,
+)
+def test_code_blocks_run_with_xla(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_blocks(page)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_inside_the_repository_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", text)

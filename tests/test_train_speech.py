@@ -71,6 +71,7 @@ def flags_of(model, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     folder, tmp_path, monkeypatch, capsys
 ):

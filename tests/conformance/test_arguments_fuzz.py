@@ -30,6 +30,7 @@ from keras_es import (
     schedules,
     unrolled,
 )
+from tests.marks import slow_unless
 
 PACKAGE = keras_es.__path__[0]
 
@@ -445,8 +446,7 @@ def test_odd_arguments_are_used_or_refused_in_words(room):
     assert list(faults(ROOMS[room](), one_of)) == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("room", LARGE)
+@pytest.mark.parametrize("room", slow_unless([], LARGE, ["minimize", "unrolled"]))
 def test_all_odd_arguments_are_used_or_refused_in_words(room):
     assert list(faults(ROOMS[room]())) == []
 

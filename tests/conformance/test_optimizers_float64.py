@@ -14,7 +14,7 @@ import keras_es
 from keras_es.layers import BlockSparseDense, BlockSparseGRU
 from keras_es.optimizers import OPTIMIZERS, PURE, Static
 from tests.conformance.test_variants import OPTIONS, TAKES
-from tests.marks import slow, slow_unless
+from tests.marks import release, slow_unless
 from tests.reference import problems, pure
 
 MODES = ("policy", "floatx", "layer")
@@ -23,12 +23,14 @@ MODES = ("policy", "floatx", "layer")
 # pure evolution with a layer of float64 those of test_variants.py.
 GRADIENT = list(zip(sorted(OPTIMIZERS), itertools.cycle(["floatx", "layer"])))
 KEPT_GRADIENT = [GRADIENT[0], GRADIENT[3]]
+OTHERS = GRADIENT[4:]
 
 EVOLVED = [(name, option) for name in sorted(PURE) for option in TAKES[name]]
 EVOLVED = [(*row, mode) for row, mode in zip(EVOLVED, itertools.cycle(MODES[:2]))]
 KEPT_EVOLVED = EVOLVED[5:7]
 OF_EACH = list({row[0]: row for row in EVOLVED}.values())
 REST = [row for row in EVOLVED if row not in KEPT_EVOLVED + OF_EACH]
+MASKED_BESIDES = sorted(set(PURE) - {"snes", "pgpe"})
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +92,7 @@ def trained(model, optimizer, jit_compile=False, epochs=1):
     return model
 
 
-@pytest.mark.parametrize("name, mode", slow_unless(KEPT_GRADIENT, GRADIENT))
+@pytest.mark.parametrize("name, mode", slow_unless(KEPT_GRADIENT, GRADIENT, OTHERS))
 def test_trains_by_gradients(name, mode):
     optimizer = problems.make(name)
     model = keras_es.sparsify(network(mode), 0.5, seed=0)
@@ -111,7 +113,7 @@ def test_evolves(name, option, mode):
     assert problems.keeps_all_digits(model.get_layer("hidden").kernel)
 
 
-@pytest.mark.parametrize("name", slow_unless(["snes"], sorted(PURE)))
+@pytest.mark.parametrize("name", slow_unless(["snes"], sorted(PURE), MASKED_BESIDES))
 def test_masks_evolve_with_weights(name):
     model = keras_es.sparsify(network("floatx"), 0.5, seed=0)
     # A genetic algorithm's weights are those of its best, which may be the first.
@@ -120,7 +122,7 @@ def test_masks_evolve_with_weights(name):
     assert problems.keeps_all_digits(model.get_layer("hidden").kernel)
 
 
-@pytest.mark.parametrize("mode", ["floatx", slow("policy"), slow("layer")])
+@pytest.mark.parametrize("mode", ["floatx", release("policy"), release("layer")])
 def test_block_sparse_layers(mode):
     arguments = wide(mode)
     model = keras_es.ESSequential(
@@ -135,7 +137,7 @@ def test_block_sparse_layers(mode):
     assert all(map(problems.keeps_all_digits, model.layers[1].trainable_variables[:2]))
 
 
-@pytest.mark.parametrize("mode", ["floatx", slow("policy"), slow("layer")])
+@pytest.mark.parametrize("mode", ["floatx", release("policy"), release("layer")])
 def test_goes_through_files_and_back_to_plain(mode, tmp_path):
     model = keras_es.sparsify(network(mode), 0.5, seed=0)
     trained(model, problems.make("snes"))
@@ -150,7 +152,7 @@ def test_goes_through_files_and_back_to_plain(mode, tmp_path):
     problems.assert_same(problems.weights_of(model), problems.weights_of(loaded))
 
 
-@pytest.mark.parametrize("mode", ["floatx", slow("policy"), slow("layer")])
+@pytest.mark.parametrize("mode", ["floatx", release("policy"), release("layer")])
 def test_xla(mode):
     model = keras_es.sparsify(network(mode), 0.5, seed=0)
     trained(model, pure.make("snes", seed=3), jit_compile=True)

@@ -57,9 +57,6 @@ KEPT = [
 IN_CI = [
     ("snes", "sampled"),
     ("open_es", "layerwise"),
-    ("pgpe", "orthogonal"),
-    ("genetic_algorithm", "sampled"),
-    ("snes", "layerwise, outputs"),
 ]
 BY_XLA = [
     ("open_es", "sampled, outputs"),

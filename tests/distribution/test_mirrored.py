@@ -225,6 +225,7 @@ for jit_compile in (False, True):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_a_strategy_of_one_device():
     run_on_devices(1, COMMON + ALONE)
 

@@ -80,5 +80,6 @@ def test_two_replicas_of_six_members_are_one_of_twelve(name):
     run_on_devices(2, f"NAME = {name!r}\n" + SCRIPT + STRATEGY)
 
 
+@pytest.mark.release
 def test_semi_updates_of_raw_losses_noise_on_outputs_and_masks():
     run_on_devices(2, SCRIPT + MORE)

@@ -17,6 +17,7 @@ MIRRORED = (
 )  # fmt: skip
 
 
+@pytest.mark.release
 def test_sigterm_under_mirrored_and_again_ends_in_the_same_bits(tmp_path):
     code, output, errors = run(*MIRRORED, "--workdir=whole", cwd=tmp_path)
     assert code == 0, errors

@@ -44,5 +44,6 @@ np.testing.assert_allclose(eigenvalue, alone[1], rtol=1e-4)
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_tickets_on_two_replicas():
     run_on_devices(2, SCRIPT)
