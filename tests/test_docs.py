@@ -49,11 +49,7 @@ def test_code_blocks_run(page, tmp_path, monkeypatch):
     run_blocks(page)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [release(page) for page in PAGES],
-    ids=name_of,
-)
+@pytest.mark.parametrize("page", [release(page) for page in PAGES], ids=name_of)
 def test_code_blocks_run_with_xla(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_blocks(page)

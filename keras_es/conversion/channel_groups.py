@@ -105,7 +105,7 @@ class _Ties:
         """Go through the calls of a graph."""
         for call in _compat.graph_calls(model):
             layer, output = call.operation, call.outputs[0]
-            rule = RULES.get(_plain(layer))
+            rule = RULES.get(tree.plain_class_of(layer))
             if isinstance(layer, keras.Model):
                 self.follow_model(layer, call)
             elif isinstance(rule, MergeRule):
@@ -135,7 +135,7 @@ class _Ties:
 
     def kernel(self, layer, output):
         """Return the node of a layer whose kernel has a column for each channel."""
-        path, plain = self.paths.get(id(layer)), _plain(layer)
+        path, plain = self.paths.get(id(layer)), tree.plain_class_of(layer)
         if path is None or not (tree.is_twin(layer) or tree.twin_of(layer)):
             return None
         if issubclass(plain, keras.layers.Embedding) or not hasattr(layer, "kernel"):
@@ -159,7 +159,3 @@ class _Ties:
             group = Channel(names[0]) if len(names) > 1 else Channel()
             found.update(dict.fromkeys(names, group))
         return {name: found[name] for name in self.kernels.values()}
-
-
-def _plain(layer):
-    return type(layer).plain_class() if tree.is_twin(layer) else type(layer)

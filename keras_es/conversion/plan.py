@@ -12,7 +12,7 @@ from keras_es.conversion.allocation import (
     is_rules,
 )
 from keras_es.layers import tree
-from keras_es.layers.masked import named_in_errors
+from keras_es.layers.masked import latent_of, named_in_errors
 from keras_es.layers.sparse_layer import check_sparsity
 from keras_es.layers.tree import matches
 
@@ -72,7 +72,7 @@ def _find_weights(
     embeddings = False
     weights, layers, current = {}, {}, {}
     for path, layer in tree.walk(model):
-        twin = type(layer) if tree.is_twin(layer) else tree.twin_of(layer)
+        twin = _twin(layer)
         if twin is None or not layer.built:
             continue
         embeddings |= twin.only_if_asked
@@ -80,10 +80,9 @@ def _find_weights(
             continue
         holder = getattr(layer, "cell", layer)
         for name in getattr(twin, "cell_class", twin).masked_attributes:
-            latent = vars(holder).get(name)
-            latent = vars(holder).get("_" + name) if latent is None else latent
             weight = f"{path}/{name}"
-            weights[weight], layers[weight] = tuple(latent.shape), path
+            weights[weight] = tuple(latent_of(holder, name).shape)
+            layers[weight] = path
             current[weight] = twin.default_pattern
         for masked in tree.masked_weights(layer) if tree.is_twin(layer) else ():
             current[f"{path}/{masked.attribute}"] = masked.pattern
@@ -96,6 +95,11 @@ def _find_weights(
     return weights, layers, current
 
 
+def _twin(layer):
+    """Return the class of a layer's masked twin, its own if it is one."""
+    return type(layer) if tree.is_twin(layer) else tree.twin_of(layer)
+
+
 def _numbers_of_units(model, shapes, layers, chosen):
     """Return how many units each weight has under the pattern chosen for it.
 
@@ -106,8 +110,7 @@ def _numbers_of_units(model, shapes, layers, chosen):
     found = {}
     for weight, shape in shapes.items():
         layer, name = at[layers[weight]], weight.rsplit("/", 1)[1]
-        twin = type(layer) if tree.is_twin(layer) else tree.twin_of(layer)
-        holder = getattr(layer, "cell", layer)
+        holder, twin = getattr(layer, "cell", layer), _twin(layer)
         twin = getattr(twin, "cell_class", twin)
         with named_in_errors(holder, name, shape):
             _, units = twin.matrix_and_units(holder, shape, chosen[weight])

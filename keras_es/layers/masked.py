@@ -30,6 +30,12 @@ def named_in_errors(layer, name, shape):
         ) from None
 
 
+def latent_of(layer, name):
+    """Return the latent variable of a weight, masked or not; None before `build`."""
+    found = vars(layer).get(name)
+    return vars(layer).get("_" + name) if found is None else found
+
+
 class MaskedLayer(SparseLayer):
     """Mixin that multiplies the weights of a plain layer by masks.
 
@@ -119,8 +125,7 @@ class MaskedLayer(SparseLayer):
 
     def latent(self, name):
         """Return the latent variable of a masked weight, None before `build`."""
-        found = self.__dict__.get(name)
-        return self.__dict__.get("_" + name) if found is None else found
+        return latent_of(self, name)
 
     def build(self, input_shape):
         """Build the plain layer, then create masks and scores."""

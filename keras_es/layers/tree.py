@@ -161,6 +161,11 @@ def is_twin(layer):
     return type(layer) in TWINS.values()
 
 
+def plain_class_of(layer):
+    """Return the class of a layer, of a twin that of the layer without masks."""
+    return type(layer).plain_class() if is_twin(layer) else type(layer)
+
+
 def masks_cell(layer):
     """Tell whether a layer is masked, or would be, in its recurrent cell."""
     masked = has_masks(layer) or twin_of(layer) is not None

@@ -437,7 +437,7 @@ def faults(cases, one_of=1):
 
 
 LARGE = ("optimizers", "layers", "minimize", "unrolled")
-"""Rooms of which the fast tests try one value of four, the slow ones all."""
+"""Rooms of which the fast tests try one value of four, slow ones and a release all."""
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -9,6 +9,7 @@ from keras_es import _compat
 from keras_es.conversion.clone import is_graph
 from keras_es.conversion.compact.rules import layers_named
 from keras_es.layers import tree
+from keras_es.layers.masked import latent_of
 
 KERNELS = ("kernel", "recurrent_kernel", "depthwise_kernel", "pointwise_kernel")
 """What layers call the weights that are multiplied with."""
@@ -72,7 +73,7 @@ def _add_uses(model, uses):
 def _kernel_size(layer):
     """Return how many weights the kernels of a layer have that is counted here."""
     holder = getattr(layer, "cell", layer)
-    kernels = [vars(holder).get(n, vars(holder).get("_" + n)) for n in KERNELS]
+    kernels = [latent_of(holder, name) for name in KERNELS]
     return sum(_size(kernel.shape) for kernel in kernels if kernel is not None)
 
 
@@ -91,7 +92,7 @@ def _of_call(call):
 
 def _of_layer(layer, inputs, outputs):
     """Return those of a layer, for shapes without the axis of examples."""
-    cls = type(layer).plain_class() if tree.is_twin(layer) else type(layer)
+    cls = tree.plain_class_of(layer)
     if cls is keras.layers.Dense:
         return _size(outputs) * layer.kernel.shape[0]
     if cls is keras.layers.EinsumDense:

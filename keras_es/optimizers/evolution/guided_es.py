@@ -102,7 +102,7 @@ class GuidedES(MaskOptimizer):
             what one active weight costs there, a number above 0; 1 where no rule
             matches, the last where more do. Then the cost of all active weights stays
             what the allocation asks for, and not their number: never above, and below
-            by less than a unit of the cheapest weight. With
+            by less than a unit of the cheapest weight unless that is full. With
             `keras_es.multiplications_per_weight(model)` it is the number of
             multiplications. Weights whose units differ in size exchange, too; `NByM`
             and patterns of groups do not.
