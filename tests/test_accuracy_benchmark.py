@@ -207,7 +207,7 @@ def test_variants_are_what_they_say(name):
         constant = "sparsity_schedule" in variant.arguments
         assert (found.sparsity_schedule.end_step == 0) == constant
     densities = {1.0 - m.sparsity for m in keras_es.masked_weights(model)}
-    by_size = variant.allocation not in (None, "uniform")
+    by_size = methods.allocation(name, suite.allocation) != "uniform"
     assert (len(densities) > 1) == by_size
 
 

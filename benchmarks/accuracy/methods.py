@@ -46,11 +46,9 @@ VARIANTS = {
         "gradual_magnitude", None, {}, "one threshold of |w| for all layers"
     ),
     "gmp_square_root": Variant(
-        "gradual_magnitude", "square_root", {}, "by the square root of sizes"
+        "gradual_magnitude", "square_root", {}, "by the square root of units"
     ),
-    "from_square_root": Variant(
-        "guided_es", "square_root", {}, "from the square roots of sizes"
-    ),
+    "from_uniform": Variant("guided_es", "uniform", {}, "from every layer alike"),
     "no_losses": Variant(
         "guided_es", None, {"mean_learning_rate": 0.0}, "the same without losses"
     ),
@@ -66,14 +64,14 @@ VARIANTS = {
     "from_the_start": Variant(
         "guided_es", None, {"sparsity_schedule": None}, "sparse from the first step"
     ),
-    "from_the_start_square_root": Variant(
+    "from_the_start_uniform": Variant(
         "guided_es",
-        "square_root",
+        "uniform",
         {"sparsity_schedule": None},
-        "sparse from the first step, from the square roots",
+        "sparse from the first step, from every layer alike",
     ),
     "rigl_square_root": Variant(
-        "rigl", "square_root", {}, "by the square root of sizes"
+        "rigl", "square_root", {}, "by the square root of units"
     ),
 }
 """What else is compared: other allocations, and ours without its parts."""
@@ -87,9 +85,9 @@ def base(method):
 def allocation(method, usual):
     """Return how sparsity is allocated among layers, `usual` if it does not say.
 
-    `GuidedES` finds its own, and begins where `sparsify` does if nothing is said.
+    `GuidedES` finds its own, and begins in all suites from the square roots of units.
     """
-    usual = "uniform" if base(method) == "guided_es" else usual
+    usual = "square_root" if base(method) == "guided_es" else usual
     return (method in VARIANTS and VARIANTS[method].allocation) or usual
 
 
