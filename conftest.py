@@ -63,7 +63,10 @@ def quick_graphs():
 def fresh_keras():
     """Each test starts at layer name "dense", float32 and the same random state."""
     import keras
+    from tensorflow.python.framework import config
 
+    # On for good in a process that ran train.py without XLA; Keras then has no XLA.
+    config.disable_op_determinism()
     keras.backend.clear_session(free_memory=False)
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)
