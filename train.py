@@ -52,7 +52,11 @@ def define_flags():
     )
     real("sparsity", None, "share of zeros in masked weights, in [0, 1); default 0.9")
     text("block_shape", "", "size of blocks, ROWSxCOLUMNS, like 16x1; empty for none")
-    text("allocation", "uniform", "sparsity of the layers: uniform, erk or square_root")
+    text(
+        "allocation",
+        "square_root",
+        "sparsity of the layers: square_root, erk or uniform",
+    )
     text(
         "mask_optimizer",
         "guided_es",
