@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.accuracy.results import mean_and_standard_error
+from benchmarks.lottery.suites import CONTROLS
 from benchmarks.picture import COLORS, make_panels
 
 SHOWN = (0, 5, 10, 13, 15, 17, 19, 20)
@@ -20,10 +21,14 @@ COMPARED = (
 """What is compared seed by seed: the same first values, the same order of the data."""
 
 
+PLACES = ("snr", "magnitude", *CONTROLS, "final", "snip")
+"""Scores and controls in the order of colors."""
+
+
 def tables(rows):
     """Return the lines of all tables."""
     found = []
-    for title, group in _groups(rows, "plain").items():
+    for title, group in _groups(_plain(rows)).items():
         found += [f"### {title}: test accuracy", "", *_by_round(group), ""]
         found += _differences(group)
     found += _transfers([r for r in rows if "transfer_to" in r["case"]])
@@ -31,13 +36,17 @@ def tables(rows):
     return found
 
 
-def _groups(rows, kind):
-    """Return the rows of tickets and controls, by suite, data and steps."""
+def _plain(rows):
+    """Return the rows of tickets and controls."""
+    others = {"transfer_to", "measured"}
+    return [row for row in rows if not others & set(row["case"])]
+
+
+def _groups(rows):
+    """Return rows by suite, data and share that a round keeps."""
     groups = {}
     for row in rows:
         case = row["case"]
-        if "transfer_to" in case or "measured" in case:
-            continue
         title = f"{case['suite']}, {case['dataset']}, {case['keep']:.0%} kept a round"
         groups.setdefault(title, []).append(row)
     return groups
@@ -141,49 +150,56 @@ def _optima(rows):
 
 def draw(rows, output):
     """Draw accuracy over density, and lines between optima, into a folder."""
-    groups = _groups(rows, "plain")
+    groups = _groups(_plain(rows))
     if not groups:
         return
     from matplotlib.figure import Figure
 
-    lines = [r for r in rows if r["case"].get("measured", "").startswith("line")]
-    count = len(groups) + bool(lines)
+    lines = _groups([r for r in rows if "line" in r["case"].get("measured", "")])
+    count = len(groups) + len(lines)
     figure = Figure(figsize=(11, 4.2 * -(-count // 2)), layout="constrained")
     panels = list(make_panels(figure, count, 2 if count > 1 else 1))
     for axes, (title, group) in zip(panels, groups.items()):
         _draw_rounds(axes, title, group)
-    if lines:
-        _draw_lines(panels[-1], lines)
+    for axes, (title, group) in zip(panels[len(groups) :], lines.items()):
+        _draw_lines(axes, title, group)
     figure.savefig(Path(output) / "lottery.png", dpi=110)
 
 
-def _draw_lines(axes, rows):
-    """Draw the lines of the first seed; those by gradients are dashed."""
+def _draw_lines(axes, title, rows):
+    """Draw the lines of the first seed and two of its rounds; gradients are dashed."""
     first = min(row["case"]["seed"] for row in rows)
-    rows = [row for row in rows if row["case"]["seed"] == first]
+    rounds = sorted({row["round"] for row in rows})
+    rounds = {rounds[0], rounds[len(rounds) // 2]}
+    rows = [r for r in rows if r["case"]["seed"] == first and r["round"] in rounds]
     kinds = sorted({(row["round"], row["case"]["measured"]) for row in rows})
     colors = dict(zip(kinds, COLORS * len(kinds)))
     for row in rows:
         case = row["case"]
-        label = f"{case['kind']}, round {row['round']}, {case['measured']}"
+        label = f"{case['kind']}, {case['keep'] ** row['round']:.0%}, "
         axes.plot(
             row["positions"], row["losses"], "-" if case["kind"] == "es" else "--",
-            color=colors[row["round"], case["measured"]], label=label,
+            color=colors[row["round"], case["measured"]],
+            label=label + case["measured"],
         )  # fmt: skip
     axes.set(xlabel="from one optimum to the other", ylabel="training loss")
+    axes.set_title(title, y=1.0, pad=52)
     # Above: lines rise anywhere.
     above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 2}
-    axes.legend(fontsize=8, frameon=False, **above)
+    axes.legend(fontsize=7, frameon=False, **above)
 
 
 def _draw_rounds(axes, title, rows):
     densities = {row["round"]: 100 * row["density"] for row in rows}
-    for color, (name, by_round) in zip(COLORS * 9, methods(rows).items()):
+    for name, by_round in methods(rows).items():
+        kind, score = name.partition(" (")[0].split(", ")
         found = sorted(by_round)
         means, errors = zip(*(mean_and_standard_error(by_round[r]) for r in found))
         x = [densities[r] for r in found]
         errors = np.nan_to_num(errors)  # there is none of one seed
-        axes.errorbar(x, means, errors, fmt="o-", color=color, label=name, ms=3)
+        color = COLORS[PLACES.index(score) % len(COLORS)]
+        style = "o-" if kind == "es" else "o--"
+        axes.errorbar(x, means, errors, fmt=style, color=color, label=name, ms=3)
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.set(title=title, xlabel="weights left [%]", ylabel="test accuracy")

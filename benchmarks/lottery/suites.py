@@ -39,6 +39,8 @@ class Suite:
         mean_rate: First learning rate of the mean of SNES, which falls to 0 along a
             cosine.
         rate: Learning rate of Adam, which falls to 0 along a cosine.
+        std_rate: Learning rate of the std of SNES, None for its own.
+        search: "snes" or "sep_cma_es".
         scores: Dict from kind of method to scores.
         controls: Names of controls.
     """
@@ -53,6 +55,8 @@ class Suite:
     sigma: float
     mean_rate: float
     rate: float = 0.003
+    std_rate: float | None = None
+    search: str = "snes"
     scores: dict = dataclasses.field(default_factory=lambda: SCORES)
     controls: tuple = CONTROLS
 
@@ -71,11 +75,21 @@ def mlp(input_shape, num_classes):
     )
 
 
+_MLP = Suite(
+    mlp, pooled=True, datasets=DATASETS, generations=600, gradient_steps=5000,
+    population=128, batch_size=256, sigma=0.05, mean_rate=1.5,
+)  # fmt: skip
+
+# Where the std of a weight may have more to say than chance.
+_ONLY_SNR = dataclasses.replace(
+    _MLP, scores={"es": ("snr", "magnitude")}, controls=("random",)
+)
+
 SUITES = {
-    "mlp": Suite(
-        mlp, pooled=True, datasets=DATASETS, generations=600, gradient_steps=5000,
-        population=128, batch_size=256, sigma=0.05, mean_rate=1.5,
-    ),
+    "mlp": _MLP,
+    "mlp-long": dataclasses.replace(_ONLY_SNR, generations=2400),
+    "mlp-std-rate": dataclasses.replace(_ONLY_SNR, std_rate=0.3),
+    "mlp-sep-cma-es": dataclasses.replace(_ONLY_SNR, search="sep_cma_es"),
     "cnn": Suite(
         models.ARCHITECTURES["mnist_11k"].build, pooled=False, datasets=("mnist",),
         generations=600, gradient_steps=5000,
@@ -99,8 +113,11 @@ def strategy(suite, kind, seed, steps):
     }  # fmt: skip
     if kind == "pgpe":
         return optimizers.PGPE(None, **common)
-    rate = cosine(suite.mean_rate, steps)
-    return optimizers.SNES(None, mean_learning_rate=rate, **common)
+    if suite.search == "sep_cma_es":
+        return optimizers.SepCMAES(None, **common)
+    rate, std_rate = cosine(suite.mean_rate, steps), suite.std_rate
+    given = {} if std_rate is None else {"std_learning_rate": std_rate}
+    return optimizers.SNES(None, mean_learning_rate=rate, **given, **common)
 
 
 def steps_of(suite, kind, flags):

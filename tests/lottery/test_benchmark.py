@@ -72,6 +72,19 @@ def test_the_network_has_the_weights_of_the_study():
     assert model.count_params() == 6592 + 42
 
 
+def test_suites_differ_in_what_their_names_say():
+    found = {}
+    for name in ("mlp", "mlp-long", "mlp-std-rate", "mlp-sep-cma-es"):
+        suite = suites.SUITES[name]
+        search = suites.strategy(suite, "es", 0, suite.generations)
+        rate = getattr(search, "std_learning_rate", None)
+        found[name] = (type(search).__name__, rate, suite.generations)
+    assert found == {
+        "mlp": ("SNES", None, 600), "mlp-long": ("SNES", None, 2400),
+        "mlp-std-rate": ("SNES", 0.3, 600), "mlp-sep-cma-es": ("SepCMAES", None, 600),
+    }  # fmt: skip
+
+
 def study_of(tmp_path, seed=0):
     """Return a study with little data, whose es-snr is at round 0."""
     flags = program.parse(["--keep=0.5", f"--output={tmp_path}", f"--work={tmp_path}"])
