@@ -22,7 +22,7 @@ from benchmarks.command import (
     stoppable,
 )
 from benchmarks.lottery import report
-from benchmarks.lottery.suites import CONTROLS, DATASETS, KEEP, ROUNDS, SCORES, SUITES
+from benchmarks.lottery.suites import DATASETS, KEEP, NAMES, ROUNDS, SCORES, SUITES
 from benchmarks.lottery.training import Lines, Study
 
 PARTS = ("find", "controls", "transfers", "optima")
@@ -51,15 +51,14 @@ def parse(argv):
             f"--keep: expected a share between 0 and 1. Received: {flags.keep}"
         )
     require_positive(parser, flags, "rounds", "generations", "seeds")
-    scores = {score: None for scores in SCORES.values() for score in scores}
-    scores |= dict.fromkeys(CONTROLS)
     at = (flags.at or "1").split(",")
     if not all(r.isdigit() and int(r) for r in at):
         parser.error(f"--at: expected rounds from 1 on. Received: {flags.at}")
     flags.at = [int(r) for r in at] if flags.at else None
     known = {
         "suite": SUITES, "dataset": dict.fromkeys(DATASETS),
-        "kind": dict.fromkeys(SCORES), "score": scores, "part": dict.fromkeys(PARTS),
+        "kind": dict.fromkeys(SCORES), "score": dict.fromkeys(NAMES),
+        "part": dict.fromkeys(PARTS),
     }  # fmt: skip
     for name, values in known.items():
         given = getattr(flags, name)

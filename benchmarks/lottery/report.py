@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.accuracy.results import mean_and_standard_error
-from benchmarks.lottery.suites import CONTROLS
+from benchmarks.lottery.suites import NAMES
 from benchmarks.picture import COLORS, make_panels
 
 SHOWN = (0, 5, 10, 13, 15, 17, 19, 20)
@@ -19,10 +19,6 @@ COMPARED = (
     ("es, snr", "gradient, magnitude"),
 )  # fmt: skip
 """What is compared seed by seed: the same first values, the same order of the data."""
-
-
-PLACES = ("snr", "magnitude", *CONTROLS, "final", "snip")
-"""Scores and controls in the order of colors."""
 
 
 def tables(rows):
@@ -53,12 +49,12 @@ def _groups(rows):
 
 
 def methods(rows):
-    """Return {name of a method: {round: list of accuracies, one for each seed}}."""
+    """Return {(kind, score, steps): {round: accuracies, one for each seed}}."""
     found = {}
     for row in rows:
         case = row["case"]
-        name = f"{case['kind']}, {case['score']} ({case['steps']:,} steps)"
-        by_round = found.setdefault(name, {})
+        method = case["kind"], case["score"], case["steps"]
+        by_round = found.setdefault(method, {})
         by_round.setdefault(row["round"], []).append(row["accuracy"])
     return found
 
@@ -76,10 +72,14 @@ def _head(rows, first=0):
 
 def _by_round(rows):
     shown, lines = _head(rows)
-    for name, by_round in methods(rows).items():
+    for method, by_round in methods(rows).items():
         cells = [_cell(by_round.get(r)) for r in shown]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {_label(*method)} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _label(kind, score, steps):
+    return f"{kind}, {score} ({steps:,} steps)"
 
 
 def _cell(values, sign=""):
@@ -191,15 +191,15 @@ def _draw_lines(axes, title, rows):
 
 def _draw_rounds(axes, title, rows):
     densities = {row["round"]: 100 * row["density"] for row in rows}
-    for name, by_round in methods(rows).items():
-        kind, score = name.partition(" (")[0].split(", ")
+    for (kind, score, steps), by_round in methods(rows).items():
         found = sorted(by_round)
         means, errors = zip(*(mean_and_standard_error(by_round[r]) for r in found))
         x = [densities[r] for r in found]
         errors = np.nan_to_num(errors)  # there is none of one seed
-        color = COLORS[PLACES.index(score) % len(COLORS)]
-        style = "o-" if kind == "es" else "o--"
-        axes.errorbar(x, means, errors, fmt=style, color=color, label=name, ms=3)
+        axes.errorbar(
+            x, means, errors, fmt="o-" if kind == "es" else "o--",
+            color=COLORS[NAMES.index(score)], label=_label(kind, score, steps), ms=3,
+        )  # fmt: skip
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.set(title=title, xlabel="weights left [%]", ylabel="test accuracy")

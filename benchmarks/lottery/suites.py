@@ -20,6 +20,9 @@ SCORES = {
 CONTROLS = ("random", "layerwise_random", "reinitialized")
 """Controls, of the tickets of the first score."""
 
+NAMES = (*dict.fromkeys(s for scores in SCORES.values() for s in scores), *CONTROLS)
+"""All scores and controls."""
+
 DATASETS = ("mnist", "fashion_mnist")
 
 
@@ -115,9 +118,11 @@ def strategy(suite, kind, seed, steps):
         return optimizers.PGPE(None, **common)
     if suite.search == "sep_cma_es":
         return optimizers.SepCMAES(None, **common)
-    rate, std_rate = cosine(suite.mean_rate, steps), suite.std_rate
-    given = {} if std_rate is None else {"std_learning_rate": std_rate}
-    return optimizers.SNES(None, mean_learning_rate=rate, **given, **common)
+    rates = {
+        "mean_learning_rate": cosine(suite.mean_rate, steps),
+        "std_learning_rate": suite.std_rate,
+    }
+    return optimizers.SNES(None, **rates, **common)
 
 
 def steps_of(suite, kind, flags):
