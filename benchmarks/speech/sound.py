@@ -207,8 +207,8 @@ def table(rows):
 
 def _distances(rows):
     dense = {_same(row): row for row in rows if row["method"] == "none"}
-    lines = ["| voice | sparsity | " + " | ".join(DISTANCES.values()) + " |"]
-    lines.append("|---|---|" + "---|" * len(DISTANCES))
+    lines = ["| voice | sparsity | epochs | " + " | ".join(DISTANCES.values()) + " |"]
+    lines.append("|---|---|---|" + "---|" * len(DISTANCES))
     for row in rows:
         if row["method"] == RECORDED:
             continue
@@ -231,8 +231,8 @@ def _difference(values, base, is_voice):
 
 
 def _listened(rows):
-    lines = ["| voice | sparsity | " + " | ".join(LISTENED.values()) + " |"]
-    lines.append("|---|---|" + "---|" * len(LISTENED))
+    lines = ["| voice | sparsity | epochs | " + " | ".join(LISTENED.values()) + " |"]
+    lines.append("|---|---|---|" + "---|" * len(LISTENED))
     for row in rows:
         cells = []
         for name in LISTENED:
@@ -248,8 +248,10 @@ def _listened(rows):
 
 
 def _head(row):
-    sparsity = f"{row['sparsity']:.0%}" if row["units"] else ""
-    return f"| {bits.method_name(row)} | {sparsity} |"
+    sparsity, epochs = "", ""
+    if row["units"]:
+        sparsity, epochs = f"{row['sparsity']:.0%}", f"{row['epochs']}"
+    return f"| {bits.method_name(row)} | {sparsity} | {epochs} |"
 
 
 def _same(row):
