@@ -207,8 +207,7 @@ def table(rows):
 
 def _distances(rows):
     dense = {_same(row): row for row in rows if row["method"] == "none"}
-    lines = ["| voice | sparsity | epochs | " + " | ".join(DISTANCES.values()) + " |"]
-    lines.append("|---|---|---|" + "---|" * len(DISTANCES))
+    lines = _top(DISTANCES)
     for row in rows:
         if row["method"] == RECORDED:
             continue
@@ -231,8 +230,7 @@ def _difference(values, base, is_voice):
 
 
 def _listened(rows):
-    lines = ["| voice | sparsity | epochs | " + " | ".join(LISTENED.values()) + " |"]
-    lines.append("|---|---|---|" + "---|" * len(LISTENED))
+    lines = _top(LISTENED)
     for row in rows:
         cells = []
         for name in LISTENED:
@@ -247,11 +245,15 @@ def _listened(rows):
     return "\n".join(lines)
 
 
+def _top(measured):
+    """Return the first lines of a table, whose others begin with `_head`."""
+    columns = ["voice", "sparsity", "epochs", *measured.values()]
+    return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+
+
 def _head(row):
-    sparsity, epochs = "", ""
-    if row["units"]:
-        sparsity, epochs = f"{row['sparsity']:.0%}", f"{row['epochs']}"
-    return f"| {bits.method_name(row)} | {sparsity} | {epochs} |"
+    own = f"{row['sparsity']:.0%} | {row['epochs']}" if row["units"] else " | "
+    return f"| {bits.method_name(row)} | {own} |"
 
 
 def _same(row):

@@ -142,8 +142,8 @@ def test_tables_show_differences_from_dense():
     ]  # fmt: skip
     shown = sound.table(rows)
     assert "| dense | 0% | 1 | 2.50 | 5.00 | not measured |" in shown
-    distances = "3.00 (+0.50: +0.50 to +0.50) | 4.00 (-1.00: -1.00 to -1.00) "
-    assert f"| rigl | 95% | 1 | {distances}" in shown
+    differences = "3.00 (+0.50: +0.50 to +0.50) | 4.00 (-1.00: -1.00 to -1.00) "
+    assert f"| rigl | 95% | 1 | {differences}" in shown
     assert "| rigl | 95% | 1 | 0.50 |  |  |  | 25% | 10% |" in shown
     assert "| recorded |  |  |  |  |  |  | 95% |  |" in shown
 
