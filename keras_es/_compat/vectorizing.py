@@ -1,7 +1,9 @@
 """What `tf.vectorized_map` can do under XLA, which TensorFlow does not tell in public.
 
 An operation that it has no rule for becomes a loop over the elements, which XLA
-refuses with an error about TensorListReserve.
+refuses within another loop, with an error about TensorListReserve. The rule of a
+branch that each element chooses makes shapes that depend on values, which it refuses,
+too.
 """
 
 import tensorflow as tf
@@ -13,7 +15,19 @@ try:
 except (ImportError, AttributeError):  # moved: everything counts as known
     pfor, RULES = None, None
 
-_LOOPS = ("While", "StatelessWhile")
+_CONTROL_FLOW = (
+    "While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase",
+)  # fmt: skip
+_SHARED = {"Conv2D": (1,), "Conv2DBackpropInput": (1,)}
+"""Inputs that a rule takes only if they are the same for all elements: filters."""
+
+_DIFFERING = {
+    "DepthwiseConv2dNative": (0, 1),
+    "DepthwiseConv2dNativeBackpropInput": (1, 2),
+    "DepthwiseConv2dNativeBackpropFilter": (0, 2),
+}
+"""Inputs that a rule takes only if they are not."""
+
 _OF_SHAPES = ("Shape", "ShapeN", "Size", "Rank")
 
 
@@ -28,14 +42,25 @@ if RULES is not None and "Bitcast" not in RULES:
     pfor.RegisterPFor("Bitcast")(_bitcast)
 
 
-def can_be_vectorized(operations):
+def can_be_vectorized(operations, sources=()):
     """Tell whether there is a rule for all operations that differ between elements.
 
     Args:
-        operations: Iterable of `tf.Operation`.
+        operations: Set of `tf.Operation`.
+        sources: Tensors that differ, besides those which the operations compute.
     """
-    return RULES is None or all(
-        op.type in RULES and op.type not in _LOOPS for op in operations
+    if RULES is None:
+        return True
+
+    def differs(tensor):
+        return tensor.op in operations or any(tensor is source for source in sources)
+
+    return all(
+        op.type in RULES
+        and op.type not in _CONTROL_FLOW
+        and not any(differs(op.inputs[i]) for i in _SHARED.get(op.type, ()))
+        and all(differs(op.inputs[i]) for i in _DIFFERING.get(op.type, ()))
+        for op in operations
     )
 
 

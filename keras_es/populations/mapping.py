@@ -35,7 +35,7 @@ def members_can_be_vectorized(function, elements):
         return False  # `run_eagerly` is for looking at each member.
     first = _row(elements, 0)
     function(first)
-    return can_be_vectorized(depending_on(*first))
+    return can_be_vectorized(depending_on(*first), first)
 
 
 def join(tensor):

@@ -35,6 +35,21 @@ def convolution():
     ]
 
 
+class Branch(layers.Layer):
+    """Another sum, chosen by what is summed."""
+
+    def call(self, x):
+        return tf.cond(tf.reduce_mean(x) > 0, lambda: 0.5 * x, lambda: x + 1.0)
+
+
+UNMAPPED = {  # under XLA, though TensorFlow has rules for what they do
+    "convolution": lambda: [layers.Conv2D(2, 3), layers.Conv2D(2, 2)],
+    "transposed": lambda: [layers.Conv2DTranspose(2, 3)],
+    "depthwise": lambda: [layers.DepthwiseConv2D(3)],
+    "branch": lambda: [layers.Dense(2), Branch()],
+}
+
+
 def recurrent():
     return [keras.Input((5, 2)), layers.GRU(4), layers.Dense(3)]
 
@@ -105,12 +120,12 @@ def one_by_one(model, function, noise, generation):
     return losses
 
 
-def compared(model, function, settings):
+def compared(model, function, settings, jit_compile=False):
     """Return a population, and its losses, which are those of member after member."""
     noise = WeightNoise(model.trainable_variables, seed=3, **settings)
     population = WeightPopulation(model, noise, MEMBERS)
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False, jit_compile=jit_compile)
     def evaluate(generation):
         return population.evaluate(function, generation, scales_of(model))[0]
 
@@ -136,6 +151,14 @@ def test_losses_are_those_of_each_perturbed_model(build, settings):
     _, losses = compared(model, loss_of(model, x, y), settings)
     assert np.std(losses) > 1e-3
     assert "call" not in vars(model.layers[-1])
+
+
+@pytest.mark.parametrize("between", UNMAPPED.values(), ids=UNMAPPED)
+def test_what_is_not_mapped_under_xla_goes_in_turn(between):
+    model, x, y = make(
+        lambda: [keras.Input((6, 6, 2)), *between(), layers.Flatten(), layers.Dense(3)]
+    )
+    compared(model, loss_of(model, x, y), {}, jit_compile=True)
 
 
 @pytest.mark.slow
