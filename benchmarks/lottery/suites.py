@@ -96,7 +96,7 @@ SUITES = {
     "cnn": Suite(
         models.ARCHITECTURES["mnist_11k"].build, pooled=False, datasets=("mnist",),
         generations=600, gradient_steps=5000,
-        population=128, batch_size=256, sigma=0.05, mean_rate=1.5,
+        population=128, batch_size=64, sigma=0.05, mean_rate=1.5,
         scores={"es": ("snr",)}, controls=("random",),
     ),
 }  # fmt: skip
