@@ -18,6 +18,7 @@ except (ImportError, AttributeError):  # moved: everything counts as known
 _CONTROL_FLOW = (
     "While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase",
 )  # fmt: skip
+
 _SHARED = {"Conv2D": (1,), "Conv2DBackpropInput": (1,)}
 """Inputs that a rule takes only if they are the same for all elements: filters."""
 
@@ -42,18 +43,17 @@ if RULES is not None and "Bitcast" not in RULES:
     pfor.RegisterPFor("Bitcast")(_bitcast)
 
 
-def can_be_vectorized(operations, sources=()):
+def can_be_vectorized(operations):
     """Tell whether there is a rule for all operations that differ between elements.
 
     Args:
         operations: Set of `tf.Operation`.
-        sources: Tensors that differ, besides those which the operations compute.
     """
     if RULES is None:
         return True
 
     def differs(tensor):
-        return tensor.op in operations or any(tensor is source for source in sources)
+        return tensor.op in operations
 
     return all(
         op.type in RULES

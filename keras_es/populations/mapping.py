@@ -34,8 +34,9 @@ def members_can_be_vectorized(function, elements):
     if not tf.inside_function():
         return False  # `run_eagerly` is for looking at each member.
     first = _row(elements, 0)
-    function(first)
-    return can_be_vectorized(depending_on(*first), first)
+    # So that what is computed of an element itself has an operation that differs, too.
+    function([tf.identity(e) for e in first])
+    return can_be_vectorized(depending_on(*first))
 
 
 def join(tensor):
