@@ -10,12 +10,12 @@ def map_members(function, elements, vectorize):
 
     Args:
         function: Of one element, which evaluates a member.
-        elements: List of tensors with a first axis of members.
+        elements: Structure of tensors with a first axis of members.
         vectorize: Whether all at once, or one after the other.
     """
     if vectorize:
         return tf.vectorized_map(function, elements)
-    members = elements[0].shape[0]
+    members = tf.nest.flatten(elements)[0].shape[0]
     if members > 2:  # A loop, for one copy of the graph each would be large.
         return map_in_turn(lambda i, _: (function(_row(elements, i)), ()), members)[0]
     results = [function(_row(elements, i)) for i in range(members)]
@@ -23,7 +23,7 @@ def map_members(function, elements, vectorize):
 
 
 def _row(elements, i):
-    return [e[i] for e in elements]
+    return tf.nest.map_structure(lambda e: e[i], elements)
 
 
 def members_can_be_vectorized(function, elements):
@@ -35,8 +35,8 @@ def members_can_be_vectorized(function, elements):
         return False  # `run_eagerly` is for looking at each member.
     first = _row(elements, 0)
     # So that what is computed of an element itself has an operation that differs, too.
-    function([tf.identity(e) for e in first])
-    return can_be_vectorized(depending_on(*first))
+    function(tf.nest.map_structure(tf.identity, first))
+    return can_be_vectorized(depending_on(*tf.nest.flatten(first)))
 
 
 def join(tensor):

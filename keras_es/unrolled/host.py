@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_es.unrolled.members import Members
+from keras_es.unrolled.members import Members, map_particles
 from keras_es.unrolled.task import Task
 
 
@@ -112,7 +112,7 @@ class HostMembers(Members):
                 )
 
         given = {"weights": weights, "state": state, "t": t, "seed": seeds}
-        inputs = tf.vectorized_map(inputs_of, given)
+        inputs = map_particles(inputs_of, given)
         specs = tf.nest.flatten(self.state_spec)
 
         def call(*arrays):

@@ -3,6 +3,9 @@
 import keras
 import tensorflow as tf
 
+from keras_es import _compat
+from keras_es.populations.mapping import map_members, members_can_be_vectorized
+
 
 class Members:
     """Evaluates a `Task` over a leading axis of members.
@@ -35,7 +38,7 @@ class Members:
                 )
             return tf.nest.map_structure(tf.convert_to_tensor, state)
 
-        return tf.vectorized_map(one, _given(weights=weights, seed=seeds, data=data))
+        return map_particles(one, _given(weights=weights, seed=seeds, data=data))
 
     def step(self, weights, state, t, seeds, data):
         """Return (states, losses [m], done [m] or None, outputs or None).
@@ -59,7 +62,7 @@ class Members:
             return _given(state=new, loss=loss, done=done, outputs=outputs)
 
         given = _given(weights=weights, state=state, t=t, seed=seeds, data=data)
-        found = tf.vectorized_map(one, given)
+        found = map_particles(one, given)
         return found["state"], found["loss"], found.get("done"), found.get("outputs")
 
     def horizons(self, seeds):
@@ -70,7 +73,7 @@ class Members:
         """
         if not self.task.has_own_horizons:
             return tf.fill([seeds.shape[0]], self.task.horizon)
-        found = tf.vectorized_map(
+        found = map_particles(
             lambda seed: tf.cast(self.task.episode_horizon(seed), tf.int32), seeds
         )
         return tf.clip_by_value(found, 1, self.task.horizon)
@@ -110,6 +113,20 @@ class Members:
     def _weights(self, values):
         """Let the task's weights read as a member's."""
         return keras.StatelessScope(state_mapping=list(zip(self.variables, values)))
+
+
+def map_particles(function, elements):
+    """Map over the first axis; what XLA cannot do at once is done one by one.
+
+    Such as `tf.cond` on a particle's state, or a loop that ends at a step of its own.
+    Without XLA TensorFlow has rules for these, which are faster.
+
+    Args:
+        function: Of one element.
+        elements: Structure of tensors with a first axis of particles.
+    """
+    at_once = not _compat.in_xla() or members_can_be_vectorized(function, elements)
+    return map_members(function, elements, at_once)
 
 
 def _given(**elements):

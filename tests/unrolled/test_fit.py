@@ -21,6 +21,26 @@ def weights(model):
     return np.concatenate([np.ravel(v.numpy()) for v in model.trainable_variables])
 
 
+class Branching(Powers):
+    """A branch and a loop that end by the particle's state."""
+
+    def step(self, state, t, seed, data=None):
+        state, loss = super().step(state, t, seed, data)
+        loss = tf.cond(loss > 0.0, lambda: loss, lambda: -2.0 * loss)
+        _, rest = tf.while_loop(
+            lambda k, x: (k < 5) & (x > 0.1), lambda k, x: (k + 1, x / 2), (0, loss)
+        )
+        return state, loss + rest
+
+
+def test_particles_that_branch_by_their_states_are_the_same_under_xla():
+    task = Branching(theta=0.05, noisy=True, horizon=4)
+    estimator = unrolled.NRES("sgd", **COMMON | {"particles": 3})
+    plain, compiled = (gradients(task, estimator, 3, jit) for jit in (False, True))
+    assert np.ptp(plain) > 0.1
+    np.testing.assert_allclose(plain, compiled, rtol=1e-5)
+
+
 def test_limits_of_the_rules_are_each_other_to_the_bit():
     def windows(make, **kwargs):
         estimator = make("sgd", **COMMON | {"locked": True} | kwargs)
