@@ -30,7 +30,7 @@ def expanded(name: str, path: str | os.PathLike) -> Path:
         ValueError: If it is no path.
         OutputError: If there is no such user.
     """
-    if not isinstance(path, str | os.PathLike):
+    if not isinstance(path, str | os.PathLike) or path == "":
         raise ValueError(f"`{name}` must be a path. Received: {name}={path!r}")
     try:
         return Path(path).expanduser()

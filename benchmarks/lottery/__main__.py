@@ -10,7 +10,6 @@ transfers, and the optima. Rows are added to docs/results/lottery.jsonl, one for
 tables and draws the pictures.
 """
 
-import signal
 import sys
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def parse(argv):
         )
     require_positive(parser, flags, "rounds", "generations", "seeds")
     at = (flags.at or "1").split(",")
-    if not all(r.isdigit() and int(r) for r in at):
+    if not all(r.isdecimal() and int(r) for r in at):
         parser.error(f"--at: expected rounds from 1 on. Received: {flags.at}")
     flags.at = [int(r) for r in at] if flags.at else None
     known = {
@@ -65,7 +64,38 @@ def parse(argv):
         if given is not None:
             setattr(flags, name, split_names(parser, name, given, values))
     flags.part = flags.part or list(PARTS)
+    if not studies(flags):
+        parser.error(
+            f"--dataset: expected one of a suite, {_datasets(flags.suite)}. "
+            f"Received: {','.join(flags.dataset)}"
+        )
+    if flags.part == ["find"] and not any(cases(s, flags) for s in studies(flags)):
+        kinds = {kind: list(of) for kind, of in SCORES.items()}
+        parser.error(
+            f"--score: expected one of the kind in --kind: {kinds}. "
+            f"Received: --score={','.join(flags.score)}"
+        )
+    if flags.report and not (Path(flags.output) / "lottery.jsonl").exists():
+        parser.error(
+            "--output: expected a folder with the lottery.jsonl of earlier runs, for "
+            f"--report runs nothing. Received: {flags.output}"
+        )
     return flags
+
+
+def _datasets(suites):
+    return {name: list(SUITES[name].datasets) for name in suites}
+
+
+def cases(study, flags):
+    """Return the (kind, score) of a study that flags ask for."""
+    return [
+        (kind, score)
+        for kind, scores in study.suite.scores.items()
+        if kind in (flags.kind or [kind])
+        for score in scores
+        if score in (flags.score or [score])
+    ]
 
 
 def studies(flags):
@@ -83,16 +113,9 @@ def run(flags):
     """Do what is not in the results yet."""
     chosen = studies(flags)
     for study in chosen if "find" in flags.part else []:
-        cases = [
-            (kind, score)
-            for kind, scores in study.suite.scores.items()
-            if kind in (flags.kind or [kind])
-            for score in scores
-            if score in (flags.score or [score])
-        ]
         # Side by side: a part of the study then has all scores at some rounds.
         for upto in range(1, flags.rounds + 1):
-            for kind, score in cases:
+            for kind, score in cases(study, flags):
                 if score != "final" or upto == flags.rounds:
                     study.find(kind, score, upto)
     for study in chosen:
@@ -112,10 +135,11 @@ def main(argv=None):
         try:
             run(flags)
         except Exception as stopped:
-            if not hasattr(stopped, "signum"):
+            if not hasattr(stopped, "exit_code"):
                 raise
-            print(f"{stopped}; the same command goes on from there")
-            return 128 + signal.Signals(stopped.signum)
+            went_on = "; the same command goes on from there"
+            print(f"{stopped}{went_on if hasattr(stopped, 'signum') else ''}")
+            return stopped.exit_code
     rows = Lines(Path(flags.output) / "lottery.jsonl").rows()
     print("\n".join(report.tables(rows)))
     report.draw(rows, Path(flags.output))

@@ -1,6 +1,6 @@
 """What models need that are never called on a batch: their steps do something else."""
 
-__all__ = ["OwnSteps", "compile_metrics"]
+__all__ = ["OwnSteps", "compile_metrics", "loss_weights"]
 
 
 class OwnSteps:
@@ -8,6 +8,11 @@ class OwnSteps:
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         pass
+
+
+def loss_weights(model):
+    """Return the `loss_weights` that a model was compiled with, or None."""
+    return getattr(model._compile_loss, "_user_loss_weights", None)
 
 
 def compile_metrics(model):

@@ -1,5 +1,7 @@
 """What `find` refuses of its arguments."""
 
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -49,7 +51,55 @@ def validation(data):
             "`validation_data` must be None, a tuple (x, y) or (x, y, sample_weight) "
             f"of arrays, or a tf.data.Dataset. Received: validation_data={what}"
         )
+    if fits:
+        sizes = {
+            len(part) if getattr(part, "shape", ()) else None
+            for part in keras.tree.flatten([p for p in data if p is not None])
+        }
+        if len(sizes) != 1 or None in sizes or 0 in sizes:
+            raise ValueError(
+                "`validation_data` must have as many examples in each array. Received: "
+                f"arrays of {sorted(map(str, sizes))} examples"
+            )
     return data
+
+
+def own(arguments, function, of):
+    """Refuse arguments that a function of Keras does not take, before any training."""
+    known = inspect.signature(function).parameters
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise ValueError(
+            f"`{of}` must get arguments that it takes: {sorted(known)[:-1]}. "
+            f"Received: {unknown}"
+        )
+
+
+def executions(arguments, **counts):
+    """Refuse steps per execution that no count of steps is a multiple of.
+
+    Keras takes whole executions: a fit would go past its end, and past a step that
+    rounds are rewound to.
+    """
+    each = arguments.get("steps_per_execution", 1)
+    kinds.integer(1)("steps_per_execution", each)
+    for name, count in counts.items():
+        if isinstance(count, int) and count % each:
+            raise ValueError(
+                f"`{name}` must be a multiple of `steps_per_execution`, for Keras "
+                f"takes whole executions. Received: {name}={count}, "
+                f"steps_per_execution={each}"
+            )
+
+
+def class_weight(value):
+    """Return None or a dict of numbers, what `fit` takes."""
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(
+            "`class_weight` must be None or a dict from class to weight. "
+            f"Received: class_weight={value!r}"
+        )
+    return value
 
 
 def progress(verbose):

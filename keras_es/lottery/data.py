@@ -1,5 +1,6 @@
 """Data of a run: an endless stream of batches, each a function of (seed, step)."""
 
+import functools
 import zlib
 
 import keras
@@ -93,13 +94,32 @@ def fingerprint(data):
 
 
 def digest(values):
-    """Return one sum of the bytes of a list of arrays."""
-    return zlib.crc32(b"".join(np.ascontiguousarray(v).tobytes() for v in values))
+    """Return one sum of the bytes of a list of arrays, as files keep them."""
+    values = (np.ascontiguousarray(for_file(v)) for v in values)
+    return zlib.crc32(b"".join(v.tobytes() for v in values))
+
+
+def for_file(array):
+    """Return an array of a type that NumPy's files know: bfloat16 as float32."""
+    return array if array.dtype.kind in "fiub" else array.astype("float32")
 
 
 def qualified(function):
-    """Return the name of a function, the same in every process."""
+    """Return the name of a function, the same in every process.
+
+    Of a lambda, whose name says nothing, also a sum of what it computes; of a
+    `functools.partial` the function, and the arguments that are numbers or text.
+    """
+    if isinstance(function, functools.partial):
+        given = {**dict(enumerate(function.args)), **function.keywords}
+        known = {k: v for k, v in given.items() if isinstance(v, int | float | str)}
+        return f"{qualified(function.func)} {known}"
     name = getattr(function, "__qualname__", type(function).__qualname__)
+    code = getattr(function, "__code__", None)
+    if code is not None and name.endswith("<lambda>"):
+        constants = [c for c in code.co_consts if isinstance(c, int | float | str)]
+        text = repr((code.co_code, code.co_names, constants)).encode()
+        name = f"{name} {zlib.crc32(text)}"
     return f"{getattr(function, '__module__', '')}.{name}"
 
 

@@ -8,6 +8,7 @@ from keras_es.conversion.models import check_model
 from keras_es.conversion.strip import strip_masks
 from keras_es.layers import tree
 from keras_es.lottery.data import arrays
+from keras_es.lottery.masking import set_values
 
 
 def local(variable):
@@ -43,8 +44,10 @@ class Evaluator:
 
     def __init__(self, model, data, loss, metrics, batch_size):
         check_model(model)
+        loss_weights = None
         if loss is None and getattr(model, "compiled", False):
-            loss = model.loss  # not of the config, where an object is a dict
+            # Not of the config, where an object is a dict.
+            loss, loss_weights = model.loss, _compat.loss_weights(model)
         if loss is None:
             raise ValueError(
                 "`loss` must be given for a model that was not compiled with one. "
@@ -53,7 +56,9 @@ class Evaluator:
         data = arrays(data)
         self.model = strip_masks(model)
         metrics = list(metrics) if isinstance(metrics, tuple) else metrics
-        self.model.compile("sgd", loss, metrics=metrics or None)
+        self.model.compile(
+            "sgd", loss, loss_weights=loss_weights, metrics=metrics or None
+        )
         # Once and for all: to make it took most of the time of an evaluation.
         self.batches = tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
         self.norms = [
@@ -64,7 +69,7 @@ class Evaluator:
 
     def evaluate(self, values):
         """Return the logs with these weights; statistics are those of the data."""
-        self.model.set_weights(values)
+        set_values(self.model, values)
         if self.norms:
             self._recompute_statistics()
         return self.model.evaluate(self.batches, verbose=0, return_dict=True)

@@ -16,6 +16,7 @@ from keras_es import _files as files
 from keras_es.lottery import checks, masking, methods, scores, training
 from keras_es.lottery.data import qualified, stream
 from keras_es.lottery.ticket import Ticket, write_arrays
+from keras_es.runs.errors import RunError
 
 _share = kinds.number(lambda x: 0 < x < 1, "a number between 0 and 1")
 
@@ -86,19 +87,21 @@ def find(
             end of each fit, for the history.
         layerwise: Prune the same share of each weight, not one percentile of all.
         exclude: List of layer paths or regular expressions of layers that are never
-            pruned.
+            pruned; frozen layers are none either.
         seed: Integer in [0, 2**20) of the order of the data and of random scores.
         folder: None, or where to keep the ticket and checkpoints. A run that was
             stopped, in the middle of a round too, goes on from there to the bit when
             `find` is called again; SIGTERM and Ctrl-C leave a checkpoint. After it has
             finished, more `rounds` go on.
         checkpoint_every: Steps from one checkpoint to the next in a round, None for one
-            at its end and one wherever it is stopped by a signal.
+            at its end and one wherever it is stopped by a signal. Means of the history,
+            such as `loss`, are those from the last checkpoint of a fit on.
         on_round: None, or a function (model, ticket) called with the trained model of
             each round and its ticket; a round that is resumed at its end may call it
             again.
         verbose: 1 for a progress bar over rounds, 0 for none.
-        compile_arguments: Other arguments of `compile`, such as `steps_per_execution`.
+        compile_arguments: Other arguments of `compile`, such as `steps_per_execution`,
+            of which `steps`, `rewind` and `checkpoint_every` must be multiples.
         **fit_arguments: Other arguments of `fit`, such as `callbacks`, to which each
             fit is one epoch (two with `rewind`, or more with `checkpoint_every`).
 
@@ -107,8 +110,8 @@ def find(
 
     Raises:
         ValueError: If an argument is out of range or does not go with another.
-        keras_es.runs.errors.RunError: If `folder` is of another run, or a callback
-            stopped a fit.
+        keras_es.runs.errors.RunError: If `folder` is of another run, a callback stopped
+            a fit, or one ended with a loss that is not finite.
         keras_es.callbacks.TrainingStopped: If a signal came.
         RuntimeError: If something moved the masks in training.
 
@@ -140,6 +143,7 @@ def find(
         checkpoint_every, fit_arguments,
     )  # fmt: skip
     checks.builds(build)
+    run.check_together()
     return run.all(build)
 
 
@@ -169,6 +173,17 @@ class _Run:
         self.verbose = checks.progress(verbose)
         checks.check_score(score, self.method)
 
+    def check_together(self):
+        """Refuse arguments that do not go with each other."""
+        self.fit.check_folder(self.folder)
+        checks.executions(self.fit.compile_arguments, rewind=self.rewind)
+        if self.score == "snip" and self.fit.arguments.get("class_weight"):
+            raise ValueError(
+                'score="snip" is of the loss without class weights: leave them out, or '
+                "weight the examples in `data`. "
+                f"Received: class_weight={self.fit.arguments['class_weight']!r}"
+            )
+
     @property
     def settings(self):
         """What tells this run from others."""
@@ -185,6 +200,7 @@ class _Run:
     def all(self, build):
         """Go through all rounds that are not done yet."""
         ticket = self._begin(build)
+        self._check_known(ticket)
         bar = keras.utils.Progbar(
             self.rounds + 1, verbose=self.verbose, unit_name="round",
             stateful_metrics=["weights", "accuracy", "val_accuracy", "loss"],
@@ -195,6 +211,29 @@ class _Run:
             ticket = self._round(ticket)
             self._show(bar, ticket.history[-1])
         return ticket.at(self.rounds)
+
+    def _check_known(self, ticket):
+        """Refuse to give back rounds that are not what was asked for.
+
+        Raises:
+            RunError: If the folder has other values, or no measurements of the kind.
+        """
+        rows = ticket.history
+        if self.rewind == "learning_rate" and len(rows) > self.rounds + 1:
+            raise RunError(
+                f"the folder {self.folder} has {len(rows) - 1} rounds, and with "
+                'rewind="learning_rate" its values are those after the last of them. '
+                "Choose another `folder`, or at least as many `rounds`. Received: "
+                f"rounds={self.rounds}"
+            )
+        measured = any(name.startswith("val_") for row in rows for name in row)
+        if rows and self.fit.validation_data is not None and not measured:
+            raise RunError(
+                f"the rounds in {self.folder} were measured without "
+                "`validation_data`. Leave it out, or choose another `folder`. "
+                f"Received: validation_data of type "
+                f"{type(self.fit.validation_data).__name__}"
+            )
 
     def _begin(self, build):
         """Return the ticket that was kept, or that of round 0."""
@@ -232,6 +271,12 @@ class _Run:
             "nonzero": {n: int(m.sum()) for n, m in ticket.masks.items()},
             **logs, **self.fit.evaluate(model),
         }  # fmt: skip
+        if not np.all(np.isfinite(row.get("loss", 0.0))):
+            raise RunError(
+                f"the fit of round {r} ended with a loss of {row['loss']}, by which no "
+                "weight is better than another. Look for what is not finite in `data`, "
+                "or lower the learning rate"
+            )
         ticket = ticket._with(history=[*ticket.history, row])
         if self.on_round is not None:
             self.on_round(model, ticket)

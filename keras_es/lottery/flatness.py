@@ -88,6 +88,11 @@ def flatness(
     evaluator = Evaluator(model, data, loss, (), batch_size)
     values = evaluator.model.get_weights()
     active = _active(evaluator.model, values, model)
+    if all(mask is None or not mask.any() for mask in active):
+        raise ValueError(
+            "`model` must have weights that can be trained, along which the loss is "
+            f"looked at. Received: model={model.name!r}, in which all are frozen"
+        )
     losses = []
     for s in scales:
         rng = np.random.default_rng(abs(seed))

@@ -1,4 +1,4 @@
-"""Masks of a model by the names of its weights: set, read and checked."""
+"""Masks and values of a model by the names of its weights: set, read and checked."""
 
 import keras
 import numpy as np
@@ -31,11 +31,40 @@ def plain_values(model):
     return [np.array(keras.ops.convert_to_numpy(v)) for v in plain_variables(model)]
 
 
+def set_values(plain, values):
+    """Set all weights of a plain model, and what layers compute from theirs."""
+    plain.set_weights(values)
+    for _, layer in tree.walk(plain):
+        if hasattr(layer, "finalize_state"):  # an adapted `Normalization`
+            layer.finalize_state()
+
+
+def layer_names(model):
+    """Return the names of all layers below a model, in their order."""
+    return [layer.name for _, layer in tree.walk(model)]
+
+
+def rename(model, names):
+    """Give a model that was made by its config the names that its layers had.
+
+    Keras counts names up in a process where a composite gives its parts none.
+    """
+    layers = [layer for _, layer in tree.walk(model)]
+    if len(layers) != len(names):
+        return
+    for layer, name in zip(layers, names):
+        if layer.name != name and not isinstance(layer, keras.layers.InputLayer):
+            layer.name = name
+
+
 def maskable(plain, exclude=()):
     """Return {name: shape} of the weights of a plain model that can be pruned.
 
+    Frozen layers are left as they are: nothing is learned of their weights.
+
     Raises:
-        ValueError: If there are none, or the model has masks already.
+        ValueError: If there are none, if two have one name, or if the model has masks
+            already.
     """
     check_model(plain)
     if any(tree.has_masks(layer) for _, layer in tree.walk(plain)):
@@ -44,11 +73,20 @@ def maskable(plain, exclude=()):
             "leave out `sparsify`, or take them away by `keras_es.strip_masks`. "
             f"Received: model={plain.name!r}, with masks"
         )
-    found = named_weights(sparsify(plain, 0.0, exclude=exclude))
+    masked = sparsify(plain, 0.0, exclude=exclude)
+    found = {n: m for n, m in named_weights(masked).items() if m.kernel.trainable}
+    weights = [m for m in tree.masked_weights(masked) if m.kernel.trainable]
+    if len(weights) > len(found):
+        raise ValueError(
+            "The parts of a layer must have different names, for weights are known by "
+            f"them. Received: {len(weights)} weights of {len(found)} names: "
+            f"{[*found]}"
+        )
     if not found:
         raise ValueError(
             "The model has no weights that can be pruned: kernels of Dense, "
-            "EinsumDense, convolutions and recurrent layers outside of `exclude`. "
+            "EinsumDense, convolutions and recurrent layers that are trainable and "
+            "outside of `exclude`. "
             f"Received: model={plain.name!r}, exclude={exclude!r}"
         )
     return {name: masked.shape for name, masked in found.items()}

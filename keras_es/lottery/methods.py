@@ -1,6 +1,7 @@
 """What trains a ticket: a fresh copy of a strategy or optimizer at each round."""
 
 import keras
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_es.lottery.data import qualified
 from keras_es.noise import Active, Full
@@ -76,17 +77,20 @@ def _nameless(config):
     return config
 
 
-def fresh(method, round_index):
+def fresh(method, round_index, first_step=0):
     """Return a copy without state, whose seed is a function of (its seed, round).
 
     Args:
         method: What `checked` returned.
         round_index: Integer of at least 0.
+        first_step: Step from which its schedules go on (rewinding).
     """
     config = method.get_config()
     config["seed"] = config["seed"] + SEED_STEP * round_index
     if isinstance(method, EvolutionStrategy):
         config["noise"] = keras.saving.serialize_keras_object(_active(method.noise))
+    if first_step:
+        config = _shifted(config, first_step)
     return type(method).from_config(config)
 
 
@@ -97,11 +101,50 @@ def _active(noise):
     return Active(Full() if noise is None else noise)
 
 
-def follow_schedule(method, step):
-    """Let a learning rate that has a schedule go on from a step."""
-    optimizer = getattr(method, "inner_optimizer", None)
-    if optimizer is None:
-        return
-    # What is a schedule stands in the config as one.
-    if isinstance(optimizer.get_config().get("learning_rate"), dict):
-        optimizer.iterations.assign(step)
+@keras.saving.register_keras_serializable(package="keras_es")
+class Later(LearningRateSchedule):
+    """A schedule that goes on from a step: rate(step + first_step).
+
+    The optimizer's own count begins at 0, for Adam corrects its moments by it.
+
+    Args:
+        schedule: `LearningRateSchedule`.
+        first_step: Integer of at least 0.
+    """
+
+    def __init__(self, schedule, first_step):
+        if isinstance(schedule, dict):
+            schedule = keras.saving.deserialize_keras_object(schedule)
+        self.schedule, self.first_step = schedule, first_step
+
+    def __call__(self, step):
+        return self.schedule(step + self.first_step)
+
+    def get_config(self):
+        """Return the arguments of the constructor."""
+        schedule = keras.saving.serialize_keras_object(self.schedule)
+        return {"schedule": schedule, "first_step": self.first_step}
+
+
+def _shifted(config, step):
+    """Return a config in which all schedules go on from a step."""
+    if isinstance(config, LearningRateSchedule):
+        return Later(config, step)
+    if isinstance(config, list | tuple):
+        return [_shifted(value, step) for value in config]
+    if not isinstance(config, dict):
+        return config
+    if _is_schedule(config):
+        schedule = Later(keras.saving.deserialize_keras_object(config), step)
+        return keras.saving.serialize_keras_object(schedule)
+    return {key: _shifted(value, step) for key, value in config.items()}
+
+
+def _is_schedule(config):
+    """Tell whether a config is that of a learning rate schedule."""
+    name = config.get("class_name")
+    if not isinstance(name, str):
+        return False
+    known = keras.saving.get_registered_object(config.get("registered_name") or name)
+    known = known or getattr(keras.optimizers.schedules, name, None)
+    return isinstance(known, type) and issubclass(known, LearningRateSchedule)

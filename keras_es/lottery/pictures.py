@@ -27,6 +27,11 @@ def plot_rounds(axes: Any, tickets: dict[str, Any], name: str = "val_accuracy") 
     """
     for color, label, ticket in _colored(axes, "tickets", tickets, (Ticket, list)):
         history = ticket.history if isinstance(ticket, Ticket) else ticket
+        if not all(isinstance(row, dict) and "density" in row for row in history):
+            raise ValueError(
+                "`tickets` must hold tickets or lists of the dicts of a `history`, "
+                f"each with a `density`. Received: tickets[{label!r}]={history!r:.200}"
+            )
         points = [(row["density"], row[name]) for row in history if name in row]
         if not points:
             raise ValueError(

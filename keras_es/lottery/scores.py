@@ -65,10 +65,13 @@ def magnitude(model):
 
 
 def random(shapes, seed, round_index):
-    """Return uniform numbers for each weight, a function of (seed, round, name)."""
+    """Return uniform numbers for each weight, a function of (seed, round, its place).
+
+    Not of its name, which Keras counts up where a layer was given none.
+    """
     found = {}
-    for name, shape in shapes.items():
-        key = noise.stream_key(seed, f"lottery {name}")
+    for place, (name, shape) in enumerate(shapes.items()):
+        key = noise.stream_key(seed, f"lottery {place}")
         found[name] = np.random.Generator(
             np.random.Philox(key=[key, round_index])
         ).random(shape)

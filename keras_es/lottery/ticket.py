@@ -2,7 +2,6 @@
 
 import json
 import os
-import random as python_random
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,10 @@ import numpy as np
 from keras_es import _files as files
 from keras_es._arguments import choice, integer
 from keras_es._arguments import seed as check_seed
+from keras_es.layers import tree
 from keras_es.lottery import masking
+from keras_es.lottery.data import for_file
+from keras_es.lottery.remaking import made, seeds_from
 
 FORMAT = 1
 """Version of the files."""
@@ -75,8 +77,21 @@ class Ticket:
         shapes = masking.maskable(model, exclude)
         config = keras.saving.serialize_keras_object(model)
         config.pop("compile_config", None)
+        config["layer_names"] = masking.layer_names(model)
         survived = {name: np.zeros(shape, "int32") for name, shape in shapes.items()}
-        return cls(config, masking.plain_values(model), survived)
+        ticket = cls(config, masking.plain_values(model), survived)
+        try:
+            with seeds_from("a look"):
+                ticket.plain()
+        except Exception as error:  # of layers, of their files, of Keras
+            raise ValueError(
+                "The model of a ticket must be one that its config makes again, with "
+                "all of its weights, as in a file: no Lambda of a lambda, no layer "
+                "whose class Keras does not know (`keras.saving."
+                "register_keras_serializable`), no vocabulary that is looked up. "
+                f"Received: model={model.name!r}: {' '.join(str(error).split())[:300]}"
+            ) from error
+        return ticket
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
@@ -116,14 +131,16 @@ class Ticket:
         """Return the ticket of the next round.
 
         Args:
-            masks: Dict from name to boolean array, each within the ticket's own.
+            masks: Dict from name to boolean array of the weight's shape, each within
+                the ticket's own and with at least one weight left.
 
         Raises:
-            ValueError: If a mask has a weight that the ticket's has not.
+            ValueError: If it is no such dict, or a mask has a weight that the ticket's
+                has not.
         """
         survived = {}
-        for name, mask in self.masks.items():
-            kept = np.asarray(masks[name], bool)
+        for name, kept in self._checked(masks).items():
+            mask = self.masks[name]
             if np.any(kept & ~mask):
                 raise ValueError(
                     "Masks of the next round must lie within those of this one. "
@@ -133,6 +150,26 @@ class Ticket:
             survived[name] = np.where(kept, self.round + 1, self.survived[name])
             survived[name] = np.where(~kept & mask, self.round, survived[name])
         return self._with(survived=survived, round=self.round + 1)
+
+    def _checked(self, masks):
+        """Return masks as arrays, if they are of these weights."""
+        shapes = {name: s.shape for name, s in self.survived.items()}
+        fits = isinstance(masks, dict) and set(masks) == set(shapes)
+        found = {n: np.asarray(masks[n]) for n in shapes} if fits else {}
+        if not fits or any(
+            found[n].dtype != bool or found[n].shape != s or not found[n].any()
+            for n, s in shapes.items()
+        ):
+            given = {
+                n: f"{m.shape} of {m.dtype}, {np.count_nonzero(m)} left"
+                for n, m in found.items()
+            }
+            raise ValueError(
+                "`masks` must be a dict from the name of each weight to a boolean "
+                f"array of its shape, with at least one weight left: {shapes}. "
+                f"Received: {given if fits else masks!r:.300}"
+            )
+        return found
 
     def model(self) -> keras.Model:
         """Return the masked model at its first values, not compiled.
@@ -147,8 +184,8 @@ class Ticket:
 
     def plain(self) -> keras.Model:
         """Return the model without masks at the same values, not compiled."""
-        model = keras.saving.deserialize_keras_object(_copied(self._config))
-        model.set_weights(self.values)
+        model = made(self._config)
+        masking.set_values(model, self.values)
         return model
 
     def control(self, kind: str, seed: int = 0) -> "Ticket":
@@ -163,7 +200,7 @@ class Ticket:
 
         Raises:
             ValueError: If `kind` is none of them, or the model draws the same values
-                again, for its initializers have seeds.
+                of a weight again, for its initializer has a seed.
         """
         kind = choice(*CONTROLS)("kind", kind)
         seed = check_seed("seed", seed)
@@ -199,19 +236,28 @@ class Ticket:
         }
 
     def _drawn_anew(self, seed):
-        # Keras draws the seeds of initializers that have none by Python's generator.
-        state = python_random.getstate()
         # Not the seed itself: `set_random_seed` may have had the same before `build`.
-        python_random.seed(f"reinitialized {seed}")
-        try:
-            model = keras.saving.deserialize_keras_object(_copied(self._config))
-        finally:
-            python_random.setstate(state)
+        with seeds_from(f"reinitialized {seed}"):
+            model = made(self._config)
         values = masking.plain_values(model)
-        if all(np.array_equal(a, b) for a, b in zip(values, self.values)):
+        variables = masking.plain_variables(model)
+        kept = {
+            id(v)
+            for _, layer in tree.walk(model)
+            # Adapted to data, or frozen: no initializer made them what they are.
+            if hasattr(layer, "finalize_state") or not layer.trainable
+            for v in layer.weights
+        }
+        again = []
+        for i, (variable, old) in enumerate(zip(variables, self.values)):
+            if id(variable) in kept:
+                values[i] = old
+            elif variable.trainable and np.array_equal(values[i], old):
+                again += [variable.path] * bool(np.ptp(old))  # constants are alike
+        if again:
             raise ValueError(
-                "The model draws the same values again: leave `seed` out of the "
-                "initializers of its layers. Received: kind='reinitialized'"
+                "The model draws the same values of some weights again: leave `seed` "
+                f"out of the initializers of their layers. Received: {again}"
             )
         return values
 
@@ -265,26 +311,20 @@ class Ticket:
                 values = [file[f"value_{i}"] for i in range(note["values"])]
                 names = enumerate(note["names"])
                 survived = {name: file[f"survived_{i}"] for i, name in names}
+            config, number = note["config"], int(note["round"])
+            history, settings = note["history"], note["settings"]
         except Exception as error:  # zip, JSON and NumPy have one each
             raise ValueError(
                 f"The file is no ticket, or damaged ({str(error)[:100]}). "
                 f"Received: path={str(path)!r}"
             ) from error
-        return cls(
-            note["config"], values, survived, note["round"], note["history"],
-            note["settings"],
-        )  # fmt: skip
+        return cls(config, values, survived, number, history, settings)
 
     def __repr__(self):
         return (
             f"Ticket(round={self.round}, {self.nonzero:,} of {self.size:,} weights, "
             f"{self.density:.2%})"
         )
-
-
-def _copied(config):
-    """Return a copy: Keras changes a config that it reads."""
-    return json.loads(json.dumps(config))
 
 
 def write_arrays(path, note=None, **arrays):
@@ -297,10 +337,7 @@ def write_arrays(path, note=None, **arrays):
         note: None, or a value for JSON that stands beside them.
         **arrays: Arrays.
     """
-    arrays = {
-        name: value if value.dtype.kind in "fiub" else value.astype("float32")
-        for name, value in arrays.items()
-    }
+    arrays = {name: for_file(value) for name, value in arrays.items()}
     if note is not None:
         arrays["note"] = np.array(json.dumps(note))
 

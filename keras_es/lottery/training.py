@@ -2,15 +2,19 @@
 
 import contextlib
 import dataclasses
+import threading
 import time
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_es import _arguments as kinds
+from keras_es import _files as files
 from keras_es.conversion.models import check_model
 from keras_es.lottery import checks, masking, methods
-from keras_es.lottery.data import fingerprint, stream
+from keras_es.lottery.data import fingerprint, qualified, stream
+from keras_es.lottery.remaking import anonymous, seeds_from
 from keras_es.runs.checkpoints import AtomicCheckpoint
 from keras_es.runs.errors import RunError
 from keras_es.runs.signals import StopOnSignal
@@ -72,10 +76,53 @@ class Fit:
         validation_data = checks.validation(validation_data)
         refuse(given, ("optimizer", "loss", "metrics"), "compile")
         refuse(arguments, RESERVED, "fit")
+        checks.own(given, keras.Model.compile, "compile")
+        checks.own(arguments, keras.Model.fit, "fit")
+        checks.class_weight(arguments.get("class_weight"))
+        checks.executions(given, steps=steps, checkpoint_every=every)
         return cls(
             data, steps, batch_size, loss, metrics, validation_data, given, every,
             arguments,
         )  # fmt: skip
+
+    def check_folder(self, folder):
+        """Refuse what goes with no folder, or what no checkpoint can hold.
+
+        Raises:
+            ValueError: If there is such an argument.
+            keras_es._files.OutputError: If the folder is a file.
+        """
+        if folder is None and self.checkpoint_every is not None:
+            raise ValueError(
+                "`checkpoint_every` needs a `folder` to keep checkpoints in. "
+                f"Received: checkpoint_every={self.checkpoint_every}, folder=None"
+            )
+        if folder is None:
+            return
+        if folder.exists() and not folder.is_dir():
+            raise files.OutputError(f"cannot write {folder}: it is not a folder")
+        nameless = [f for f in self.functions if "<lambda>" in qualified(f)]
+        if nameless:
+            raise ValueError(
+                "A loss or metric must be a function with a name where a `folder` is "
+                "given: Keras does not load a lambda of a checkpoint. "
+                f"Received: {[qualified(f).split()[0] for f in nameless]}"
+            )
+
+    @property
+    def functions(self):
+        """Functions and objects of the user's own that checkpoints name."""
+        weighted = self.compile_arguments.get("weighted_metrics")
+        parts = [p for p in (self.loss, self.metrics, weighted) if p is not None]
+        found = keras.tree.flatten(parts)
+        return [f for f in found if callable(f)]
+
+    @property
+    def objects(self):
+        """The same by the names that Keras has for them."""
+        named = [f if isinstance(f, type) or hasattr(f, "__name__") else type(f)
+                 for f in self.functions]  # fmt: skip
+        return {f.__name__: f for f in named}
 
     @property
     def identity(self):
@@ -117,14 +164,14 @@ class Fit:
         """
         model, checkpoint = None, None
         if folder is not None:
-            model, progress, _ = AtomicCheckpoint.restore(folder, run)
+            with keras.saving.custom_object_scope(self.objects):
+                model, progress, _ = AtomicCheckpoint.restore(folder, run)
             checkpoint = AtomicCheckpoint(folder, 1, progress, run)
         if model is None:
-            model = make()
-            self.compile(model, methods.fresh(method, round_index))
+            with seeds_from(f"fit {seed}"):  # of Dropout: the same after a stop
+                model = make()
+            self.compile(model, methods.fresh(method, round_index, first_step))
             model.optimizer.build(model.trainable_variables)
-            if first_step:
-                methods.follow_schedule(model.optimizer, first_step)
         marks = dict(marks)
         ends = {self.steps, *marks}
         if self.checkpoint_every is not None:
@@ -132,11 +179,13 @@ class Fit:
         done = first_step + (checkpoint.progress.step if checkpoint else 0)
         if done in marks:
             marks[done](model)
-        stopper = StopOnSignal(checkpoint) if checkpoint else contextlib.nullcontext()
+        main = threading.current_thread() is threading.main_thread()
+        stops = checkpoint is not None and main  # where Python tells of signals
+        stopper = StopOnSignal(checkpoint) if stops else contextlib.nullcontext()
         logs = _last_logs(checkpoint)
         begun = time.monotonic()
         with stopper:
-            callbacks = [checkpoint, stopper] if checkpoint else []
+            callbacks = [checkpoint] * (checkpoint is not None) + [stopper] * stops
             while done < self.steps:
                 end = min(e for e in ends if e > done)
                 logs = self._part(model, seed, done, end, callbacks)
@@ -146,7 +195,7 @@ class Fit:
         seconds = checkpoint.progress.seconds if checkpoint else (
             time.monotonic() - begun
         )  # fmt: skip
-        logs = {name: float(value) for name, value in logs.items() if name != "epoch"}
+        logs = {name: number(value) for name, value in logs.items() if name != "epoch"}
         return model, {**logs, "seconds": round(seconds, 2)}
 
     def _part(self, model, seed, first, end, callbacks):
@@ -164,7 +213,7 @@ class Fit:
             callbacks=[*own, *callbacks, steps],
             **given,
         )
-        if steps.done < end - first:
+        if steps.done != end - first:
             why = "the batches of `data` came to an end: let them `repeat()`"
             if model.stop_training:
                 why = "a callback set `stop_training`: leave it out"
@@ -187,7 +236,7 @@ class Fit:
         logs = model.evaluate(
             x, y, sample_weight=sample_weight, verbose=0, return_dict=True, **arguments
         )
-        return {f"val_{name}": float(value) for name, value in logs.items()}
+        return {f"val_{name}": number(value) for name, value in logs.items()}
 
 
 class _Steps(keras.callbacks.Callback):
@@ -197,6 +246,11 @@ class _Steps(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.done = batch + 1
+
+
+def number(value):
+    """Return a number of the logs for JSON; a metric with one a class is a list."""
+    return np.asarray(value, "float64").tolist()
 
 
 def _last_logs(checkpoint):
@@ -239,9 +293,17 @@ def same_model(ticket, model, folder):
 
     Raises:
         ValueError: If it is no model.
-        RunError: If the shapes of its weights differ.
+        RunError: If its layers or the shapes of its weights differ.
     """
     check_model(model)
+    if anonymous(keras.saving.serialize_keras_object(model)) != anonymous(
+        ticket._config
+    ):
+        raise RunError(
+            f"the folder {folder} is of another network: `build` returns other layers, "
+            "or layers with other arguments, than it did. Choose another `folder` or "
+            f"remove it. Received: {model.name!r}"
+        )
     known = [v.shape for v in ticket.values]
     shapes = [tuple(v.shape) for v in masking.plain_variables(model)]
     if shapes != known:

@@ -91,8 +91,8 @@ def transfer(
         "ticket": ticket.settings, **fit.identity,
         "weights": digest([*ticket.values, *ticket.masks.values()]),
     }  # fmt: skip
-    if folder is not None:
-        folder = files.expanded("folder", folder)
+    folder = None if folder is None else files.expanded("folder", folder)
+    fit.check_folder(folder)
     model, logs = fit.run(ticket.model, method, 0, seed, folder=folder, run=run)
     masking.check(model, ticket.masks)
     return Transferred(model, {**logs, **fit.evaluate(model)})
