@@ -111,7 +111,10 @@ def qualified(function):
     `functools.partial` the function, and the arguments that are numbers or text.
     """
     if isinstance(function, functools.partial):
-        given = {**dict(enumerate(function.args)), **function.keywords}
+        given = {
+            **{str(i): a for i, a in enumerate(function.args)},
+            **function.keywords,
+        }
         known = {k: v for k, v in given.items() if isinstance(v, int | float | str)}
         return f"{qualified(function.func)} {known}"
     name = getattr(function, "__qualname__", type(function).__qualname__)

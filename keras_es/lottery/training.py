@@ -179,13 +179,17 @@ class Fit:
         done = first_step + (checkpoint.progress.step if checkpoint else 0)
         if done in marks:
             marks[done](model)
-        main = threading.current_thread() is threading.main_thread()
-        stops = checkpoint is not None and main  # where Python tells of signals
-        stopper = StopOnSignal(checkpoint) if stops else contextlib.nullcontext()
+        callbacks: list[Any] = []
+        stopper: Any = contextlib.nullcontext()
+        if checkpoint is not None:
+            callbacks.append(checkpoint)
+            # Python tells no other thread of signals.
+            if threading.current_thread() is threading.main_thread():
+                stopper = StopOnSignal(checkpoint)
+                callbacks.append(stopper)
         logs = _last_logs(checkpoint)
         begun = time.monotonic()
         with stopper:
-            callbacks = [checkpoint] * (checkpoint is not None) + [stopper] * stops
             while done < self.steps:
                 end = min(e for e in ends if e > done)
                 logs = self._part(model, seed, done, end, callbacks)
