@@ -1,5 +1,7 @@
 """Features against NumPy, and batches that are a function of (seed, step)."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -70,6 +72,31 @@ def test_rates_that_are_none(value):
         audio.mel_spectrogram(np.zeros(800), value)
 
 
+def test_less_than_a_hop_has_no_frames():
+    compiled = tf.function(audio.mel_spectrogram, jit_compile=True)
+    for shape in ((0,), (99,), (2, 99)):
+        samples = np.zeros(shape, "float32")
+        for found in (audio.mel_spectrogram(samples, 8000), compiled(samples, 8000)):
+            assert found.shape == (*shape[:-1], 0, 80)
+
+
+@pytest.mark.parametrize(
+    ("samples", "received"),
+    [
+        (1.0, "samples of float32 and shape \\(\\)"),
+        ("abc", "samples of string"),
+        (np.zeros(800, "int16"), "samples of int16 and shape \\(800,\\)"),
+        (np.zeros(800, "complex64"), "samples of complex64"),
+        ([[0.0], [0.0, 1.0]], "samples=\\[\\[0.0"),
+    ],
+)
+def test_samples_that_are_none(samples, received):
+    with pytest.raises(
+        ValueError, match=f"floats in.*from_int16.*Received: {received}"
+    ):
+        audio.mel_spectrogram(samples, 8000)
+
+
 def said(name, frames, text="a b", speaker="me"):
     """An utterance whose samples tell where they are from, as do its features."""
     start = 1000 * (ord(name) - ord("a"))
@@ -109,6 +136,22 @@ def test_crops_have_the_features_of_their_samples(data):
     assert set(drawn) == {*range(5), 1000, *range(2000, 2026)}
 
 
+@pytest.mark.parametrize(
+    ("wrong", "received"),
+    [
+        ({"samples": np.full(900, 0.3, "float32")}, "'a' with samples in float32"),
+        ({"mel": np.zeros((9, 40), "float32")}, r"features in float32 of \(9, 40\)"),
+        ({"mel": np.zeros((9, 80))}, "features in float64"),
+        ({"mel": np.zeros((8, 80), "float32")}, r"\(900,\) samples and \(8, 80\)"),
+        (None, "'a'"),
+    ],
+)
+def test_utterances_that_do_not_fit(wrong, received):
+    bad = "a" if wrong is None else dataclasses.replace(said("a", 9), **wrong)
+    with pytest.raises(ValueError, match=f"Received: .*{received}"):
+        audio.AudioDataset("tiny", 8000, [said("b", 9)], [bad])
+
+
 @pytest.mark.parametrize("kind", ["crops", "sentences"])
 def test_a_later_start_continues_the_same_stream(data, kind):
     def stream(seed, first_step=0):
@@ -136,15 +179,23 @@ def test_test_crops_go_through_all_once(data):
 def test_sentences_are_filled_up_and_all_are_tested(data):
     characters = sentences.characters_of(data)
     assert characters == " ab"
-    found = sentences.Sentences(data, characters)
+    lines = []
+    found = sentences.Sentences(data, characters, lines.append)
     # "b" of three frames cannot be " a b ", which has five characters.
     assert [u.id for u, _, _ in found.train] == ["a", "c"]
+    assert lines == [
+        f"{name}: skipped, its text takes at least 5 frames to say, and it has {frames}"
+        for name, frames in (("b", 3), ("e", 4))
+    ]
     [batch] = found.test_batches(8)
     assert batch["frames"].numpy().tolist() == [[11]]
     assert batch["tokens"].shape == (1, 8) and batch["mel"].shape == (1, 16, 80)
     assert np.all(batch["mel"][0, 11:] == audio.SILENCE)
     np.testing.assert_array_equal(batch["tokens"][0, :5], [1, 2, 1, 3, 1])
     assert found.steps_per_epoch(2) == 1
+    short = audio.AudioDataset("tiny", 8000, data.train, [said("e", 4)])
+    with pytest.raises(ValueError, match="no recording for test is as long .* 'tiny'"):
+        sentences.Sentences(short, characters, lines.append)
 
 
 @pytest.mark.parametrize(

@@ -1,69 +1,11 @@
-"""From a folder to utterances: decoders, bad files, texts, speakers, the cache."""
-
-import os
-import pathlib
-import types
-import wave
+"""From files to utterances: decoders, and files that are skipped."""
 
 import numpy as np
 import pytest
 
-from keras_es.datasets import audio, tfds
-from keras_es.datasets.audio import cache, decoding, folder, utterances
-
-RATE = 8000
-
-
-@pytest.fixture(autouse=True)
-def no_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv(cache.VARIABLE, "")
-
-
-@pytest.fixture
-def plain(monkeypatch):
-    """Neither tensorflow-io nor soundfile nor soxr."""
-
-    def missing(name):
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr(decoding, "_tensorflow_io", lambda: None)
-    monkeypatch.setattr(decoding, "_found", lambda module: False)
-    monkeypatch.setattr(decoding, "_import", missing)
-
-
-def write(path, samples, rate=RATE, width=2):
-    """Write samples [T] or [T, channels] in [-1, 1] to a wav file."""
-    samples = np.asarray(samples, "float64")
-    channels = 1 if samples.ndim == 1 else samples.shape[1]
-    full = 2.0 ** (8 * width - 1)
-    integers = np.clip(np.round(samples * full), -full, full - 1).astype("int64")
-    if width == 1:
-        raw = (integers + 128).astype("u1").tobytes()
-    else:
-        raw = integers.ravel().astype("<i4").view("u1").reshape(-1, 4)
-        raw = raw[:, :width].tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as file:
-        file.setparams((channels, width, rate, 0, "NONE", "not compressed"))
-        file.writeframes(raw)
-    return path
-
-
-def tone(seconds=0.5, rate=RATE, frequency=440.0, size=0.5):
-    return size * np.sin(2 * np.pi * frequency * np.arange(seconds * rate) / rate)
-
-
-def lines_of(name, **arguments):
-    said = []
-    try:
-        data = audio.load(str(name), say=said.append, **arguments)
-    except ValueError as error:
-        data = error
-    return data, said
-
-
-def ids(found):
-    return [u.id for u in found]
+from keras_es.datasets import audio
+from keras_es.datasets.audio import decoding, utterances
+from tests.datasets.recordings import RATE, ids, lines_of, tone, write
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
@@ -140,6 +82,66 @@ def test_silence_around_is_trimmed_and_the_level_kept(tmp_path, plain):
     assert b.samples.max() == 32767 and b.samples.min() == -32768
 
 
+def test_an_offset_is_no_sound(tmp_path, plain):
+    write(tmp_path / "constant.wav", np.full(4000, 0.5))
+    quiet = np.zeros(4000)
+    write(tmp_path / "a.wav", np.concatenate([quiet, tone(), quiet]) + 0.2)
+    write(tmp_path / "b.wav", np.concatenate([quiet, tone() + 0.2, quiet]))
+    data, said = lines_of(tmp_path)
+    assert said == ["constant: skipped, it is silent"]
+    a, b = (*data.train, *data.test)
+    margin = utterances.MARGIN * data.hop
+    assert len(a.samples) == len(b.samples) == 4000 + 2 * margin
+    inside = np.round((tone() + 0.2) * 32768)
+    np.testing.assert_array_equal(a.samples[margin:-margin], inside)
+
+
+def test_a_rate_that_is_none_or_too_little_memory_ends_no_run(
+    tmp_path, plain, monkeypatch
+):
+    for name in "abz":
+        write(tmp_path / f"{name}.wav", tone())
+    for rate in (1, 7, 500):
+        write(tmp_path / f"rate{rate}.wav", tone(), rate)
+    real = utterances.read
+
+    def read(path, rate, **options):
+        if path.stem == "z":
+            raise MemoryError
+        return real(path, rate, **options)
+
+    monkeypatch.setattr(utterances, "read", read)
+    data, said = lines_of(tmp_path)
+    assert ids(data.train) + ids(data.test) == ["a", "b"]
+    assert said == [
+        "rate1: skipped, its rate is 1 Hz, and at least 1,000 are needed",
+        "rate500: skipped, its rate is 500 Hz, and at least 1,000 are needed",
+        "rate7: skipped, its rate is 7 Hz, and at least 1,000 are needed",
+        "z: skipped, it takes more memory than there is",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda path: audio.read(path, 0), "`sample_rate` must be .* 1000"),
+        (lambda path: audio.read(path, "8000"), "`sample_rate` must be"),
+        (lambda path: audio.read(path, 8000.5), "`sample_rate` must be"),
+        (lambda path: audio.read(None), "`path` must be a path"),
+        (lambda path: audio.resample(tone(), 0, 8000), "`rate` must be an integer"),
+        (lambda path: audio.resample(tone(), 8000, -5), "`to` must be an integer"),
+        (lambda path: audio.resample(tone(), "8000", 8000), "`rate` must be"),
+        (lambda path: audio.resample(tone(), 8000, 7999.5), "`to` must be"),
+        (lambda path: audio.load(path.parent, data_dir="x"), "is a folder itself"),
+        (lambda path: audio.load(""), "`name` must be a folder .* name=''"),
+        (lambda path: audio.load(5), "`name` must be a folder .* name=5"),
+    ],
+)
+def test_arguments_that_will_not_do(tmp_path, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(write(tmp_path / "a.wav", tone()))
+
+
 def test_mixed_rates_need_soxr_and_say_so(tmp_path, plain):
     write(tmp_path / "a.wav", tone())
     write(tmp_path / "b.wav", tone())
@@ -151,152 +153,71 @@ def test_mixed_rates_need_soxr_and_say_so(tmp_path, plain):
         audio.load(str(tmp_path), sample_rate=12000, say=said.append)
 
 
-def test_metadata_of_both_forms(tmp_path, plain):
-    for name in ("wavs/one", "wavs/two", "wavs/three", "more/three", "wavs/four"):
+# The ways to decode, each where it is there.
+
+LIBRARIES = [
+    "wave",
+    "soundfile",
+    pytest.param("tensorflow-io", marks=pytest.mark.audio),
+]
+
+
+@pytest.fixture
+def library(request):
+    """The name of a library, if it is there."""
+    name = request.param
+    if name != "wave":
+        pytest.importorskip(name.replace("-", "_"), reason="needs an extra")
+    return name
+
+
+@pytest.mark.parametrize("library", LIBRARIES, indirect=True)
+def test_clipping_is_counted_in_what_is_stored(tmp_path, library):
+    loud, quiet = 3 * tone(), tone()
+    kinds = [
+        ("it is clipped: .* of it", loud, 2),
+        ("it is clipped: .* of a channel", np.stack([loud, 0 * loud], 1), 2),
+        ("it is clipped: .* of it", np.maximum(loud, -0.9), 1),  # at 127 / 128
+        ("it is clipped: .* of it", np.maximum(loud, -0.9), 3),
+    ]
+    for message, samples, width in kinds:
+        path = write(tmp_path / "a.wav", samples, RATE, width)
+        with pytest.raises(audio.BadAudioError, match=message):
+            audio.read(path, library=library, most_clipped=0.01)
+        audio.read(path, library=library)
+        path = write(tmp_path / "b.wav", quiet, RATE, width)
+        audio.read(path, library=library, most_clipped=0.01)
+
+
+@pytest.mark.parametrize("library", ["soxr", "tensorflow-io"])
+def test_an_offset_ends_with_no_click_at_another_rate(library):
+    pytest.importorskip(library.replace("-", "_"), reason="needs an extra")
+    constant = np.full(4000, 0.5, "float32")
+    for rate in (16000, 8001):
+        found = decoding._resampled(constant, 8000, rate, library != "soxr")
+        assert len(found) == rate // 2 + rate % 2
+        np.testing.assert_allclose(found, 0.5, atol=2e-5)
+
+
+def test_lines_name_files_of_one_stem_apart_and_no_addresses(tmp_path):
+    pytest.importorskip("soundfile", reason="needs the speech extra")
+    for name in "ab":
         write(tmp_path / f"{name}.wav", tone())
-    (tmp_path / "metadata.csv").write_bytes(
-        "\ufeffone|Dr. One|Doctor One\r\n"
-        "two.wav|Two\r\n"
-        "\r\n"
-        "more/three|Three|\r\n"
-        "three|Which?|Which?\r\n"
-        "away|Not there|Not there\r\n"
-        "one|Again|Again\r\n"
-        "four\r\n".encode()
-    )
-    data, said = lines_of(tmp_path)
-    texts = {u.id: (u.text, u.speaker) for u in (*data.train, *data.test)}
-    assert texts == {
-        "wavs/one": ("Doctor One", "wavs"),
-        "wavs/two": ("Two", "wavs"),
-        "more/three": ("Three", "more"),
-    }
-    assert [line.split(": ", 1)[1] for line in said] == [
-        "skipped, there is several files of the name 'three'",
-        "skipped, there is no file of the name 'away'",
-        "skipped, 'one' stands there before",
-        "skipped, expected id|text; received 'four'",
-    ]
-    (tmp_path / "metadata.csv").write_text("nobody|Nothing\n")
-    assert "names no file of the folder" in str(lines_of(tmp_path)[0])
+    (tmp_path / "x.flac").write_bytes(b"fLaC" + bytes(200))
+    (tmp_path / "x.mp3").write_bytes(b"\xff\xfb" + bytes(300))
+    _, said = lines_of(tmp_path)
+    assert [line.split(":")[0] for line in said] == ["x.flac", "x.mp3"]
+    assert not any("BytesIO" in line for line in said)
 
 
-def test_spoken_digits_are_known_by_their_names_and_held_out(tmp_path, plain):
-    for digit in (0, 7):
-        for speaker in ("ann", "bob"):
-            for index in (4, 5, 12):
-                write(tmp_path / f"{digit}_{speaker}_{index}.wav", tone(0.1))
-    data, _ = lines_of(tmp_path)
-    assert {u.text for u in data.train} == {"zero", "seven"}
-    assert data.speakers == ["ann", "bob"]
-    assert {u.id.split("_")[2] for u in data.test} == {"4"} and len(data.train) == 8
-    data, _ = lines_of(tmp_path, hold_out="speaker")
-    assert {u.speaker for u in data.test} == {"bob"}
-    assert {u.speaker for u in data.train} == {"ann"}
-
-
-def test_a_sentence_that_is_held_out_is_so_of_all_speakers(tmp_path, plain):
-    for speaker in ("x", "y"):
-        for i in range(10):
-            write(tmp_path / speaker / f"{speaker}{i}.wav", tone(0.1))
-    rows = [f"{s}{i}|Sentence {i}" for s in "xy" for i in range(10)]
-    (tmp_path / "metadata.csv").write_text("\n".join(rows))
-    data, _ = lines_of(tmp_path)
-    assert ids(data.test) == ["x/x9", "y/y9"] and len(data.train) == 18
-    one = "\n".join(row for row in rows if row.startswith("x"))
-    (tmp_path / "metadata.csv").write_text(one)
-    data, _ = lines_of(tmp_path, hold_out="speaker")
-    assert "at least two speakers are needed" in str(data)
-    with pytest.raises(ValueError, match="Received: hold_out='word'"):
-        audio.load(str(tmp_path), hold_out="word")
-
-
-def test_features_come_from_the_cache_until_a_file_changes(
-    tmp_path, plain, monkeypatch
-):
-    where, data_dir = tmp_path / "cache", tmp_path / "data"
-    monkeypatch.setenv(cache.VARIABLE, str(where))
-    for name in ("a", "b"):
-        write(data_dir / f"{name}.wav", tone())
-    (data_dir / "c.wav").write_bytes(b"")
-    seen = []
-    real = utterances.read
-
-    def read(path, rate):
-        seen.append(path.stem)
-        return real(path, rate)
-
-    monkeypatch.setattr(utterances, "read", read)
-
-    def load():
-        seen.clear()
-        data, said = lines_of(data_dir)
-        assert said == ["c: skipped, the file is empty"]
-        return [(u.samples.tobytes(), u.mel.tobytes()) for u in data.train]
-
-    first = load()
-    assert seen == ["a", "b", "c"]
-    assert load() == first and seen == []
-    [stored] = where.iterdir()
-    stored.write_bytes(stored.read_bytes()[:-100])
-    assert load() == first and seen == ["a", "b", "c"]
-    os.utime(data_dir / "b.wav", (1, 1))
-    assert load() == first and seen == ["a", "b", "c"]
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "in it"))
-    assert load() == first  # a cache that cannot be written is done without
-
-
-def test_ljspeech_of_tensorflow_datasets(plain, monkeypatch):
-    integers = np.round(tone(0.2) * 32768).astype("int16")
-    rows = [
-        {
-            "id": f"LJ{i}".encode(),
-            "speech": integers,
-            "text": b"Dr. X",
-            "text_normalized": b"Doctor X" + bytes([48 + i]) if i else b"",
-        }
-        for i in range(3)
-    ]
-    feature = types.SimpleNamespace(sample_rate=RATE)
-    builder = types.SimpleNamespace(
-        data_dir="/data/ljspeech/1.1.1",
-        info=types.SimpleNamespace(
-            features={"speech": feature},
-            splits={"train": types.SimpleNamespace(num_examples=3)},
-        ),
-        as_dataset=lambda split: types.SimpleNamespace(
-            as_numpy_iterator=lambda: iter(rows)
-        ),
-    )
-    monkeypatch.setattr(tfds, "speech_builder", lambda name, data_dir: builder)
-    data, said = lines_of("ljspeech")
-    texts = [u.text for u in (*data.train, *data.test)]
-    assert sorted(texts) == ["Doctor X1", "Doctor X2", "Dr. X"]
-    assert data.sample_rate == RATE and said == []
-    np.testing.assert_array_equal(data.test[0].samples, integers)
-
-
-def test_what_is_audio(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mnist").mkdir()
-    write(tmp_path / "voice" / "deep" / "a.wav", tone())
-    known = ("ljspeech", "voice", "/away", "./x", "~/x", ".")
-    assert all(map(audio.is_audio, known))
-    assert not any(map(audio.is_audio, ("mnist", "cifar10/3.0.2", "digits", "a/b")))
-
-
-def test_the_real_recordings(monkeypatch):
-    place = pathlib.Path(os.environ.get("KERAS_ES_DATA_DIR", ""), "ljspeech_subset")
-    if not place.is_dir():
-        pytest.skip("KERAS_ES_DATA_DIR has no ljspeech_subset")
-    rows = folder.recordings(place, print)
-    assert len(rows) == 32 and all(row.text for row in rows)
-    samples, rate = audio.read(rows[1].path)
-    assert rate == 22050 and 1.5 < len(samples) / rate < 2.5
-
-
-# The two ways to decode, each where it is there.
+def test_wav_files_of_odd_sizes(tmp_path, plain):
+    whole = write(tmp_path / "a.wav", tone(0.1)).read_bytes()
+    unknown = whole[:40] + b"\xff" * 4 + whole[44:] + b"\0"  # half a sample more
+    (tmp_path / "a.wav").write_bytes(unknown)
+    assert len(audio.read(tmp_path / "a.wav")[0]) == 800
+    (tmp_path / "a.wav").write_bytes(whole[:34] + b"\x28" + whole[35:])
+    with pytest.raises(audio.BadAudioError, match="samples of 40 bits"):
+        audio.read(tmp_path / "a.wav")
 
 
 def chirp(rate, seconds=1.0, to=3000.0):

@@ -5,14 +5,14 @@ import hashlib
 import io
 import json
 import os
-import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from keras_es import _files as files
 
-VERSION = 1
+VERSION = 2
 """Counts changes of what is made of the same files."""
 
 VARIABLE = "KERAS_ES_CACHE_DIR"
@@ -23,15 +23,18 @@ def folder() -> Path | None:
 
     That is `$KERAS_ES_CACHE_DIR`, nowhere if it is empty, else `keras_es` in the
     user's folder of caches.
+
+    Raises:
+        OutputError: If the variable names the folder of a user whom there is not.
     """
     given = os.environ.get(VARIABLE)
     if given == "":
         return None
     if given is not None:
-        return Path(given).expanduser()
+        return files.expanded(VARIABLE, given)
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    with contextlib.suppress(RuntimeError):  # There may be no such user.
-        return Path(caches).expanduser() / "keras_es" / "audio"
+    with contextlib.suppress(files.OutputError):  # There may be no such user.
+        return files.expanded("XDG_CACHE_HOME", caches) / "keras_es" / "audio"
     return None
 
 
@@ -41,8 +44,13 @@ def key(parts: object, paths: list[Path]) -> str:
     return hashlib.sha256(json.dumps([VERSION, parts, stats]).encode()).hexdigest()
 
 
-def load(name: str) -> dict[str, np.ndarray] | None:
-    """Return the arrays of a name, or None; what is damaged does not count."""
+def load(name: str, parts: Sequence[str]) -> dict[str, np.ndarray] | None:
+    """Return the arrays of a name, or None; what is damaged does not count.
+
+    Args:
+        name: As `key` gives it.
+        parts: What the arrays are called.
+    """
     where = folder()
     if where is None:
         return None
@@ -50,8 +58,8 @@ def load(name: str) -> dict[str, np.ndarray] | None:
         with open(where / f"{name}.npz", "rb") as file:
             # From memory: of a damaged file NumPy forgets to close what it opened.
             stored = np.load(io.BytesIO(file.read()), allow_pickle=False)
-            return {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return {part: stored[part] for part in parts}
+    except Exception:  # Whatever damage makes NumPy and zipfile say.
         return None
 
 

@@ -3,13 +3,15 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from keras_es._arguments import integer, text
 from keras_es._arguments import seed as check_seed
+from keras_es.datasets.audio.decoding import SUFFIXES
 from keras_es.datasets.audio.features import MELS, SILENCE, hop_length
 from keras_es.datasets.audio.utterances import Utterance
 
@@ -53,12 +55,7 @@ class AudioDataset:
             if not getattr(self, name):
                 raise ValueError(f"`{name}` must have an utterance. Received: none")
             for said in getattr(self, name):
-                if said.samples.shape != (len(said.mel) * self.hop,):
-                    raise ValueError(
-                        f"the samples of an utterance must be {self.hop} for each "
-                        f"frame. Received: {said.id!r} with {said.samples.shape} "
-                        f"samples and {said.mel.shape} features"
-                    )
+                _check(name, said, self.hop)
 
     @property
     def hop(self) -> int:
@@ -171,6 +168,24 @@ class AudioDataset:
         return batches.map(lambda p: pieces.cut(p[:, 0], p[:, 1])).prefetch(2)
 
 
+def _check(split, said, hop):
+    """Refuse what is no utterance, or whose features do not fit its samples."""
+    if not isinstance(said, Utterance):
+        raise ValueError(f"`{split}` must be of `Utterance`s. Received: {said!r}")
+    samples, mel = np.asarray(said.samples), np.asarray(said.mel)
+    if (samples.dtype, mel.dtype, mel.shape[1:]) != ("int16", "float32", (MELS,)):
+        raise ValueError(
+            "an utterance must have samples in int16, as `to_int16` makes them, and "
+            f"features in float32 of shape [frames, {MELS}]. Received: {said.id!r} "
+            f"with samples in {samples.dtype}, features in {mel.dtype} of {mel.shape}"
+        )
+    if samples.shape != (len(mel) * hop,):
+        raise ValueError(
+            f"the samples of an utterance must be {hop} for each frame. Received: "
+            f"{said.id!r} with {samples.shape} samples and {mel.shape} features"
+        )
+
+
 def by_step(batch, first_step: int) -> tf.data.Dataset:
     """Return the endless stream of what a function makes of each step, in order.
 
@@ -227,27 +242,38 @@ def _filled(mel, length):
 
 
 def split(
-    utterances: Sequence[Utterance], hold_out: str
+    utterances: Sequence[Utterance],
+    hold_out: str,
+    say: Callable[[str], object] = print,
 ) -> tuple[list[Utterance], list[Utterance]]:
     """Return the utterances for training and for test.
 
-    By "sentence": what a data set itself holds out, else every tenth of the sorted
-    texts with all recordings of it (of recordings, where texts are not known), at
-    least one. By "speaker": every tenth of the sorted speakers, at least one.
+    By "sentence": what a data set itself holds out, else, or if that leaves nothing for
+    training or for test, every tenth of the sorted texts with all recordings of it (of
+    recordings, where texts are not known), at least one. By "speaker": every tenth of
+    the sorted speakers, at least one.
 
     Args:
         utterances: At least two.
         hold_out: "sentence" or "speaker".
+        say: Function of a line, if it is not what the data set itself holds out.
 
     Raises:
         ValueError: If there is but one sentence, or one speaker.
     """
-    if hold_out == "sentence" and all(u.test is not None for u in utterances):
+    own = {u.test for u in utterances}
+    if hold_out == "sentence" and own == {True, False}:
         groups = {u.id: str(u.test) for u in utterances}
         held = {"True"}
     else:
+        if hold_out == "sentence" and None not in own:
+            where = "test" if True in own else "training"
+            say(
+                f"all recordings are of the data set's own {where} split: every tenth "
+                "sentence is held out for test in its place"
+            )
         groups = {
-            u.id: u.speaker if hold_out == "speaker" else u.text.lower() or u.id
+            u.id: u.speaker if hold_out == "speaker" else u.text.lower() or _stem(u.id)
             for u in utterances
         }
         names = sorted(collections.Counter(groups.values()))
@@ -260,3 +286,9 @@ def split(
             f"Received: {len(utterances)} recordings of one {hold_out}"
         )
     return train, test
+
+
+def _stem(id):
+    """Return what recordings have in common that differ in the kind of file alone."""
+    stem, suffix = os.path.splitext(id)
+    return stem if suffix.lower() in SUFFIXES else id

@@ -10,13 +10,14 @@ import io
 import math
 import os
 import wave
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_es._arguments import choice, optional
+from keras_es import _files as files
+from keras_es._arguments import choice, integer, optional
+from keras_es.datasets.audio.features import LOWEST_RATE
 
 SUFFIXES = (".wav", ".flac", ".mp3")
 """Files that are taken for audio."""
@@ -24,6 +25,17 @@ SUFFIXES = (".wav", ".flac", ".mp3")
 LIBRARIES = ("tensorflow-io", "soundfile", "wave")
 
 EXTRA = "pip install 'keras_es[speech]'"
+
+LOUDEST = {
+    "PCM_U8": 127 / 128,
+    "PCM_S8": 127 / 128,
+    "ULAW": 32124 / 32768,
+    "ALAW": 32256 / 32768,
+}
+"""Largest sample, of formats as soundfile calls them; of all others it is about 1."""
+
+FILTER_LENGTH = 256
+"""Samples, at the lower of two rates, that a resampler's filter takes at most."""
 
 SPEEX_LENGTH = 64
 """Samples of the filter of tensorflow-io's resampler, which is Speex's."""
@@ -37,7 +49,11 @@ class BadAudioError(ValueError):
 
 
 def read(
-    path: str | os.PathLike, sample_rate: int | None = None, library: str | None = None
+    path: str | os.PathLike,
+    sample_rate: int | None = None,
+    library: str | None = None,
+    *,
+    most_clipped: float | None = None,
 ) -> tuple[np.ndarray, int]:
     """Read an audio file as mono samples.
 
@@ -46,18 +62,22 @@ def read(
 
     Args:
         path: A wav, flac or mp3 file.
-        sample_rate: What to resample to, or None to leave the file's rate.
+        sample_rate: What to resample to, at least 1,000, or None to leave the file's
+            rate.
         library: `"tensorflow-io"`, `"soundfile"` or `"wave"` (of Python itself, for
             uncompressed wav files); None for the first of them that is there.
+        most_clipped: Share of the samples of a channel that may be at full scale; None
+            for all of them.
 
     Returns:
         A tuple of float32 samples [T], in [-1, 1] but for what resampling adds, and
         their rate.
 
     Raises:
-        BadAudioError: If the file is empty, broken, or of no kind that is known.
+        BadAudioError: If the file is empty, broken, clipped, of a rate below 1,000, or
+            of no kind that is known.
         ImportError: If a library is missing that it takes.
-        ValueError: If `library` is not one of these.
+        ValueError: If `sample_rate` or `library` is not one of these.
         OSError: If the file cannot be read.
 
     Example:
@@ -70,7 +90,9 @@ def read(
     >>> keras_es.datasets.audio.read(path)
     (array([ 0. ,  0.5, -1. ], dtype=float32), 8000)
     """
-    path, library = Path(path), optional(choice(*LIBRARIES))("library", library)
+    path = files.expanded("path", path)
+    library = optional(choice(*LIBRARIES))("library", library)
+    sample_rate = optional(integer(LOWEST_RATE))("sample_rate", sample_rate)
     if library is None:
         library = "tensorflow-io" if _tensorflow_io() else None
     if library is None:
@@ -78,13 +100,19 @@ def read(
     content = path.read_bytes()
     if not content:
         raise BadAudioError("the file is empty")
-    samples, rate = _DECODERS[library](content, path)
-    if samples.ndim == 2:
-        samples = samples.mean(axis=1, dtype="float32")
+    samples, rate, loudest = _DECODERS[library](content, path)
+    if rate < LOWEST_RATE:
+        raise BadAudioError(
+            f"its rate is {rate:,} Hz, and at least {LOWEST_RATE:,} are needed"
+        )
     if not len(samples):
         raise BadAudioError("it has no samples")
     if not np.isfinite(samples).all():
         raise BadAudioError("it has samples that are not finite numbers")
+    if most_clipped is not None:
+        refuse_clipped(samples, most_clipped, loudest)
+    if samples.ndim == 2:
+        samples = samples.mean(axis=1, dtype="float32")
     if sample_rate not in (None, rate):
         samples = _resampled(samples, rate, sample_rate, library == "tensorflow-io")
         rate = sample_rate
@@ -96,15 +124,36 @@ def resample(samples: np.ndarray, rate: int, to: int) -> np.ndarray:
 
     Args:
         samples: float32 array.
-        rate: Their rate.
-        to: The rate that is wanted.
+        rate: Their rate, at least 1.
+        to: The rate that is wanted, at least 1.
 
     Raises:
         ImportError: If no library is there that resamples.
+        ValueError: If a rate is no such integer.
     """
+    rate, to = integer(1)("rate", rate), integer(1)("to", to)
     if rate == to:
         return samples
     return _resampled(samples, rate, to, _tensorflow_io() is not None)
+
+
+def refuse_clipped(samples: np.ndarray, most: float, loudest: float = 1.0) -> None:
+    """Refuse samples as they are stored: to mix or to resample them hides it.
+
+    Args:
+        samples: Floats [T] or [T, channels].
+        most: Share of the samples of a channel that may be at full scale.
+        loudest: The largest sample that there can be.
+
+    Raises:
+        BadAudioError: If there are more.
+    """
+    # To 16 bits the last two steps are full scale.
+    full = np.abs(samples) >= min(loudest, 1.0 - 2.0**-14)
+    share = float(np.max(np.mean(full, axis=0)))
+    if share > most:
+        what = "a channel" if samples.ndim == 2 and samples.shape[1] > 1 else "it"
+        raise BadAudioError(f"it is clipped: {share:.0%} of {what} are at full scale")
 
 
 def from_int16(samples: Any) -> np.ndarray:
@@ -163,7 +212,7 @@ def _by_tensorflow_io(content, path):
         samples, rate = stored.to_tensor().numpy(), int(stored.rate)
     except (tf.errors.OpError, ValueError, TypeError) as error:
         raise BadAudioError(_reason(error)) from error
-    return _to_float(samples), rate
+    return _to_float(samples), rate, _loudest(samples.dtype)
 
 
 def _by_soundfile(content, path):
@@ -171,9 +220,13 @@ def _by_soundfile(content, path):
     if path.suffix.lower() == ".wav":
         _check_wav(content)
     try:
-        return soundfile.read(io.BytesIO(content), dtype="float32")
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            loudest = LOUDEST.get(file.subtype, 1.0)
+            return file.read(dtype="float32"), file.samplerate, loudest
     except (RuntimeError, ValueError, TypeError) as error:
-        raise BadAudioError(_reason(error)) from error
+        # Its full message has the address of the bytes.
+        reason = getattr(error, "error_string", None) or _reason(error)
+        raise BadAudioError(reason) from error
 
 
 def _by_wave(content, path):
@@ -189,11 +242,16 @@ def _by_wave(content, path):
         compressed = "unknown format" in str(error)
         hint = f"; {EXTRA} for other kinds of wav files" if compressed else ""
         raise BadAudioError(_reason(error) + hint) from error
+    if width > 4:
+        raise BadAudioError(f"it has samples of {8 * width} bits, not 8 to 32")
+    # A file whose length was not known when it began may end inside of a sample.
+    raw = raw[: len(raw) - len(raw) % (width * channels)]
     if width == 3:  # 24 bits: the upper bytes of 32
         bytes_ = np.frombuffer(raw, "u1").reshape(-1, 3)
         raw = np.pad(bytes_, [(0, 0), (1, 0)]).tobytes()
     kind = {1: "u1", 2: "<i2", 3: "<i4", 4: "<i4"}[width]
-    return _to_float(np.frombuffer(raw, kind).reshape(-1, channels)), rate
+    samples = np.frombuffer(raw, kind).reshape(-1, channels)
+    return _to_float(samples), rate, _loudest(samples.dtype)
 
 
 _DECODERS = {
@@ -231,11 +289,25 @@ def _to_float(samples):
     return samples.astype("float32") / np.float32(2 ** (8 * samples.itemsize - 1))
 
 
+def _loudest(dtype):
+    """Return the largest sample that a type can hold, as `_to_float` gives it."""
+    return 1.0 if dtype.kind == "f" else 1.0 - 2.0 ** (1 - 8 * dtype.itemsize)
+
+
 def _resampled(samples, rate, to, by_io):
-    """Return ceil(T * to / rate) samples at another rate."""
-    found = (_by_speex if by_io else _by_soxr)(samples, rate, to)
-    wanted = -(-len(samples) * to // rate)
-    return np.pad(found, (0, wanted))[:wanted].astype("float32")
+    """Return ceil(T * to / rate) samples at another rate.
+
+    Outside of what is there, libraries take sound for 0, and a step to that is heard
+    where a recording has an offset. So both ends are held for as long as a filter is,
+    and for a whole number of new samples.
+    """
+    if not len(samples):
+        return samples
+    unit = rate // math.gcd(rate, to)
+    ends = -(-FILTER_LENGTH * max(rate, to) // (to * unit)) * unit
+    found = (_by_speex if by_io else _by_soxr)(np.pad(samples, ends, "edge"), rate, to)
+    first, wanted = ends * to // rate, -(-len(samples) * to // rate)
+    return np.pad(found, (0, wanted))[first : first + wanted].astype("float32")
 
 
 def _by_speex(samples, rate, to):

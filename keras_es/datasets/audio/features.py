@@ -19,6 +19,9 @@ FLOOR = 1e-5
 SILENCE = float(np.log(np.float32(FLOOR)))
 """What all bands of digital silence are."""
 
+LOWEST_RATE = 1000
+"""Samples in a second, at least."""
+
 
 def hop_length(sample_rate: int) -> int:
     """Return the samples of a hop, 12.5 ms rounded: 100 at 8 kHz, 276 at 22.05 kHz.
@@ -34,7 +37,7 @@ def hop_length(sample_rate: int) -> int:
     >>> [keras_es.datasets.audio.hop_length(r) for r in (8000, 22050, 24000)]
     [100, 276, 300]
     """
-    return round(HOP_SECONDS * integer(1000)("sample_rate", sample_rate))
+    return round(HOP_SECONDS * integer(LOWEST_RATE)("sample_rate", sample_rate))
 
 
 def mel_spectrogram(samples, sample_rate: int, mels: int = MELS) -> tf.Tensor:
@@ -62,7 +65,8 @@ def mel_spectrogram(samples, sample_rate: int, mels: int = MELS) -> tf.Tensor:
         full scale is about -0.7 in the band of its frequency.
 
     Raises:
-        ValueError: If `sample_rate` or `mels` is out of range.
+        ValueError: If `sample_rate` or `mels` is out of range, or `samples` are no
+            floats of at least one dimension.
 
     Example:
 
@@ -73,7 +77,7 @@ def mel_spectrogram(samples, sample_rate: int, mels: int = MELS) -> tf.Tensor:
     """
     hop = hop_length(sample_rate)
     mels = integer(1)("mels", mels)
-    samples = tf.cast(samples, tf.float32)
+    samples = _floats(samples)
     window, weights = tables(int(sample_rate), mels)
     left = (len(window) - hop) // 2
     axes = [[0, 0]] * (samples.shape.rank - 1)
@@ -82,7 +86,9 @@ def mel_spectrogram(samples, sample_rate: int, mels: int = MELS) -> tf.Tensor:
     padded = tf.pad(samples[..., :used], [*axes, [left, len(window) - hop - left]])
     frames = tf.signal.frame(padded, len(window), hop)
     size = 2 * (weights.shape[0] - 1)
-    spectrum = tf.abs(tf.signal.rfft(frames * window, [size]))
+    # `rfft` would do so as well, but for no frames at all.
+    ends = [*axes, [0, 0], [0, size - len(window)]]
+    spectrum = tf.abs(tf.signal.rfft(tf.pad(frames * window, ends), [size]))
     return tf.math.log(tf.maximum(tf.matmul(spectrum, weights), FLOOR))
 
 
@@ -103,6 +109,21 @@ def tables(sample_rate, mels):
     falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
     weights = np.maximum(0.0, np.minimum(rising, falling))
     return window.astype("float32"), (weights / window.sum()).astype("float32")
+
+
+def _floats(samples):
+    """Return samples as a float32 tensor."""
+    try:
+        found = tf.convert_to_tensor(samples)
+        what = f"samples of {found.dtype.name} and shape {found.shape}"
+    except (TypeError, ValueError):
+        found, what = None, f"samples={samples!r}"[:200]
+    if found is None or not found.dtype.is_floating or not found.shape.rank:
+        raise ValueError(
+            "`samples` must be floats in [-1, 1] of shape [..., T]; `from_int16` makes "
+            f"them of 16-bit integers. Received: {what}"
+        )
+    return tf.cast(found, tf.float32)
 
 
 def _mel(frequency):

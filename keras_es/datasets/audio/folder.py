@@ -1,7 +1,11 @@
 """What a folder of recordings holds: files, what is said in them, and by whom."""
 
+import codecs
+import collections
 import dataclasses
+import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +18,8 @@ DIGITS = "zero one two three four five six seven eight nine".split()
 _DIGIT = re.compile(r"(\d)_([^_]+)_(\d+)")
 """Names of the Free Spoken Digit Dataset: digit, speaker, index."""
 
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
 TEST_INDICES = 5
 """Of each digit and speaker there, indices below this are for test."""
 
@@ -23,7 +29,7 @@ class Recording:
     """One file of a folder.
 
     Args:
-        id: Its path in the folder, without the suffix.
+        id: Its path in the folder, without the suffix if no other has the same then.
         path: The file.
         text: What is said in it, or "" if that is not known.
         speaker: Who says it.
@@ -38,6 +44,33 @@ class Recording:
     test: bool | None = None
 
 
+def audio_files(folder: Path) -> Iterator[Path]:
+    """Yield the audio files in a folder and below, links to folders included.
+
+    Each folder is looked into once, by its own path if that is below, so that links
+    may lead back.
+
+    Args:
+        folder: The folder.
+    """
+    seen = set()
+    waiting = [folder]
+    for place in waiting:  # It grows: links come after all that is there itself.
+        for parent, folders, names in os.walk(place):
+            real = os.path.realpath(parent)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders.sort()
+            below = [Path(parent, name) for name in folders]
+            waiting += [path for path in below if path.is_symlink()]
+            for path in (Path(parent, name) for name in names):
+                kind = path.suffix.lower()
+                if kind in SUFFIXES and path.name[0] != "." and path.is_file():
+                    yield path
+
+
 def recordings(folder: Path, say) -> list[Recording]:
     """Return what a folder holds, sorted by id.
 
@@ -46,20 +79,16 @@ def recordings(folder: Path, say) -> list[Recording]:
     with or without its suffix and its folders. Without it these are all audio files;
     what is said is then known for names DIGIT_SPEAKER_INDEX (the Free Spoken Digit
     Dataset) only. The speaker is the one of such a name, else the folder of the file.
+    Names are compared in the composed form of Unicode: some disks keep the other.
 
     Args:
         folder: The folder.
         say: Function of a line, for what is skipped.
 
     Raises:
-        ValueError: If there is nothing.
+        ValueError: If there is nothing, or `metadata.csv` is not UTF-8.
     """
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        if path.is_file() and not path.name.startswith(".")
-    )
+    files = sorted(audio_files(folder))
     if not files:
         raise ValueError(
             f"expected a folder with {', '.join(SUFFIXES)} files, and found none. "
@@ -67,50 +96,62 @@ def recordings(folder: Path, say) -> list[Recording]:
         )
     metadata = folder / METADATA
     if metadata.is_file():
-        found = list(_described(folder, files, metadata, say))
+        found = list(_described(folder, _ids(folder, files), metadata, say))
         if not found:
             raise ValueError(
                 f"{metadata} names no file of the folder; its lines are "
                 f"id|text|normalised text. Received: dataset={str(folder)!r}"
             )
     else:
-        found = [_by_name(folder, path) for path in files]
+        found = [_by_name(path, id) for path, id in _ids(folder, files).items()]
     return sorted(found, key=lambda r: r.id)
 
 
-def _by_name(folder, path):
+def _by_name(path, id):
     name = _DIGIT.fullmatch(path.stem)
     if name is None:
-        return Recording(_id(folder, path), path, "", path.parent.name)
+        return Recording(id, path, "", _speaker(path))
     digit, speaker, index = name.groups()
     text, test = DIGITS[int(digit)], int(index) < TEST_INDICES
-    return Recording(_id(folder, path), path, text, speaker, test)
+    return Recording(id, path, text, speaker, test)
 
 
-def _id(folder, path):
-    return path.relative_to(folder).with_suffix("").as_posix()
+def _speaker(path):
+    # Absolute: "." has no name.
+    return Path(os.path.abspath(path.parent)).name
 
 
-def _described(folder, files, metadata, say) -> Iterator[Recording]:
+def _ids(folder, files):
+    """Return the ids of files: their paths in the folder, as short as they can be."""
+    whole = {path: path.relative_to(folder) for path in files}
+    counts = collections.Counter(path.with_suffix("") for path in whole.values())
+    return {
+        path: (short if counts[short] == 1 else inside).as_posix()
+        for path, inside in whole.items()
+        for short in [inside.with_suffix("")]
+    }
+
+
+def _described(folder, ids, metadata, say) -> Iterator[Recording]:
     """Yield the recordings that lines of a file of texts name."""
     by_name: dict[str, list[Path]] = {}
-    for path in files:
-        whole = path.relative_to(folder).as_posix()
-        names = {whole, _id(folder, path), path.name, path.stem}
-        for name in names:
+    for path in ids:
+        whole = path.relative_to(folder)
+        names = {whole, whole.with_suffix(""), whole.name, whole.stem}
+        for name in {_composed(str(name)) for name in names}:
             by_name.setdefault(name, []).append(path)
-    seen = set()
-    # utf-8-sig: spreadsheets begin their files with a mark.
-    lines = metadata.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    for number, line in enumerate(lines, 1):
+    seen, named = set(), set()
+    for number, line in enumerate(_lines(metadata), 1):
         if not line.strip():
             continue
         where = f"{metadata.name}, line {number}"
         name, *texts = (part.strip() for part in line.split("|"))
-        text = next((t for t in reversed(texts[:2]) if t), "")
-        paths = by_name.get(name, [])
-        if not text:
-            say(f"{where}: skipped, expected id|text; received {line[:60]!r}")
+        text = next((t for t in reversed(texts) if t), "")
+        paths = by_name.get(_composed(name), [])
+        named.update(paths)
+        if not text or len(texts) > 2:
+            form = "id|text or id|text|normalised text" if text else "id|text"
+            say(f"{where}: skipped, expected {form}; received {line[:60]!r}")
         elif len(paths) != 1:
             many = "several files" if paths else "no file"
             say(f"{where}: skipped, there is {many} of the name {name!r}")
@@ -119,4 +160,37 @@ def _described(folder, files, metadata, say) -> Iterator[Recording]:
         else:
             seen.add(paths[0])
             path = paths[0]
-            yield Recording(_id(folder, path), path, text, path.parent.name)
+            yield Recording(ids[path], path, text, _speaker(path))
+    left = [id for path, id in ids.items() if path not in named]
+    if left:
+        say(
+            f"{metadata.name}: skipped {len(left):,} of {len(ids):,} files, which have "
+            f"no line in it: {', '.join(left[:3])}{', ...' * (len(left) > 3)}"
+        )
+
+
+def _lines(metadata):
+    """Return the lines of a file of texts; what else Unicode breaks lines at stays."""
+    content = metadata.read_bytes()
+    # Spreadsheets begin their files with a mark.
+    content = content.removeprefix(codecs.BOM_UTF8)
+    # UTF-16 without a mark is UTF-8 with zeros, if it is of Latin letters.
+    zero = content.find(b"\0")
+    try:
+        text, wrong = content.decode("utf-8"), zero
+    except UnicodeDecodeError as error:
+        text, wrong = "", error.start if zero < 0 else min(zero, error.start)
+    if wrong >= 0:
+        wide = zero >= 0 or content.startswith(_WIDE)
+        kind = "UTF-16" if wide else "Latin-1 or Windows-1252"
+        number = content.count(b"\n", 0, wrong) + 1
+        line = content.split(b"\n")[number - 1]
+        raise ValueError(
+            f"{metadata} must be UTF-8; line {number} is not, and looks like {kind}. "
+            f"Save the file as UTF-8. Received: {line[:60]!r}"
+        )
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def _composed(name):
+    return unicodedata.normalize("NFC", name)

@@ -1,6 +1,7 @@
 """Whole utterances with their texts, in batches of about one length."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -73,30 +74,45 @@ class Sentences:
     Args:
         data: The data set.
         characters: As `characters_of` gives them.
+        say: Function of a line, for each utterance that is skipped: it has fewer frames
+            than characters.
 
     Raises:
-        ValueError: If no utterance has a frame for each of its characters.
+        ValueError: If none is left for training, or for test.
     """
 
-    def __init__(self, data: AudioDataset, characters: str):
+    def __init__(
+        self,
+        data: AudioDataset,
+        characters: str,
+        say: Callable[[str], object] = print,
+    ):
         self.data, self.characters = data, characters
-        self.train = self._rows(data.train)
-        self.test = self._rows(data.test)
+        self.train = self._rows("training", data.train, say)
+        self.test = self._rows("test", data.test, say)
 
-    def _rows(self, utterances):
+    def _rows(self, split, utterances, say):
         speakers = self.data.speakers
         rows = [
             (u, encode(u.text, self.characters), speakers.index(u.speaker))
             for u in utterances
         ]
         # Each character lasts a frame at least; else the text is of something else.
-        rows = [row for row in rows if len(row[0].mel) >= len(row[1])]
-        if not rows:
+        fitting = [row for row in rows if len(row[0].mel) >= len(row[1])]
+        for u, tokens, _ in rows:
+            if len(u.mel) < len(tokens):
+                say(
+                    f"{u.id}: skipped, its text takes at least {len(tokens)} frames to "
+                    f"say, and it has {len(u.mel)}"
+                )
+        if not fitting:
             raise ValueError(
-                "no recording is as long as its text takes to say. "
-                f"Received: {self.data.name!r}"
+                f"no recording for {split} is as long as its text takes to say, which "
+                "is a frame of 12.5 ms for each character: correct the texts, or take "
+                f"such recordings out. Received: {self.data.name!r}, where "
+                f"{len(rows)} for {split} are too short"
             )
-        return sorted(rows, key=lambda row: (len(row[0].mel), row[0].id))
+        return sorted(fitting, key=lambda row: (len(row[0].mel), row[0].id))
 
     def batches(
         self, batch_size: int, *, seed: int, first_step: int = 0

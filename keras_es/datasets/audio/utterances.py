@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from keras_es.datasets.audio import cache
 from keras_es.datasets.audio.decoding import (
@@ -30,7 +31,10 @@ SHORTEST = 4
 """Hops of the shortest utterance: a window."""
 
 MOST_CLIPPED = 0.01
-"""Share of the samples at full scale from which on a recording is skipped."""
+"""Share of a channel's samples at full scale from which on a recording is skipped."""
+
+PARTS = ("rate", "skipped", "names", "lengths", "samples", "mel")
+"""Arrays that the cache keeps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +61,9 @@ class Utterance:
 def clean(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     """Return samples as 16-bit integers without the silence around them.
 
-    The level is the root mean square of a hop. A rest shorter than a hop is filled up
-    with zeros; what is beyond full scale is clipped, as a converter does.
+    The level is the standard deviation of a hop: a constant is not heard. A rest
+    shorter than a hop is filled up with zeros; what is beyond full scale is clipped, as
+    a converter does.
 
     Args:
         samples: Floats [T], full scale is 1.
@@ -68,7 +73,7 @@ def clean(samples: np.ndarray, sample_rate: int) -> np.ndarray:
         int16 array, a whole number of hops long.
 
     Raises:
-        BadAudioError: If it is silent, clipped or too short.
+        BadAudioError: If it is silent or too short.
 
     Example:
 
@@ -79,14 +84,14 @@ def clean(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     16.0
     """
     hop = hop_length(sample_rate)
-    peak = float(np.max(np.abs(samples), initial=0.0))
-    if peak < SILENT:
+    rest = (0, -len(samples) % hop)
+    # Filled up with the last sample, a rest has no step that would be heard.
+    rows = np.pad(np.float64(samples), rest, "edge").reshape(-1, hop)
+    rows -= rows.mean(axis=1, keepdims=True)
+    if np.max(np.abs(rows), initial=0.0) < SILENT:
         raise BadAudioError("it is silent")
-    clipped = float(np.mean(np.abs(samples) >= 1.0 - 2.0**-14))
-    if clipped > MOST_CLIPPED:
-        raise BadAudioError(f"it is clipped: {clipped:.0%} of it are at full scale")
-    rows = np.pad(samples, (0, -len(samples) % hop)).reshape(-1, hop)
-    level = np.sqrt(np.mean(np.square(rows, dtype="float64"), axis=1))
+    level = np.sqrt(np.mean(np.square(rows), axis=1))
+    rows = np.pad(samples, rest).reshape(-1, hop)
     heard = np.flatnonzero(level > TRIMMED * level.max())
     rows = rows[max(0, heard[0] - MARGIN) : heard[-1] + 1 + MARGIN]
     if len(rows) < SHORTEST:
@@ -119,7 +124,8 @@ def of_files(
     """
     rows = [[r.id, r.text, r.speaker, r.test] for r in recordings]
     paths = [r.path for r in recordings]
-    sources = ((r, functools.partial(read, r.path)) for r in recordings)
+    unclipped = functools.partial(read, most_clipped=MOST_CLIPPED)
+    sources = ((r, functools.partial(unclipped, r.path)) for r in recordings)
     return of_sources(rows, paths, sources, len(rows), sample_rate, say, progress)
 
 
@@ -136,7 +142,7 @@ def of_sources(key, paths, sources, count, sample_rate, say, progress):
         progress: Function of two numbers.
     """
     name = cache.key([key, sample_rate], paths)
-    kept = cache.load(name)
+    kept = cache.load(name, PARTS)
     if kept is not None:
         for line in json.loads(str(kept["skipped"])):
             say(line)
@@ -148,14 +154,14 @@ def of_sources(key, paths, sources, count, sample_rate, say, progress):
         say(line)
 
     found, rate, whole = gather(sources, count, sample_rate, say_and_note, progress)
-    if found and whole:  # A library that was missing may be there the next time.
+    if found and whole:
         notes = {"rate": np.array(rate), "skipped": np.array(json.dumps(skipped))}
         cache.store(name, _packed(found) | notes)
     return found, rate
 
 
 def gather(sources, count, sample_rate, say, progress):
-    """Return utterances, their rate, and whether no library was missing.
+    """Return utterances, their rate, and whether that is so the next time, too.
 
     Args:
         sources: Of (what has id, text, speaker and test, as `folder.Recording`; a
@@ -167,16 +173,20 @@ def gather(sources, count, sample_rate, say, progress):
     """
     found: list[Utterance] = []
     missing: ImportError | None = None
+    whole = True  # Else a library, memory or a permission may be there the next time.
     for done, (recording, samples_at) in enumerate(sources, 1):
         try:
             samples, rate = samples_at(sample_rate)
-            hop_length(rate)
             integers = clean(samples, rate)
             mel = mel_spectrogram(from_int16(integers), rate).numpy()
         except ImportError as error:
-            missing = error
+            missing, whole = error, False
             say(f"{recording.id}: skipped, {error}")
+        except (MemoryError, tf.errors.ResourceExhaustedError):
+            whole = False
+            say(f"{recording.id}: skipped, it takes more memory than there is")
         except (ValueError, OSError) as error:
+            whole = whole and not isinstance(error, OSError)
             say(f"{recording.id}: skipped, {_reason(error)}")
         else:
             sample_rate = rate  # All others are resampled to the first.
@@ -189,7 +199,7 @@ def gather(sources, count, sample_rate, say, progress):
         progress(done, count)
     if not found and missing is not None:
         raise missing
-    return found, sample_rate, missing is None
+    return found, sample_rate, whole
 
 
 def _reason(error):
