@@ -7,8 +7,9 @@
 
 The first is copy synthesis: the sound of the recording's own spectrogram. The second
 speaks sentences, several in one batch, into x-1.wav and x-2.wav. A file grows as it is
-spoken and can be played at any time, also after Ctrl-C. The last writes a SavedModel
-that TensorFlow serves without this package (see docs/speech.md). Exit codes: 0 done,
+spoken and can be played at any time, also after Ctrl-C; an older one of its name stays
+until there is something to write. The last writes a SavedModel that TensorFlow serves
+without this package (see docs/speech.md). Exit codes: 0 done,
 1 a disk or a library is missing, 2 a flag is wrong, 130 stopped by Ctrl-C, 143 by
 SIGTERM.
 """
@@ -18,7 +19,6 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 
 from absl import flags
 
@@ -60,7 +60,13 @@ def parse(argv):
     f = define_flags()
     if any(a.lstrip("-").startswith("undefok=") for a in argv[1:]):
         raise flags.Error("Unknown command line flag 'undefok'")
-    rest = f(argv)[1:]
+    try:
+        rest = f(argv)[1:]
+    except flags.IllegalFlagValueError as error:
+        given = str(error).removeprefix("flag ").partition(": ")[0]
+        kind = f[given.removeprefix("--").partition("=")[0]].flag_type()
+        expected = {"int": "an integer", "float": "a number"}.get(kind, "true or false")
+        raise flags.Error(f"expected {expected}; received {given}") from error
     if f.help:
         return f
     if rest:
@@ -71,7 +77,6 @@ def parse(argv):
         raise flags.Error("expected either --output=FILE.wav or --export=FOLDER")
     if f.export:
         _check_unused(f, ("text", "mel_from", "speaker", "speed", "seed"), "--export")
-        _check_folder(f.export)
     else:
         _check_speech(f)
     return f
@@ -83,15 +88,6 @@ def _check_unused(f, names, why):
             raise flags.Error(f"--{name} is not used with {why}")
 
 
-def _check_folder(folder):
-    """Refuse to replace what is no SavedModel."""
-    path = Path(folder).expanduser()
-    if path.exists() and not (path / "saved_model.pb").exists():
-        raise flags.Error(
-            f"expected a new folder or one of a SavedModel, received --export={folder}"
-        )
-
-
 def _check_speech(f):
     if bool(f.text) == bool(f.mel_from):
         raise flags.Error("expected either --text or --mel_from")
@@ -99,18 +95,15 @@ def _check_speech(f):
         _check_unused(f, ("text_model", "speaker", "speed"), "--mel_from")
     elif not f.text_model:
         raise flags.Error("--text needs --text_model, which makes frames of it")
-    if not all(text.strip() for text in f.text):
-        raise flags.Error("expected words, received --text=''")
+    for text in f.text:
+        if not text.strip():
+            raise flags.Error(f"expected words, received --text={text!r}")
     if not f.output.endswith(".wav"):
         raise flags.Error(f"expected --output=FILE.wav, received --output={f.output}")
     if not 0 <= f.seed < 2**63:
         raise flags.Error(f"expected --seed in [0, 2**63), received --seed={f.seed}")
     if not 0.1 <= f.speed <= 10.0:
         raise flags.Error(f"expected --speed in [0.1, 10], received --speed={f.speed}")
-    known = {Path(path).expanduser().resolve() for path in f.mel_from}
-    for path in outputs(f.output, len(f.text) + len(f.mel_from)):
-        if path.resolve() in known:
-            raise flags.Error(f"--output would replace --mel_from={path}")
 
 
 def help_text():
@@ -120,17 +113,38 @@ def help_text():
     return f"{__doc__}\nFlags:\n" + "\n".join(lines)
 
 
+def places(f):
+    """Return the files of --output, or the folder of --export in a list.
+
+    Raises:
+        RunError: If what is there must not be replaced.
+        OutputError: If it cannot be written, or there is no such user.
+    """
+    from keras_es import _files as files
+    from models.sparse_wavernn import outputs
+
+    if f.export:
+        return [outputs.check_folder(files.expanded("export", f.export))]
+    read = [files.expanded("mel_from", path) for path in f.mel_from]
+    path = files.expanded("output", f.output)
+    paths = outputs.names(path, len(f.text) + len(read))
+    outputs.check_files(paths, read)
+    return paths
+
+
 def load(flag, folder, architecture):
     """Return model and settings of a run.
 
     Raises:
         absl.flags.Error: If there is none, or one of another model.
     """
+    from keras_es import _files as files
+    from keras_es._arguments import is_integer
     from keras_es.runs import checkpoints
     from keras_es.runs.errors import RunError
 
     given = f"--{flag}={folder}"
-    path = Path(folder).expanduser()
+    path = files.expanded(flag, folder)
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         kind = config["model"]
@@ -141,6 +155,11 @@ def load(flag, folder, architecture):
     if kind != architecture:
         raise flags.Error(
             f"expected a run of {architecture}, received {given}, of {kind}"
+        )
+    if not is_integer(config.get("sample_rate")) or config["sample_rate"] < 1:
+        raise flags.Error(
+            "expected the workdir of a run of train.py, with a sample_rate in its "
+            f"config.json, received {given}"
         )
     file, _, damaged = checkpoints.latest(path / "checkpoints")
     if file is None:
@@ -162,12 +181,13 @@ def load_text_model(folder, rate):
 
 def frames_of_recordings(paths, rate, hop):
     """Return the frames of recordings, a list of [frames, mels]."""
+    from keras_es import _files as files
     from keras_es.datasets import audio
 
     found = []
     for path in paths:
         try:
-            samples, _ = audio.read(Path(path).expanduser(), rate)
+            samples, _ = audio.read(files.expanded("mel_from", path), rate)
         except (audio.BadAudioError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
             raise flags.Error(f"cannot read --mel_from={path}: {reason}") from error
@@ -189,14 +209,6 @@ def frames_of_texts(f, rate):
         raise flags.Error(str(error)) from error
 
 
-def outputs(path, count):
-    """Return the names of so many files: x.wav, or x-1.wav, x-2.wav, ..."""
-    path = Path(path).expanduser()
-    if count == 1:
-        return [path]
-    return [path.with_stem(f"{path.stem}-{i + 1}") for i in range(count)]
-
-
 def run(f):
     """Speak all that was asked for, or write the SavedModel."""
     with quiet_start():
@@ -204,33 +216,33 @@ def run(f):
         import models  # noqa: F401
         from models.sparse_wavernn import Generator
 
+        paths = places(f)
         model, config = load("model", f.model, "sparse_wavernn")
         rate, hop = config["sample_rate"], model.get_layer("inputs").hop
         if f.export:
-            return export(f, Generator(model), rate)
+            return export(f, *paths, Generator(model), rate)
         if f.mel_from:
             mels = frames_of_recordings(f.mel_from, rate, hop)
         else:
             mels = frames_of_texts(f, rate)
         generator = Generator(model, voices=len(mels))
-    return speak(f, generator, mels, rate)
+    return speak(paths, f.seed, generator, mels, rate)
 
 
-def export(f, generator, rate):
+def export(f, folder, generator, rate):
     """Write the SavedModel."""
     from keras_es import _files as files
     from models.sparse_wavernn import serving
 
     layer = load_text_model(f.text_model, rate) if f.text_model else None
     files.replace_folder(
-        files.expanded("export", f.export),
-        lambda partial: serving.export(generator, partial, layer),
+        folder, lambda partial: serving.export(generator, partial, layer)
     )
     names = "generate and vocode" if layer else "vocode"
     print(f"{f.export}: {names}, {rate:,} samples in a second")
 
 
-def speak(f, generator, mels, rate):
+def speak(paths, seed, generator, mels, rate):
     """Write the sound of frames, all at once, piece by piece."""
     import numpy as np
 
@@ -239,11 +251,9 @@ def speak(f, generator, mels, rate):
     from models.sparse_wavernn.wav import WavFile
 
     longest, hop = max(map(len, mels)), generator.hop
-    stream, batch = generator.stream(f.seed), side_by_side(mels)
-    paths, step = outputs(f.output, len(mels)), generator.program.frames
-    begun, written = time.monotonic(), []
-    with contextlib.ExitStack() as stack, files.writing(paths[0]), told(written):
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
+    stream, batch = generator.stream(seed), side_by_side(mels)
+    step, begun, written = generator.program.frames, time.monotonic(), []
+    with contextlib.ExitStack() as stack, told(written):
         for path in paths:
             written.append(stack.enter_context(WavFile(path, rate)))
         for first in range(0, longest + 1, step):
@@ -252,7 +262,8 @@ def speak(f, generator, mels, rate):
             if first + step > longest:
                 found = np.concatenate([found, stream.finish()], axis=1)
             for file, own, mel in zip(written, found, mels, strict=True):
-                file.write(own[: len(mel) * hop - file.samples])
+                with files.writing(file.path):
+                    file.write(own[: len(mel) * hop - file.samples])
             show(written, mels, hop, begun)
     seconds = sum(file.seconds for file in written)
     took = time.monotonic() - begun
@@ -268,9 +279,10 @@ def told(written):
     except KeyboardInterrupt as stop:
         if sys.stdout.isatty():
             print(flush=True)  # after the line of `show`
-        if any(file.samples for file in written):
-            names = ", ".join(str(file.path) for file in written)
-            seconds = sum(file.seconds for file in written)
+        begun = [file for file in written if file.samples]
+        if begun:
+            names = ", ".join(str(file.path) for file in begun)
+            seconds = sum(file.seconds for file in begun)
             stop.line = f"stopped; {seconds:.2f} s of sound are in {names}"
         raise
 

@@ -19,14 +19,20 @@ References:
 """
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from keras_es._arguments import is_number
 from models.monotonic_path import best_path
 
 CENTER, SCALE = -6.0, 3.0
 """Log-mel frames y stand as (y - CENTER) / SCALE inside of the model."""
+
+SPEEDS = 0.1, 10.0
+"""The least and the most times as fast as in training that is spoken."""
+
+SPACES = "".join(c for c in map(chr, range(0x3001)) if c.isspace())
+"""What Python splits words at; TensorFlow knows six of them."""
 
 DENSE_LAYERS = ("prior", "duration", "spread", "frame")
 """Sublayers that stay dense: few weights, or rows that few blocks divide."""
@@ -144,7 +150,7 @@ class TextToMel(layers.Layer):
         Args:
             texts: List of texts of known characters.
             speaker: Name of a speaker; None for the first.
-            speed: How fast, above 0; 1 as in training.
+            speed: How fast, in [0.1, 10]; 1 as in training.
 
         Returns:
             A list of float32 arrays [frames, 80], as
@@ -152,19 +158,25 @@ class TextToMel(layers.Layer):
 
         Raises:
             ValueError: If a text has unknown characters, there is no such speaker, or
-                `speed` is no number above 0.
+                `speed` is no such number.
         """
         from keras_es.datasets.audio.sentences import encode
 
-        if isinstance(texts, str) or not texts:
+        listed = isinstance(texts, list | tuple) and len(texts) > 0
+        if not listed or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"expected a list of texts. Received: texts={texts!r}")
         speaker = self.speakers[0] if speaker is None else speaker
         if speaker not in self.speakers:
             raise ValueError(
                 f"expected a speaker of {self.speakers}. Received: speaker={speaker!r}"
             )
-        if not isinstance(speed, int | float) or not 0 < speed < np.inf:
-            raise ValueError(f"`speed` must be above 0. Received: speed={speed!r}")
+        least, most = SPEEDS
+        if not is_number(speed) or not least <= speed <= most:
+            raise ValueError(
+                f"`speed` must be a number in [{least}, {most}]. "
+                f"Received: speed={speed!r}"
+            )
+        speed = float(speed)
         voice = self.speakers.index(speaker)
         tokens = [encode(text, self.characters) for text in texts]
         return [self.frames_of(tf.constant(t), voice, speed).numpy() for t in tokens]
@@ -195,7 +207,8 @@ class TextToMel(layers.Layer):
         Raises:
             tf.errors.InvalidArgumentError: If it is empty or has unknown characters.
         """
-        lower = tf.strings.regex_replace(tf.strings.lower(text, "utf-8"), r"\s+", " ")
+        lower = tf.strings.lower(text, "utf-8")
+        lower = tf.strings.regex_replace(lower, f"[{SPACES}]+", " ")
         words = tf.strings.strip(lower)
         symbols = tf.strings.unicode_split(tf.strings.join([" ", words, " "]), "UTF-8")
         same = symbols[:, None] == tf.constant(list(self.characters))[None]

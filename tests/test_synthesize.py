@@ -47,7 +47,12 @@ def runs(tmp_path_factory):
         file.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
         file.writeframes(samples.tobytes())
     (place / "empty.wav").touch()
-    (place / "other").mkdir()
+    for name in ("other", "without_rate"):
+        (place / name).mkdir()
+    (place / "other" / "saved_model.pb").touch()
+    (place / "other" / "mine.txt").touch()
+    config = {"model": "sparse_wavernn"}
+    (place / "without_rate" / "config.json").write_text(json.dumps(config))
     return place, made
 
 
@@ -96,6 +101,8 @@ def test_stopped_it_leaves_what_was_spoken(
     with WavFile(tmp_path / "said.wav", 8000) as file:
         file.write(samples)
     spoken = np.arange(1, pieces * frames * hop + 1, dtype="int16")
+    older = (tmp_path / "said.wav").read_bytes()
+    (tmp_path / "x.wav").write_bytes(older)
 
     def feed(stream, mel):
         if stream.frames is None and pieces:
@@ -107,7 +114,10 @@ def test_stopped_it_leaves_what_was_spoken(
     flags = (f"--model={place}/sparse_wavernn", f"--mel_from={tmp_path}/said.wav")
     code = main(*flags, f"--output={tmp_path}/x.wav")
     assert code == 128 + getattr(signal, signum)
-    np.testing.assert_array_equal(read(tmp_path / "x.wav"), spoken)
+    if pieces:
+        np.testing.assert_array_equal(read(tmp_path / "x.wav"), spoken)
+    else:  # What was there before is not lost for nothing.
+        assert (tmp_path / "x.wav").read_bytes() == older
     [line] = capsys.readouterr().err.splitlines()
     told = f"stopped; {len(spoken) / 8000:.2f} s of sound are in {tmp_path}/x.wav"
     told = told if pieces else "stopped before anything was said"
@@ -132,12 +142,15 @@ def test_stopped_it_leaves_what_was_spoken(
         (("VOICE", "OUT", "--mel_from=PLACE/empty.wav"), "the file is empty"),
         (("VOICE", "OUT", "--mel_from=PLACE/away.wav"), "No such file"),
         (("VOICE", "SAID", "--output=PLACE/said.wav"), "would replace --mel_from"),
-        (("VOICE", "TEXT", "OUT", "--text= "), "expected words"),
+        (("--model=PLACE/without_rate", "SAID", "OUT"), "with a sample_rate in its"),
+        (("VOICE", "TEXT", "OUT", "--text=\t "), r"words, received --text='\t '"),
+        (("VOICE", "TEXT", "OUT", "--text=a", "--speed=abc"), "a number; received --"),
+        (("VOICE", "SAID", "OUT", "--seed=1.5"), "an integer; received --seed=1.5"),
         (("VOICE", "TEXT", "OUT", "--text=a", "--speed=0"), "[0.1, 10]"),
         (("VOICE", "TEXT", "OUT", "--text=xyz"), "of the characters 'abc'"),
         (("VOICE", "TEXT", "OUT", "--text=a", "--speaker=he"), "['me', 'you']"),
         (("VOICE", "SAID", "--export=PLACE/new"), "--mel_from is not used with --exp"),
-        (("VOICE", "--export=PLACE/other"), "a new folder or one of a SavedModel"),
+        (("VOICE", "--export=PLACE/other"), "a new or an empty folder"),
     ],
 )
 def test_wrong_flags_get_one_line(runs, tmp_path, capsys, flags, part):
@@ -151,10 +164,44 @@ def test_wrong_flags_get_one_line(runs, tmp_path, capsys, flags, part):
     given = [words.get(flag, flag).replace("PLACE", str(place)) for flag in flags]
     before = (place / "said.wav").read_bytes()
     assert main(*given) == 2
+    assert (place / "other" / "mine.txt").exists()
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("synthesize.py: ") and part in line
     assert not list(tmp_path.iterdir())
     assert (place / "said.wav").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (("--model=~nosuchuser/x", "SAID", "OUT"), "use ~nosuchuser/x: there is no"),
+        (("VOICE", "--mel_from=~nosuchuser/x.wav", "OUT"), "there is no such user"),
+        (("VOICE", "SAID", "--output=~nosuchuser/x.wav"), "there is no such user"),
+        (("VOICE", "--export=~nosuchuser/x"), "there is no such user"),
+        (
+            ("VOICE", "SAID", "SAID", "OUT"),
+            "cannot write TMP/x-2.wav: what is there is",
+        ),
+        (("VOICE", "SAID", "--output=TMP/x-1.wav/y.wav"), "x-1.wav is no folder"),
+    ],
+)
+def test_places_are_looked_at_before_anything_is_changed(
+    runs, tmp_path, capsys, flags, part
+):
+    place, _ = runs
+    (tmp_path / "x-1.wav").write_bytes(b"older")
+    (tmp_path / "x-2.wav").mkdir()
+    words = {
+        "VOICE": f"--model={place}/sparse_wavernn",
+        "SAID": f"--mel_from={place}/said.wav",
+        "OUT": f"--output={tmp_path}/x.wav",
+    }
+    given = [words.get(flag, flag).replace("TMP", str(tmp_path)) for flag in flags]
+    assert main(*given) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert part.replace("TMP", str(tmp_path)) in line
+    assert (tmp_path / "x-1.wav").read_bytes() == b"older"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_help_has_a_line_for_each_flag(capsys):
@@ -167,7 +214,8 @@ def test_tokens_of_a_graph_are_those_of_python(runs):
     layer = runs[1]["text_to_mel"].get_layer("text_to_mel")
     from keras_es.datasets.audio.sentences import encode
 
-    for text in ("A  b\n c", "abc ", "c"):
+    spaces = ("a\u00a0b", "a\x1fb", "\x0bab\x85", "a \x0b\u2003 b", "\u3000c")
+    for text in ("A  b\n c", "abc ", "c", *spaces):
         assert layer.tokens_of(text).numpy().tolist() == encode(text, " abc")
     assert [int(layer.number_of(name)) for name in ("me", "you", "")] == [0, 1, 0]
 

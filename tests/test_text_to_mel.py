@@ -96,7 +96,7 @@ def test_a_word_that_was_held_out_is_spoken(trained, tmp_path):
     bands = mel.reshape(len(mel), 4, 20).mean(-1).argmax(1)
     order = [int(b) for b, _ in itertools.groupby(bands)]
     assert order == [0, 2, 1, 3, 0]
-    [slow] = layer.speak(["bac"], speed=0.5)
+    [slow] = layer.speak(["bac"], speed=np.float32(0.5))
     assert 1.6 * len(mel) < len(slow) < 2.4 * len(mel)
     # Masks, optimizer and vocabulary come back from a file.
     model.save(tmp_path / "a.keras")
@@ -111,7 +111,12 @@ def test_a_word_that_was_held_out_is_spoken(trained, tmp_path):
         (("bac",), "expected a list of texts"),
         ((["xyz"],), "of the characters 'abc', which the model was trained with; not"),
         ((["a"], "you"), "expected a speaker of \\['me'\\]"),
-        ((["a"], "me", 0), "`speed` must be above 0"),
+        ((["a", 1],), "expected a list of texts"),
+        ((iter(["a"]),), "expected a list of texts"),
+        *(
+            ((["a"], "me", speed), r"`speed` must be a number in \[0.1, 10.0\]. Rec")
+            for speed in (0, -1, 1e-30, 11, np.inf, np.nan, True, "1")
+        ),
     ],
 )
 def test_what_cannot_be_spoken(trained, arguments, message):

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_es._arguments import is_integer
+from keras_es._arguments import boolean, is_integer
 from models.sparse_wavernn import products
 from models.sparse_wavernn.network import CONTEXT
 from models.sparse_wavernn.program import Program, extract
@@ -30,7 +30,8 @@ class Generator:
             products with active blocks alone; None to take them from the model. A
             matrix is multiplied in blocks if so many of them are zero that it is
             faster.
-        blocks: "auto", or True or False for all of R, O1 and O3; O2 and O4 are
+        blocks: "auto", or True or False for all of R, O1 and O3, whose rows (units,
+            units / 2 and units / 2) the blocks then have to divide; O2 and O4 are
             multiplied in blocks if they are masked and it is not False.
         log_probabilities: Whether ln p of what is drawn is returned as well.
 
@@ -41,15 +42,16 @@ class Generator:
     def __init__(
         self, model, voices=1, block_rows=None, blocks="auto", log_probabilities=False
     ):
-        for name, value in {"voices": voices, "block_rows": block_rows or 1}.items():
+        numbers = {"voices": voices}
+        if block_rows is not None:
+            numbers["block_rows"] = block_rows
+        for name, value in numbers.items():
             if not is_integer(value) or value < 1:
                 raise ValueError(
                     f"`{name}` must be a positive integer. Received: {name}={value!r}"
                 )
-        if blocks not in ("auto", True, False):
-            raise ValueError(
-                f'`blocks` must be "auto", True or False. Received: blocks={blocks!r}'
-            )
+        blocks = _auto_or_boolean(blocks)
+        log_probabilities = boolean("log_probabilities", log_probabilities)
         known = {layer.name for layer in getattr(model, "layers", ())}
         if not {"conditioning", "inputs", "wavernn", "O1", "O4"} <= known:
             raise ValueError(
@@ -59,7 +61,8 @@ class Generator:
         self.voices, self.hop = voices, model.get_layer("inputs").hop
         weights = extract(model)
         self.mels = len(weights["window"]) // (2 * CONTEXT - 1)
-        self.rows = block_rows or _block_rows(model)
+        self.rows = _block_rows(model) if block_rows is None else block_rows
+        _check_rows(weights, self.rows, block_rows, blocks)
         self.blocks, self.in_blocks = blocks, {}
         self.program = Program(
             weights, self.hop, FRAMES, voices, self._product, log_probabilities
@@ -111,8 +114,8 @@ class Stream:
 
     def __init__(self, generator, seed=0, utterances=None):
         self.generator, self.program = generator, generator.program
-        self.utterances = range(generator.voices) if utterances is None else utterances
-        numbers = [seed, *self.utterances]
+        given = range(generator.voices) if utterances is None else utterances
+        numbers = [seed, *given] if np.iterable(given) else []
         if len(numbers) != 1 + generator.voices or not all(map(_is_word, numbers)):
             raise ValueError(
                 "expected an integer in [0, 2**63) as seed and one for each of "
@@ -120,21 +123,24 @@ class Stream:
                 f"utterances={utterances!r}"
             )
         self.seed, self.state = tf.constant(seed, tf.int64), self.program.start()
-        self.utterances = tf.constant(list(self.utterances), tf.int64)
-        self.frames = None
+        self.utterances = tf.constant(numbers[1:], tf.int64)
+        self.frames, self.finished = None, False
 
     def feed(self, mel):
         """Return the samples that can be told with more frames, int16 [voices, n].
 
         Args:
             mel: [voices, frames, mels], the frames that follow.
+
+        Raises:
+            ValueError: If they have another shape, are no finite numbers, or come after
+                `finish`.
         """
-        mel = np.asarray(mel, "float32")
-        wanted = (self.generator.voices, self.generator.mels)
-        if mel.ndim != 3 or (mel.shape[0], mel.shape[2]) != wanted:
+        mel = _checked(mel, self.generator.voices, self.generator.mels)
+        if self.finished:
             raise ValueError(
-                f"expected frames of shape ({wanted[0]}, frames, {wanted[1]}). "
-                f"Received: mel of shape {mel.shape}"
+                "expected no frames after `finish`; make another stream for what else "
+                f"is said. Received: mel of shape {mel.shape}"
             )
         if self.frames is None and mel.shape[1]:
             self.frames = np.repeat(mel[:, :1], CONTEXT, axis=1)
@@ -143,10 +149,15 @@ class Stream:
         return self._speak()
 
     def finish(self):
-        """Return the samples of the last frames; nothing can be fed any more."""
-        if self.frames is None:
-            return self._speak()
-        return self.feed(np.repeat(self.frames[:, -1:], CONTEXT, axis=1))
+        """Return the samples of the last frames; nothing can be fed any more.
+
+        Called once more, it returns none.
+        """
+        if self.frames is not None and not self.finished:
+            after = np.repeat(self.frames[:, -1:], CONTEXT, axis=1)
+            self.frames = np.concatenate([self.frames, after], axis=1)
+        self.finished = True
+        return self._speak()
 
     def _speak(self):
         """Speak all frames that have CONTEXT more on either side."""
@@ -199,6 +210,80 @@ def _block_rows(model):
     found = getattr(weights, "masked_weights", ())
     pattern = found[0].pattern if found else None
     return getattr(pattern, "rows", None) if getattr(pattern, "cols", 0) == 1 else None
+
+
+def _auto_or_boolean(blocks):
+    """Return the argument `blocks`, checked."""
+    if isinstance(blocks, bool | np.bool_):
+        return bool(blocks)
+    if isinstance(blocks, str) and blocks == "auto":
+        return blocks
+    raise ValueError(
+        f'`blocks` must be "auto", True or False. Received: blocks={blocks!r}'
+    )
+
+
+def _check_rows(weights, rows, given, blocks):
+    """Refuse blocks that are asked for and that no product could be made of.
+
+    Args:
+        weights: What `extract` returned.
+        rows: Rows of the blocks, or None.
+        given: The argument `block_rows`.
+        blocks: The argument `blocks`.
+    """
+    inputs = {name: len(weights[name]) for name in ("R", "O1", "O2", "O3", "O4")}
+    received = f"Received: block_rows={given!r}, blocks={blocks!r}"
+    if blocks and given and all(n % rows for n in inputs.values()):
+        raise ValueError(
+            f"`block_rows` must divide the rows of a matrix, of {inputs}. {received}"
+        )
+    if blocks == "auto" or not blocks:
+        return
+    if rows is None:
+        raise ValueError(
+            "`blocks=True` needs the rows of blocks with one column: give "
+            "`block_rows`, or a model whose R is masked by such, as by "
+            f"keras_es.patterns.Block(16, 1). {received}"
+        )
+    if any(inputs[name] % rows for name in ("R", "O1", "O3")):
+        raise ValueError(
+            f"with `blocks=True`, blocks of {rows} rows must divide the rows of R, O1 "
+            f'and O3, of {inputs}; "auto" leaves dense what they do not. {received}'
+        )
+
+
+def _checked(mel, voices, mels):
+    """Return frames as float32 [voices, frames, mels].
+
+    Raises:
+        ValueError: If they have another shape, or are no finite numbers.
+    """
+    expected = f"expected frames of shape ({voices}, frames, {mels}), in real numbers"
+    try:
+        given = np.asarray(mel)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{expected}. Received: mel of {type(mel)}, which is no array: {error}"
+        ) from error
+    # bfloat16 and its kin are not among NumPy's own kinds.
+    kind = given.dtype.kind
+    real = kind in "iuf" or (kind == "V" and np.can_cast(given.dtype, "float32"))
+    fits = given.ndim == 3 and (given.shape[0], given.shape[2]) == (voices, mels)
+    if not (fits and real):
+        raise ValueError(
+            f"{expected}. Received: mel of shape {given.shape}, of {given.dtype}"
+        )
+    with np.errstate(over="ignore"):
+        found = given.astype("float32")
+    wrong = np.argwhere(~np.isfinite(found))
+    if len(wrong):
+        place = tuple(map(int, wrong[0]))
+        raise ValueError(
+            f"expected finite frames. Received: mel with {given[place]} at {place} and "
+            f"{len(wrong) - 1} more such numbers"
+        )
+    return found
 
 
 def _is_word(value):

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from keras_es.layers import BlockSparseDense
@@ -82,6 +83,11 @@ class MelConditioning(keras.layers.Layer):
         self.built = True
 
     def call(self, mel):
+        if mel.shape[1] is not None and mel.shape[1] <= 2 * (REACH + 1):
+            raise ValueError(
+                f"expected at least one frame with {REACH + 1} more on either side. "
+                f"Received: mel of shape {tuple(mel.shape)}"
+            )
         mel = (ops.cast(mel, self.compute_dtype) - MEL_MEAN) / MEL_SCALE
         frames = ops.shape(mel)[1] - 2 * REACH
         near = [mel[:, i : i + frames] for i in range(2 * REACH + 1)]
@@ -152,22 +158,42 @@ class GateInputs(keras.layers.Layer):
         return ops.concatenate([ops.convert_to_tensor(self.previous_kernel), row], 0)
 
     def call(self, samples, conditioning):
+        self._check_lengths(tuple(samples.shape), tuple(conditioning.shape))
         samples = ops.cast(samples, "int32")
         before = ops.concatenate(
             [ops.full_like(samples[:, :1], SILENCE), samples[:, :-1]], axis=1
         )
         bits = ops.stack([*split(before), split(samples)[0]], axis=-1)
         x = ops.matmul(ops.cast(scaled(bits), self.compute_dtype), self.input_kernel())
-        return x + self.bias + self._at_samples(conditioning)
+        said = self._at_samples(conditioning, ops.shape(samples)[1])
+        # Not by +, which would repeat what is one long.
+        return tf.add_n([x + self.bias, said])
 
-    def _at_samples(self, frames):
+    def _check_lengths(self, samples, conditioning):
+        """Refuse samples that are not those of the frames, as far as shapes are known.
+
+        Args:
+            samples: (batch, T).
+            conditioning: (batch, frames + 2, 3 * units).
+        """
+        batch, frames, _ = conditioning
+        count = None if frames is None else (frames - 2) * self.hop
+        pairs = zip(samples, (batch, count))
+        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            known = None if frames is None else frames + 2 * REACH
+            raise ValueError(
+                f"expected {self.hop} samples for each frame, but for {REACH + 1} "
+                f"frames on either side that have none. Received: samples of shape "
+                f"{samples}, and {known} frames in a batch of {batch}"
+            )
+
+    def _at_samples(self, frames, count):
         weights = ops.cast(upsampling(self.hop), self.compute_dtype)
         inner = ops.shape(frames)[1] - 2
         near = ops.stack([frames[:, i : i + inner] for i in range(3)], axis=2)
         # [hop, 3] times [batch, frames, 3, gates]
         found = ops.matmul(weights, near)
-        shape = (ops.shape(frames)[0], inner * self.hop, 3 * self.units)
-        return ops.reshape(found, shape)
+        return ops.reshape(found, (ops.shape(frames)[0], count, 3 * self.units))
 
     def compute_output_shape(self, samples_shape, conditioning_shape):
         return (*samples_shape[:2], 3 * self.units)

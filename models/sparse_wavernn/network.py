@@ -29,7 +29,7 @@ def SparseWaveRNN(  # noqa: N802 - as the models of keras.applications are named
     channels=128,
     output_units=None,
     sparsity=None,
-    block_shape=(16, 1),
+    block_shape=None,
     name="sparse_wavernn",
 ):
     """Return WaveRNN for samples of 16 bits, conditioned on log-mel frames.
@@ -66,14 +66,15 @@ def SparseWaveRNN(  # noqa: N802 - as the models of keras.applications are named
         output_units: Outputs of O1 and O3; default units / 2.
         sparsity: None for plain layers, which `sparsify` masks. Else the share of
             zeros of R, O1 and O3, of which then only the active blocks are stored.
-        block_shape: (rows, columns) of these blocks.
+        block_shape: (rows, columns) of these blocks; default (16, 1).
         name: Name of the model.
 
     Raises:
         ValueError: If an argument is out of range.
     """
     named = {"units": units, "hop": hop, "mels": mels, "channels": channels}
-    named["output_units"] = output_units = output_units or units // 2
+    if output_units is not None:
+        named["output_units"] = output_units
     for argument, value in named.items():
         if not is_integer(value) or value < 1:
             raise ValueError(
@@ -85,12 +86,18 @@ def SparseWaveRNN(  # noqa: N802 - as the models of keras.applications are named
             "`units` must be even: one half tells the coarse bits, the other the fine "
             f"ones. Received: units={units}"
         )
+    output_units = units // 2 if output_units is None else output_units
+    stored = {"sparsity": sparsity, "block_shape": block_shape}
     if sparsity is not None:
-        sparsity = check_sparsity(sparsity, "the model")
-        block_shape = check_block_size(block_shape, "the model")
-    stored = {"sparsity": sparsity, "block_shape": None}
-    if sparsity is not None:
-        stored["block_shape"] = block_shape
+        stored["sparsity"] = check_sparsity(sparsity, "the model")
+        block_shape = (16, 1) if block_shape is None else block_shape
+        stored["block_shape"] = check_block_size(block_shape, "the model")
+    elif block_shape is not None:
+        raise ValueError(
+            "`block_shape` is that of stored blocks, which takes `sparsity`; masks in "
+            "blocks are those of a `pattern` of `keras_es.sparsify`. "
+            f"Received: block_shape={block_shape!r}, sparsity=None"
+        )
     samples = keras.Input((None,), dtype="int32", name="samples")
     mel = keras.Input((None, mels), name="mel")
     conditioning = MelConditioning(units, channels, name="conditioning")(mel)

@@ -1,6 +1,7 @@
 """Wav files that are written as they are spoken, and can be played at any time."""
 
 import struct
+from pathlib import Path
 
 import numpy as np
 
@@ -10,18 +11,22 @@ HEADER = 44
 class WavFile:
     """A mono file of 16 bits whose header is right after every `write`.
 
+    The first `write` makes it, and its folder; until then what is there stays.
+
     Args:
         path: Where it is made; what was there is replaced.
         sample_rate: Samples in a second.
     """
 
     def __init__(self, path, sample_rate):
-        self.path, self.sample_rate, self.samples = path, sample_rate, 0
-        self._file = open(path, "wb")  # noqa: SIM115 - closed by `close`
-        self._write_header()
+        self.path, self.sample_rate, self.samples = Path(path), sample_rate, 0
+        self._file = None
 
     def write(self, samples):
         """Append int16 samples [n], and make the header say so."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "wb")  # noqa: SIM115 - closed by `close`
         self._file.seek(HEADER + 2 * self.samples)
         self._file.write(np.asarray(samples).astype("<i2").tobytes())
         self.samples += len(samples)
@@ -34,8 +39,9 @@ class WavFile:
         return self.samples / self.sample_rate
 
     def close(self):
-        """Close the file."""
-        self._file.close()
+        """Close the file, if there is one."""
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self):
         return self

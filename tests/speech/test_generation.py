@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_es.patterns import Block
 from models.sparse_wavernn import Generator, join, pad_frames, products, sampling
 from tests.speech import reference
-from tests.speech.networks import HOP, MELS, masked
+from tests.speech.networks import HOP, MELS, masked, network
 
 SEED = 7
 
@@ -81,6 +82,18 @@ def test_pieces_are_the_whole_to_the_bit(single):
     assert whole.dtype == np.int16 and whole.shape == (1, 27 * HOP)
     assert np.any(single(mel, SEED, [4]) != whole)
     assert np.any(single(mel, SEED + 1, [3]) != whole)
+
+
+def test_a_finished_stream_says_nothing_more(single):
+    mel = frames(1, 4)
+    for pieces in ([], [mel]):
+        stream = single.stream(SEED)
+        said = [stream.feed(piece) for piece in pieces] + [stream.finish()]
+        assert sum(samples.shape[1] for samples in said) == len(pieces) * 4 * HOP
+        for after in (mel, mel[:, :0]):
+            with pytest.raises(ValueError, match="no frames after `finish`.*Received"):
+                stream.feed(after)
+        assert stream.finish().shape == (1, 0)
 
 
 def test_a_voice_does_not_hang_on_those_beside_it(pair):
@@ -171,6 +184,14 @@ def test_columns_are_divided_where_it_costs_least(monkeypatch):
     [
         ({"voices": 0}, "`voices` must be a positive integer. Received: voices=0"),
         ({"blocks": "no"}, '`blocks` must be "auto", True or False'),
+        ({"blocks": 1}, '`blocks` must be "auto", True or False. Received: blocks=1'),
+        ({"blocks": np.ones(2)}, '`blocks` must be "auto", True or False'),
+        ({"block_rows": 0}, "`block_rows` must be a positive .* block_rows=0"),
+        ({"block_rows": False}, "`block_rows` must be a positive .* block_rows=False"),
+        ({"block_rows": ""}, "`block_rows` must be a positive .* block_rows=''"),
+        ({"block_rows": 7}, "`block_rows` must divide the rows of a matrix.*=7"),
+        ({"block_rows": 16, "blocks": True}, "16 rows must divide .* R, O1 and O3"),
+        ({"log_probabilities": "no"}, "`log_probabilities` must be True or False"),
         ({"model": keras.Sequential()}, "`model` must be a SparseWaveRNN"),
     ],
 )
@@ -179,9 +200,38 @@ def test_wrong_arguments_are_refused(sparse, arguments, message):
         Generator(**{"model": sparse, **arguments})
 
 
+def test_blocks_take_a_model_that_has_some():
+    """Without masks, and with blocks of several columns, their rows are not known."""
+    for model in (network(), masked(pattern=Block(4, 4))):
+        assert not any(Generator(model).in_blocks.values())
+        with pytest.raises(ValueError, match="give `block_rows`, or a model.*=None"):
+            Generator(model, blocks=True)
+        assert Generator(model, block_rows=4, blocks=True).in_blocks["O1"]
+
+
 def test_wrong_frames_and_seeds_are_refused(single):
     with pytest.raises(ValueError, match=r"expected frames of shape \(1, frames, 5\)"):
         single(np.zeros((1, 3, 4)))
-    for seed, utterances in ((-1, None), (0, [1, 2]), (0.5, None)):
+    for seed, utterances in ((-1, None), (0, [1, 2]), (0.5, None), (0, 5)):
         with pytest.raises(ValueError, match="expected an integer in"):
             single.stream(seed, utterances)
+    assert single.stream(0, iter([5])).utterances.numpy().tolist() == [5]
+
+
+def test_only_finite_real_numbers_are_frames(single):
+    mel, whole = frames(1, 3), single(frames(1, 3))
+    stream = single.stream()
+    for bad in (np.nan, np.inf, -1e39):
+        wrong = mel.astype("float64")
+        wrong[0, 1, 2] = bad
+        with pytest.raises(ValueError, match=r"finite frames. Received: .*\(0, 1, 2\)"):
+            stream.feed(wrong)
+    ragged = [[[1.0] * MELS, [1.0]]]
+    for wrong in (mel + 1j, mel > 0, mel.astype(str), mel.astype(object), ragged, None):
+        with pytest.raises(ValueError, match="in real numbers. Received: mel of"):
+            stream.feed(wrong)
+    # Nothing of that has been heard.
+    said = np.concatenate([stream.feed(mel), stream.finish()], axis=1)
+    np.testing.assert_array_equal(said, whole)
+    for kind in ("float64", "float16", tf.bfloat16.as_numpy_dtype, "int32"):
+        assert single(mel.astype(kind)).shape == whole.shape

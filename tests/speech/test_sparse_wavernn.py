@@ -12,7 +12,15 @@ from models.sparse_wavernn import Bits, DualSoftmax, SparseWaveRNN, join, split
 from models.sparse_wavernn import layers as wavernn_layers
 from tests.marks import release, slow
 from tests.speech import reference
-from tests.speech.networks import DENSE_LAYERS, HOP, UNITS, masked, network, recordings
+from tests.speech.networks import (
+    DENSE_LAYERS,
+    HOP,
+    MELS,
+    UNITS,
+    masked,
+    network,
+    recordings,
+)
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +199,11 @@ def test_masked_model_is_saved_and_loaded(sparse, tmp_path):
     ("arguments", "message"),
     [
         ({"units": 15}, "`units` must be even.*Received: units=15"),
+        ({"units": "32"}, "`units` must be a positive integer. Received: units='32'"),
+        ({"units": None}, "`units` must be a positive integer. Received: units=None"),
+        ({"output_units": 0}, "`output_units` must be a .* output_units=0"),
+        ({"block_shape": "junk"}, "takes `sparsity`.* block_shape='junk'"),
+        ({"sparsity": 0.5, "block_shape": "junk"}, "must be a positive integer or a"),
         ({"hop": 0}, "`hop` must be a positive integer. Received: hop=0"),
         ({"sparsity": 1.0}, r"must be a number in \[0, 1\).*sparsity=1.0"),
         ({"sparsity": 0.5, "block_shape": (3, 1)}, "do not divide"),
@@ -199,6 +212,30 @@ def test_masked_model_is_saved_and_loaded(sparse, tmp_path):
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         SparseWaveRNN(**{"units": 16, "hop": 6, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("samples", "mel"),
+    [((2, 1), (2, 8)), ((2, 13), (2, 8)), ((1, 12), (2, 8)), ((2, 12), (1, 8)),
+     ((1, 24), (2, 8)), ((2, 0), (2, 6)), ((2, 6), (2, 3))],
+)  # fmt: skip
+def test_samples_are_those_of_the_frames(dense, samples, mel):
+    """Nothing is repeated until it fits, neither samples nor examples."""
+    batch = (tf.zeros(samples, tf.int32), tf.zeros((*mel, MELS)))
+    with pytest.raises(ValueError, match="expected .*frame.*Received: "):
+        dense(dict(zip(("samples", "mel"), batch)))
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None], tf.int32),
+            tf.TensorSpec([None, None, MELS]),
+        ]
+    )
+    def called(samples, mel):
+        return dense({"samples": samples, "mel": mel})
+
+    with pytest.raises(tf.errors.OpError):
+        called(*batch)
 
 
 def test_dense_layers_are_those_that_stay_so():
