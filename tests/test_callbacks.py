@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_es import _files as files
 from keras_es import callbacks
+from keras_es.distribution.trainer import JoinedStep
 from keras_es.runs import checkpoints
 from keras_es.runs.errors import RunError
 
@@ -296,6 +297,114 @@ def test_second_signal_does_not_wait(folder):
         with callbacks.StopOnSignal(checkpoint):
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)
+
+
+def eager_model(executions=1):
+    """Return a model that compiles nothing: what is tested is when, not what."""
+    model = make_model()
+    model.compile("sgd", "mse", run_eagerly=True, steps_per_execution=executions)
+    return model
+
+
+def stopped(folder, at=3, fits=fit, executions=1, **kwargs):
+    """Fit until a signal at a batch; return what was raised and the checkpoint's."""
+    checkpoint = callbacks.AtomicCheckpoint(folder)
+    more = (Raise(signal.SIGTERM, at), checkpoint)
+    with pytest.raises(callbacks.TrainingStopped) as stop:
+        with callbacks.StopOnSignal(checkpoint) as stopper:
+            fits(eager_model(executions), *more, stopper, **kwargs)
+    return stop.value, checkpoints.latest(folder)[1]
+
+
+@pytest.mark.parametrize(("executions", "at"), [(1, 3), (2, 2), (3, 3)])
+def test_signal_in_the_last_step_of_an_epoch_waits_for_its_end(folder, executions, at):
+    """Else the epoch would be lost: it has no further step to be finished by."""
+    stop, progress = stopped(
+        folder, at, executions=executions, epochs=2, validation_data=(X, Y)
+    )
+    assert (progress.epoch, progress.step) == (1, stop.step)
+    [row] = progress.history
+    assert row["epoch"] == 1 and {"loss", "val_loss"} < set(row)
+
+
+def test_signal_in_an_earlier_execution_does_not_wait(folder):
+    stop, progress = stopped(folder, 0, executions=2)
+    assert stop.step == progress.step == 2 and progress.history == []
+
+
+def test_signal_where_the_number_of_steps_is_not_known(folder):
+    def fits(model, *more):
+        batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(2)
+        batches = batches.filter(lambda x, y: True)
+        model.fit(batches, shuffle=False, verbose=0, callbacks=list(more))
+
+    stop, progress = stopped(folder, 3, fits)
+    assert stop.step == progress.step == 4 and progress.epoch == 0
+
+
+class RaiseInTest(keras.callbacks.Callback):
+    """Sends a signal to this process in each validation."""
+
+    def on_test_begin(self, logs=None):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_second_signal_does_not_wait_for_the_end_of_an_epoch(folder):
+    def fits(model, *more):
+        fit(model, RaiseInTest(), *more, epochs=2, validation_data=(X, Y))
+
+    stop, progress = stopped(folder, 3, fits)
+    assert stop.signum == signal.SIGTERM
+    assert stop.step == 0 and progress is None
+    stop, progress = stopped(folder, -1, fits)
+    assert stop.step == progress.step == 4 and progress.epoch == 1
+
+
+def test_second_signal_while_saving_does_not_count_what_is_not_saved(
+    folder, monkeypatch
+):
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(checkpoints, "save", interrupted)
+    stop, progress = stopped(folder, 1)
+    assert stop.step == 0 and progress is None
+
+
+def test_signal_that_came_too_late_for_fit_ends_the_block(folder):
+    def fits(model, *more):
+        late = keras.callbacks.LambdaCallback(
+            on_train_end=lambda logs: signal.raise_signal(signal.SIGTERM)
+        )
+        fit(model, *more, late)
+
+    stop, progress = stopped(folder, -1, fits)
+    assert stop.step == 4 and progress.epoch == len(progress.history) == 1
+
+
+@pytest.mark.parametrize(("at", "epochs"), [(2, 0), (3, 1)])
+def test_signal_to_one_of_several_workers(folder, at, epochs):
+    """They are told in the step, and by the end of its epoch if it is the last."""
+
+    def fits(model, *more):
+        model.train_function = JoinedStep(model, model.train_step)
+        fit(model, *more, epochs=2)
+
+    stop, progress = stopped(folder, at, fits)
+    assert stop.step == progress.step == at + 1
+    assert progress.epoch == len(progress.history) == epochs
+
+
+def test_error_in_the_block_is_not_hidden_and_the_stopper_serves_again(folder):
+    checkpoint = callbacks.AtomicCheckpoint(folder)
+    stopper = callbacks.StopOnSignal(checkpoint)
+    with pytest.raises(ZeroDivisionError):
+        with stopper:
+            signal.raise_signal(signal.SIGTERM)
+            1 / 0  # noqa: B018
+    with stopper:
+        fit(eager_model(), checkpoint, stopper)
+    assert checkpoint.progress.epoch == 1
 
 
 def read_summaries(folder):

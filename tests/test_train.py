@@ -1,9 +1,11 @@
 """train.py as a user meets it: results, resuming, signals, and wrong commands."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,8 @@ import tensorflow as tf
 
 import train
 from keras_es import callbacks, datasets
+from keras_es.distribution import workers
+from keras_es.runs import images
 
 ROOT = pathlib.Path(train.__file__).resolve().parent
 
@@ -248,6 +252,183 @@ def test_full_disk_is_one_line_and_the_run_goes_on_later(finished, tmp_path):
         "train.py: cannot write full/checkpoints/step-00000012.keras"
     )
     assert not list((tmp_path / "full").rglob(".partial-*"))
+
+
+EPOCHS_OF_TWO_STEPS = (
+    "--epochs=2", "--batch_size=1024", "--jit_compile=false",
+    "--mask_optimizer=none", "--sparsity=0",
+)  # fmt: skip
+
+
+def main(workdir):
+    return train.main(["train.py", *EPOCHS_OF_TWO_STEPS, f"--workdir={workdir}"])
+
+
+def end_of(workdir):
+    """Return what a run has come to: its result, its bits, and its rows."""
+    model, progress, damaged = callbacks.AtomicCheckpoint.restore(
+        workdir / "checkpoints"
+    )
+    assert not damaged and (progress.epoch, progress.step) == (2, 4)
+    bits = [
+        np.asarray(v).tobytes() for v in (*model.variables, *model.optimizer.variables)
+    ]
+    summary = read_summary(workdir)
+    kept = ("test_accuracy", "test_loss", "nonzero_parameters", "steps", "layers")
+    return [summary[key] for key in kept], bits, progress.history
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of two epochs of two steps, in this process, and its end."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(workdir) == 0
+    signal.signal(signal.SIGTERM, before)
+    return workdir, end_of(workdir)
+
+
+@pytest.fixture
+def copied(whole, tmp_path, keep_signals):
+    """A copy of that run."""
+    return pathlib.Path(shutil.copytree(whole[0], tmp_path / "run"))
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_stop_in_the_last_step_of_an_epoch(
+    whole, tmp_path, monkeypatch, keep_signals, step
+):
+    real = callbacks.AtomicCheckpoint.on_train_batch_end
+
+    def stop(self, batch, logs=None):
+        real(self, batch, logs)
+        if self.progress.step == step:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as context:
+        context.setattr(callbacks.AtomicCheckpoint, "on_train_batch_end", stop)
+        assert main(tmp_path) == 143
+    _, progress, _ = callbacks.AtomicCheckpoint.restore(tmp_path / "checkpoints")
+    assert (progress.epoch, progress.step) == (step // 2, step)
+    assert not (tmp_path / "summary.json").exists()
+    assert main(tmp_path) == 0
+    assert end_of(tmp_path) == whole[1]
+
+
+def forget_summary(workdir):
+    """Go back to a stop between the last checkpoint and the summary."""
+    (workdir / "summary.json").unlink()
+
+
+def forget_epoch(workdir, step):
+    """Go back to a checkpoint after a step whose epoch is not counted."""
+    forget_summary(workdir)
+    for path in notes(workdir):
+        note = json.loads(path.read_text())
+        if note["step"] > step:
+            path.with_suffix(".keras").unlink()
+            path.unlink()
+        elif note["step"] == step:
+            note["epoch"] -= 1
+            note["history"].pop()
+            path.write_text(json.dumps(note))
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_checkpoint_of_an_older_version_whose_epoch_is_not_counted(whole, copied, step):
+    forget_epoch(copied, step)
+    assert main(copied) == 0
+    result, bits, rows = end_of(copied)
+    assert [result, bits] == [*whole[1][:2]]
+    expected = [{**row} for row in whole[1][2]]
+    short = expected[step // 2 - 1]  # what training measured in that epoch is lost
+    for name in ("loss", "accuracy"):
+        del short[name]
+    assert rows == expected
+
+
+@pytest.fixture
+def other_digits(monkeypatch):
+    """Returns a function that puts others in place of parts of the digits."""
+    digits = datasets.load("digits")
+
+    def change(**parts):
+        changed = dataclasses.replace(digits, **parts)
+        monkeypatch.setattr(images.images, "load", lambda *_: changed)
+        return digits
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda d: {"x_train": d.x_train[:-9], "y_train": d.y_train[:-9]},
+         "training images: it had 1437, now 1428"),
+        (lambda d: {"x_test": d.x_test[:9], "y_test": d.y_test[:9]},
+         "test images: it had 360, now 9"),
+        (lambda d: {"x_train": d.x_train / 2}, "digest of images: it had "),
+        (lambda d: {"y_test": d.y_test[::-1]}, "digest of labels: it had "),
+    ],
+    ids=["fewer", "fewer for test", "darker", "other labels"],
+)  # fmt: skip
+def test_other_images_are_refused(copied, capsys, other_digits, change, part):
+    other_digits(**change(other_digits()))
+    for finished in (True, False):
+        if not finished:
+            forget_epoch(copied, 2)
+        before = {p: p.read_bytes() for p in copied.rglob("*") if p.is_file()}
+        assert main(copied) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert "the data set of the run in" in line and "has changed (" in line
+        assert part in line and line.endswith("; choose another --workdir")
+        after = {p: p.read_bytes() for p in copied.rglob("*") if p.is_file()}
+        assert after == before
+
+
+def test_workers_that_see_other_data_are_refused(copied, capsys, monkeypatch):
+    real = workers.tell_workers
+
+    def tell(strategy, numbers):
+        """Be a worker whose labels are others."""
+        [row] = real(strategy, numbers)
+        return [row, [n + (n > 2**32) for n in row]]
+
+    monkeypatch.setattr(workers, "tell_workers", tell)
+    monkeypatch.setattr(workers, "check_same", lambda *_: None)
+    assert main(copied) == 2
+    assert "the workers see different data sets" in capsys.readouterr().err
+
+
+def forget_data(workdir):
+    """Make it a run of a version that did not note its data."""
+    path = workdir / "config.json"
+    config = json.loads(path.read_text())
+    del config["data"]
+    path.write_text(json.dumps(config))
+    return path
+
+
+def test_run_without_a_note_of_its_data_goes_on_and_notes_it(
+    whole, copied, capsys, other_digits
+):
+    known = json.loads((copied / "config.json").read_text())
+    config = forget_data(copied)
+    before = config.read_bytes()
+    assert main(copied) == 0 and config.read_bytes() == before  # it is finished
+    forget_summary(copied)
+    assert main(copied) == 0 and end_of(copied) == whole[1]
+    assert json.loads(config.read_text()) == known and known["data"]["classes"] == 10
+    forget_summary(copied)
+    forget_data(copied)
+    digits = other_digits()
+    for rows in (np.arange(1024), np.arange(2 * 1437) % 1437):  # of 1 and 3 steps
+        other_digits(x_train=digits.x_train[rows], y_train=digits.y_train[rows])
+        capsys.readouterr()
+        assert main(copied) == 2
+        line = capsys.readouterr().err
+        assert "is after 2 epochs and 4 steps; choose another --workdir" in line
+        assert "data" not in json.loads(config.read_text())
 
 
 @pytest.mark.slow

@@ -10,9 +10,11 @@ import pytest
 import models
 import train
 from keras_es import callbacks
+from keras_es.datasets import audio
 from keras_es.datasets.audio import cache
-from keras_es.runs import tasks
-from keras_es.runs.vocoder import bits_of, drawn_along
+from keras_es.runs import identity, tasks
+from keras_es.runs.speech import TextData
+from keras_es.runs.vocoder import VocoderData, bits_of, drawn_along
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +111,55 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
         p.read_bytes() for p in (tmp_path / "whole/logs/validation").iterdir()
     )
     assert b"drawn_along_it" in events and b"WAVEfmt" in events
+
+
+def utterances(*rows, level=100):
+    """Return recordings of (name, text, speaker, hops), the last one for test."""
+    said = [
+        audio.Utterance(
+            name, text, speaker, None, np.full(100 * hops, level, "int16"),
+            np.zeros((hops, 80), "float32"),
+        )
+        for name, text, speaker, hops in rows
+    ]  # fmt: skip
+    return audio.AudioDataset("voice", 8000, said[:-1], said[-1:])
+
+
+SAID = (("a", "one two", "ann", 30), ("b", "two", "bob", 20), ("c", "one", "bob", 20))
+
+
+def changed(*rows, level=100):
+    """Return what messages of both tasks say of other recordings than `SAID`."""
+    differences = []
+    for kind in (tasks.TEXT, tasks.VOCODER):
+        before, now = (
+            kind.identity(
+                TextData(data) if kind is tasks.TEXT
+                else VocoderData(data, 5, models.ALL["sparse_wavernn"])
+            )
+            for data in (utterances(*SAID), utterances(*rows, level=level))
+        )  # fmt: skip
+        before = json.loads(json.dumps(before))
+        differences.append(identity.different(before, now))
+    return differences
+
+
+def test_other_recordings_are_other_data():
+    assert changed(*SAID) == ["", ""]
+    for said in changed(*SAID, level=101):
+        assert said == "mean level: it had 100.0, now 101.0"
+    for said in changed(*SAID[1:]):
+        assert said.startswith("training recordings: it had 2, now 1, ")
+    for said in changed(SAID[0], SAID[2], SAID[1]):
+        assert said.startswith("digest of names and lengths: it had ")
+    for said, part in {
+        ("a", "one two!", "ann", 30): "characters: it had 6, now 7, digest of texts",
+        ("a", "two one", "ann", 30): "digest of texts and speakers: it had ",
+        ("a", "one two", "bob", 30): "speakers: it had 2, now 1, digest of texts",
+    }.items():
+        texts, sound = changed(said, *SAID[1:])
+        # A run that learns from sound alone may go on.
+        assert texts.startswith(part) and sound == ""
 
 
 @pytest.mark.slow

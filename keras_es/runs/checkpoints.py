@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_es import _files as files
 from keras_es._arguments import integer
@@ -57,7 +58,13 @@ class Progress:
 
 
 def _are_numbers(row):
-    return isinstance(row, dict) and all(_is_number(v) for v in row.values())
+    return isinstance(row, dict) and all(map(_holds_numbers, row.values()))
+
+
+def _holds_numbers(value):
+    return _is_number(value) or (
+        isinstance(value, list) and all(map(_holds_numbers, value))
+    )
 
 
 def _is_number(value, kind=numbers.Real):
@@ -148,10 +155,11 @@ class AtomicCheckpoint(keras.callbacks.Callback):
     def save(self) -> Path | None:
         """Save the model as it is now, at the end of a step, if this is the chief."""
         self._stop_clock()
-        self.saved_step = self.progress.step
-        if not workers.is_chief(self.model.distribute_strategy):
-            return None
-        return save(self.model, self.folder, self.progress, self.keep, self.run)
+        path = None
+        if workers.is_chief(self.model.distribute_strategy):
+            path = save(self.model, self.folder, self.progress, self.keep, self.run)
+        self.saved_step = self.progress.step  # not if a second signal came before
+        return path
 
     def on_train_begin(self, logs=None):
         self._begun = time.monotonic()
@@ -172,7 +180,8 @@ class AtomicCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.progress.epoch = epoch + 1
-        row = {name: float(value) for name, value in (logs or {}).items()}
+        # A metric may have a number for each class.
+        row = {n: np.asarray(v, "float64").tolist() for n, v in (logs or {}).items()}
         self.progress.history.append({"epoch": epoch + 1} | row)
         self.save()
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_es import plots
 from keras_es.datasets import images
+from keras_es.runs.identity import Identity, digest
 from keras_es.runs.task import Line, Task
 
 
@@ -74,6 +75,17 @@ class ImageClassification(Task):
     def describe(self, data: images.ImageDataset) -> str:
         """Return number and name."""
         return f"{data.train_size:,} training images of {data.name}"
+
+    def identity(self, data: images.ImageDataset) -> Identity:
+        """Return sizes, and digests of labels and of some images."""
+        return {
+            "training images": data.train_size,
+            "test images": data.test_size,
+            "shape": "x".join(map(str, data.input_shape)),
+            "classes": data.num_classes,
+            "digest of labels": digest([data.y_train.tolist(), data.y_test.tolist()]),
+            "digest of images": digest([digest(data.x_train), digest(data.x_test)]),
+        }
 
     def evaluate(
         self, folder: str | os.PathLike, data: images.ImageDataset

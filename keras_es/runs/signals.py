@@ -39,16 +39,20 @@ class TrainingStopped(Exception):  # noqa: N818  (not an error)
 class StopOnSignal(keras.callbacks.Callback):
     """Ends `fit` at the next step after SIGTERM or Ctrl-C, with a checkpoint.
 
-    It is a context manager too: signals are caught inside the `with` block only. A
-    second signal does not wait for the step. With several workers, a signal to one of
-    them stops all after the same step.
+    In the last step of an epoch, whose number Keras has to know, it waits for the end
+    of that epoch: what is measured there is in the checkpoint. A second signal waits
+    for nothing. With several workers, a signal to one of them stops all after the same
+    step.
+
+    It is a context manager too: signals are caught inside the `with` block only. One
+    that came too late for `fit` ends the block.
 
     Args:
         checkpoint: The `AtomicCheckpoint` of the same `fit`, listed before this one.
 
     Raises:
         ValueError: If `checkpoint` is none.
-        TrainingStopped: From `fit`, when a signal came.
+        TrainingStopped: From `fit`, or from the block, when a signal came.
 
     Example:
 
@@ -78,44 +82,64 @@ class StopOnSignal(keras.callbacks.Callback):
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopOnSignal":
+        self._received = None
         for signum in self.SIGNALS:
             self._previous[signum] = signal.signal(signum, self._handle)
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: Any, *_: Any) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+        # One of several workers does not leave alone: the others know nothing of it.
+        if kind is None and self._received is not None and not self._joined:
+            self._stop()
 
     def on_train_begin(self, logs=None):
         if self._joined:
             self.model.train_function.request_stop(False)
 
     def on_train_batch_begin(self, batch, logs=None):
+        self._first_step = batch
         if self._joined and self._received is not None:
             self.model.train_function.request_stop()
 
     def on_train_batch_end(self, batch, logs=None):
-        stops = self._received is not None
-        if self._joined:
-            stops = self.model.train_function.stop_requested
-        if stops:
+        if self._stops and not self._is_last_step:
             self.checkpoint.save()
-            # No worker leaves before the checkpoint is there.
-            workers.tell_workers(self.model.distribute_strategy, [0])
-            self._stop()
+            self._stop_together()
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._received is not None and not self._joined:
-            self._stop()
+        if self._stops:
+            self._stop_together()  # the checkpoint, listed before this one, is saved
+
+    @property
+    def _stops(self):
+        """Whether this process has to stop; with several workers, whether all have."""
+        if self._joined:
+            return self.model.train_function.stop_requested
+        return self._received is not None
+
+    @property
+    def _is_last_step(self):
+        """Whether the step that was taken, or the last of several, ends its epoch."""
+        # Not by the number at the end, which in some versions of Keras is the first.
+        next_step = self._first_step + self.model.steps_per_execution
+        steps = self.params.get("steps")
+        return steps is not None and next_step >= steps
 
     @property
     def _joined(self):
-        return isinstance(self.model.train_function, JoinedStep)
+        return isinstance(getattr(self.model, "train_function", None), JoinedStep)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self._received is not None:
             self._stop()
         self._received = signum
+
+    def _stop_together(self):
+        # No worker leaves before the checkpoint is there.
+        workers.tell_workers(self.model.distribute_strategy, [0])
+        self._stop()
 
     def _stop(self):
         signum = self._received or signal.SIGTERM  # another worker's

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_es import plots
 from keras_es.datasets import audio
 from keras_es.datasets.audio import sentences
+from keras_es.runs.identity import Identity, digest
 from keras_es.runs.task import Line, Task
 
 
@@ -55,6 +56,25 @@ class Speech(Task):
         """Return minutes and name."""
         minutes = data.recordings.seconds("train") / 60
         return f"{minutes:.1f} minutes of {data.name} at {data.sample_rate:,} Hz"
+
+    def identity(self, data: Any) -> Identity:
+        """Return how many recordings there are, and which, how long and how loud.
+
+        No digest of samples: another processor may resample to others by a bit.
+        """
+        train, test = data.recordings.train, data.recordings.test
+        rows = [[[u.id, len(u.samples)] for u in part] for part in (train, test)]
+        return {
+            "training recordings": len(train),
+            "test recordings": len(test),
+            "digest of names and lengths": digest(rows),
+            "mean level": round(float(np.mean([_level(u.samples) for u in train])), 3),
+        }
+
+
+def _level(samples):
+    """Return the root mean square."""
+    return np.linalg.norm(samples.astype("float32")) / np.sqrt(len(samples))
 
 
 def _progress_bar() -> Callable[[int, int], object] | None:
@@ -132,6 +152,19 @@ class TextToMel(Speech):
             "units": 128,
             "sample_rate": data.sample_rate,
             "hold_out": audio.HOLD_OUT[0],
+        }
+
+    def identity(self, data: TextData) -> Identity:
+        """Return what there is of texts and speakers as well."""
+        recordings = data.recordings
+        rows = [
+            [u.text.lower(), u.speaker] for u in (*recordings.train, *recordings.test)
+        ]
+        return {
+            **super().identity(data),
+            "characters": len(data.characters),
+            "speakers": len(recordings.speakers),
+            "digest of texts and speakers": digest(rows),
         }
 
     def build(

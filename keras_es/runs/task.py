@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_es.runs.identity import Identity
+
 Line = tuple[str, Callable[[Mapping[str, Any]], str]]
 """A line of the table at the end: a caption, and a function of the summary."""
 
@@ -92,6 +94,14 @@ class Task:
 
     def describe(self, data: Any) -> str:
         """Return what is trained on, for the first line of a run."""
+        raise NotImplementedError
+
+    def identity(self, data: Any) -> Identity:
+        """Return what tells the data from others, where training would notice.
+
+        A run that goes on with other data is refused by it. Integers and strings have
+        to be the same then, floats nearly.
+        """
         raise NotImplementedError
 
     def evaluate(self, folder: str | os.PathLike, data: Any) -> dict[str, float]:

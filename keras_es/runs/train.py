@@ -1,8 +1,8 @@
 """The loop of a run in one folder: started, stopped, resumed, finished.
 
-A run folder holds `config.json` (what the run is), `checkpoints/`, `logs/` (for
-TensorBoard) and at the end `saved_model/`, `report.png` and `summary.json`, the last of
-which says that the run is finished.
+A run folder holds `config.json` (what the run is, and what data it began with),
+`checkpoints/`, `logs/` (for TensorBoard) and at the end `saved_model/`, `report.png`
+and `summary.json`, the last of which says that the run is finished.
 """
 
 import sys
@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_es.distribution import workers
-from keras_es.runs import checkpoints, summary, tasks
+from keras_es.runs import checkpoints, identity, summary, tasks
 from keras_es.runs.checkpoints import AtomicCheckpoint, Progress
 from keras_es.runs.errors import RunError
 from keras_es.runs.signals import StopOnSignal
@@ -35,15 +35,21 @@ def run(workdir: Workdir, model: keras.Model, data: Any, say: Say = print) -> No
 
     Raises:
         keras_es.callbacks.TrainingStopped: If SIGTERM or Ctrl-C ended it early.
-        RunError: If something in the folder is of another run.
+        RunError: If something in the folder is of another run, or the data set has
+            changed since the run began.
     """
     strategy = model.distribute_strategy
     if not workdir.chief:
         say = _silent
     workers.check_same(strategy, workdir.config)
+    known = _task(workdir.config).identity(data)
+    workdir.check_data(known)
     result, damage = summary.read(workdir)
+    number = int(identity.digest(identity.exact(known)), 16)
     # All workers must see the same, and no summary appears before all have looked.
-    finished = all(row[0] for row in workers.tell_workers(strategy, [bool(result)]))
+    told = workers.tell_workers(strategy, [bool(result), number])
+    _check_same_data([row[1] for row in told])
+    finished = all(row[0] for row in told)
     if finished:
         say(f"{workdir.path} is finished; nothing was changed")
     else:
@@ -99,7 +105,7 @@ def train(
     Raises:
         keras_es.callbacks.TrainingStopped: If SIGTERM or Ctrl-C ended it early.
         RunError: If workers do not see the same checkpoints, or one is of another run
-            or cannot be loaded.
+            or of other data, or cannot be loaded.
     """
     config, folder = workdir.config, workdir.path / "checkpoints"
     strategy = model.distribute_strategy
@@ -109,10 +115,12 @@ def train(
     per_epoch = data.steps_per_epoch(config["batch_size"])
     _check_same_step(strategy, progress, folder)
     if path is not None and progress is not None:
+        total = per_epoch * config["epochs"]
+        _check_steps(progress, per_epoch, total, path)
         with strategy.scope():
             model = checkpoints.load(path)
-        total = per_epoch * config["epochs"]
         say(f"resuming after step {progress.step:,} of {total:,}")
+    workdir.note_data()
     checkpoint = AtomicCheckpoint(folder, progress=progress, run=config)
     kind, logs = _task(config), workdir.path / "logs"
     board = []
@@ -120,8 +128,13 @@ def train(
         board = [MaskTensorBoard(logs), *kind.callbacks(data, config, logs)]
     progress = checkpoint.progress
     with StopOnSignal(checkpoint) as stop:
+        called = [*board, checkpoint, stop]
         while progress.epoch < config["epochs"]:
             epoch, taken = divmod(progress.step, per_epoch)
+            validation = validation_batches(data, strategy)
+            if epoch > progress.epoch and not taken:
+                _end_epoch(model, epoch - 1, validation, called, verbose)
+                continue
             batches = kind.train_batches(data, config, progress.step)
             # An epoch that was stopped in its midst is finished by itself.
             model.fit(
@@ -129,8 +142,8 @@ def train(
                 steps_per_epoch=per_epoch - taken,
                 initial_epoch=epoch,
                 epochs=epoch + 1 if taken else config["epochs"],
-                validation_data=validation_batches(data, strategy),
-                callbacks=[*board, checkpoint, stop],
+                validation_data=validation,
+                callbacks=called,
                 shuffle=False,  # the stream is shuffled
                 verbose=verbose,
             )
@@ -139,6 +152,41 @@ def train(
 
 def _task(config):
     return tasks.of(config["dataset"], config["model"])
+
+
+def _end_epoch(model, epoch, validation, callbacks, verbose):
+    """Measure and note an epoch that was stopped between its last step and its end.
+
+    An older version left such checkpoints. What training measured in it is lost.
+    """
+    model.make_train_function()  # tells callbacks whether there are several workers
+    logs = model.evaluate(validation, verbose=verbose, return_dict=True)
+    called = keras.callbacks.CallbackList(callbacks, model=model)
+    called.on_train_begin()
+    called.on_epoch_end(epoch, {f"val_{name}": value for name, value in logs.items()})
+    called.on_train_end()
+
+
+def _check_steps(progress, per_epoch, total, path):
+    """Refuse a checkpoint whose steps were of shorter or longer epochs.
+
+    The data of runs that an older version began are not known otherwise.
+    """
+    if not progress.epoch * per_epoch <= progress.step <= total:
+        raise RunError(
+            f"the data set of this run has changed: an epoch now has {per_epoch:,} "
+            f"steps, and {path} is after {progress.epoch:,} epochs and "
+            f"{progress.step:,} steps; choose another --workdir"
+        )
+
+
+def _check_same_data(numbers):
+    """Stop if workers would train on other data."""
+    if len(set(numbers)) > 1:
+        raise RunError(
+            "the workers see different data sets; --dataset and --data_dir must be the "
+            "same for all of them, with the same in it"
+        )
 
 
 def _check_same_step(strategy, progress, folder):

@@ -5,7 +5,11 @@ import os
 from typing import Any
 
 from keras_es import _files as files
+from keras_es.runs import identity
 from keras_es.runs.errors import RunError, different_flags
+
+DATA = "data"
+"""Key of config.json, beside the flags, for what tells the data set from others."""
 
 OUTPUTS = ("checkpoints", "logs", "saved_model", "report.png", "summary.json")
 
@@ -31,6 +35,7 @@ class Workdir:
         self.config = config
         self.chief = chief
         self._lock: Any = None  # the open file that holds the lock
+        self._data: identity.Identity | None = None
 
     def __enter__(self) -> "Workdir":
         if not self.chief:
@@ -61,6 +66,39 @@ class Workdir:
         path = self.path / "summary.json"
         return _read(path) if path.exists() else None
 
+    def check_data(self, data: identity.Identity) -> None:
+        """Refuse a data set that is not the one this run began with.
+
+        Args:
+            data: What `Task.identity` returned.
+
+        Raises:
+            RunError: If the data set has changed.
+        """
+        known = self._read_config().get(DATA) if self.chief else None
+        different = identity.different(known if isinstance(known, dict) else {}, data)
+        if different:
+            raise RunError(
+                f"the data set of the run in {self.path} has changed ({different}); "
+                "choose another --workdir"
+            )
+        self._data = data
+
+    def note_data(self) -> None:
+        """Keep what `check_data` was given for the next time, before training begins.
+
+        A run that an older version began has no such note and goes on with what there
+        is now.
+
+        Raises:
+            keras_es._files.OutputError: If it cannot be written.
+        """
+        if not self.chief or self._data is None:
+            return
+        content = self._read_config()
+        if DATA not in content:
+            self._write_config(content | {DATA: self._data})
+
     def _take_lock(self):
         """Lock the folder; the system lets go of it however the process ends."""
         try:
@@ -84,18 +122,25 @@ class Workdir:
                     f"the workdir {self.path} has {strange[0]} but no config.json, so "
                     "it is not known what run it is of; choose another --workdir"
                 )
-            files.write_text(path, json.dumps(self.config, indent=1) + "\n")
+            self._write_config(self.config)
             return
-        try:
-            before = _read(path)
-        except ValueError as error:
-            raise RunError(f"cannot read {path}: {error}") from error
-        different = different_flags(self.config, before)
+        different = different_flags(self.config, self._read_config())
         if different:
             raise RunError(
                 f"the workdir {self.path} holds a run of another configuration: "
                 f"{different}; choose another --workdir"
             )
+
+    def _read_config(self):
+        path = self.path / "config.json"
+        try:
+            return _read(path)
+        except ValueError as error:
+            raise RunError(f"cannot read {path}: {error}") from error
+
+    def _write_config(self, content):
+        text = json.dumps(content, indent=1) + "\n"
+        files.write_text(self.path / "config.json", text)
 
 
 def _read(path):

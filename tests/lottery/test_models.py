@@ -240,11 +240,12 @@ def test_tickets_are_found_outside_of_the_main_thread(tmp_path):
     assert ticket.round == 1
 
 
-def test_a_metric_with_a_number_for_each_class_is_a_list():
+def test_a_metric_with_a_number_for_each_class_is_a_list(tmp_path):
     one_hot = keras.utils.to_categorical(Y, 3)
     ticket = find(
         data=(X, one_hot), loss="categorical_crossentropy",
-        metrics=[keras.metrics.F1Score(name="f1")], validation_data=(X, one_hot), **SGD,
+        metrics=[keras.metrics.F1Score(name="f1")], validation_data=(X, one_hot),
+        folder=tmp_path, **SGD,
     )  # fmt: skip
     assert [len(row["f1"]) for row in ticket.history] == [3, 3]
     assert len(ticket.history[0]["val_f1"]) == 3
