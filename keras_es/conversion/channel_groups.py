@@ -56,6 +56,11 @@ def channel_groups(
     Channel(group='first/kernel')
     """
     check_model(model)
+    if isinstance(exclude, str) or not isinstance(exclude, Collection):
+        raise ValueError(
+            "`exclude` must be a list of layer paths or regular expressions. "
+            f"Received: exclude={exclude!r}"
+        )
     ends = _compat.graph_ends(model)
     if not is_graph(model) or ends is None:
         raise ValueError(

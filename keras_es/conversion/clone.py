@@ -94,7 +94,7 @@ def _by_config(layer, copies, cut):
     for inner in _compat.direct_sublayers(layer):
         if is_graph(inner):
             _copy(inner, copies, cut)
-    changes = cut[id(layer)].config if id(layer) in cut else None
+    changes = _changes(layer, cut[id(layer)]) if id(layer) in cut else None
     try:
         copy = _compat.copy_by_config(layer, changes)
     except (NotImplementedError, TypeError) as error:
@@ -107,6 +107,29 @@ def _by_config(layer, copies, cut):
     if layer.built:
         _compat.copy_called(layer, copy)
     return copy
+
+
+def _changes(layer, cut):
+    """Return what is other in a config, with initializers that know the new shapes."""
+    if cut.config is None:
+        return None
+    changes = dict(cut.config)
+    for name, value in cut.weights.items():
+        # That of the kernel of a depthwise convolution has a name of its own.
+        starts = [name.removesuffix("_kernel"), *["depthwise"] * (name == "kernel")]
+        for key in (f"{start}_initializer" for start in starts):
+            made = getattr(layer, key, None)
+            if made is not None and not _makes(made, value.shape):
+                changes[key] = "zeros"
+    return changes
+
+
+def _makes(initializer, shape):
+    """Tell whether an initializer, a table of constants say, has values of a shape."""
+    try:
+        return tuple(initializer(shape).shape) == tuple(shape)
+    except Exception:  # any of a user's code, or of arrays that do not fit
+        return False
 
 
 def _carry_over(model, copy, cut):

@@ -20,6 +20,12 @@ from keras_es.layers import BlockSparseLayer, tree
 SUFFIXES = {"tf_saved_model": "", "litert": ".tflite", "onnx": ".onnx"}
 """Format, by Keras's names -> how its file is called; a SavedModel is a folder."""
 
+_SIGNATURE = (
+    "`input_signature` must be a list of what the model is called on, one for each "
+    "input, as [tf.TensorSpec((None, 8))]; with it the model cannot be called. "
+    "Received: input_signature={!r} ({})"
+)
+
 
 def export(
     model: keras.Model,
@@ -84,7 +90,7 @@ def export(
                 to_onnx.write(plain, made, input_signature, bool(sparse_encoding))
             else:
                 saved = Path(folder, "model")
-                plain.export(str(saved), verbose=False, input_signature=input_signature)
+                _save(plain, saved, input_signature)
             if format == "litert":
                 sparse = sparse_encoding is not False and weights == "float32"
                 made.write_bytes(to_litert.convert(saved, weights, sparse))
@@ -176,6 +182,24 @@ def _check_options(format, weights, sparse_encoding):
             f"{weights} compress well. Received: sparse_encoding=True, "
             f"weights={weights!r}"
         )
+
+
+def _save(model, folder, signature):
+    """Write a SavedModel for the converter, or for good."""
+    try:
+        model.export(str(folder), verbose=False, input_signature=signature)
+    except Exception as error:
+        if signature is None or isinstance(error, OSError):
+            raise
+        raise ValueError(_SIGNATURE.format(signature, _first_line(error))) from error
+
+
+def _first_line(error):
+    """Return what an error says, without Keras's colors and list of arguments."""
+    text = str(error).replace("\x1b[1m", "").replace("\x1b[0m", "")
+    lines = [line for line in text.splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith("Exception encountered")]
+    return (said or lines or [type(error).__name__])[0].strip()
 
 
 def _put(made, path):

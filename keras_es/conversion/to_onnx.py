@@ -39,7 +39,7 @@ def write(model, path, input_signature, sparse):
         ) from error
 
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)  # what goes wrong is said once, below
     try:
         with warnings.catch_warnings():
             # Keras asks NumPy for names of old for tf2onnx's sake.
@@ -54,10 +54,65 @@ def write(model, path, input_signature, sparse):
         ) from error
     finally:
         logging.disable(level)
+    made = onnx.load(str(path))
+    spelled = spell_out_erfc(made.graph)
+    if names := unknown_operations(made.graph):
+        raise ValueError(
+            "The model cannot be converted to ONNX, which lacks operations of it. Take "
+            f"format='tf_saved_model' or 'litert'. Received: operations {names}"
+        )
     if sparse:
-        made = onnx.load(str(path))
         encode_zeros(made.graph)
+    if sparse or spelled:
         onnx.save(made, str(path))
+
+
+def spell_out_erfc(graph):
+    """Put 1 - erf(x) for erfc(x), which ONNX lacks; tell whether there was one.
+
+    TensorFlow has it in GELU, and the converter leaves it as it is.
+    """
+    from onnx import helper
+
+    nodes = list(graph.node)
+    found = [node for node in nodes if node.op_type == "Erfc"]
+    if not found:
+        return False
+    del graph.node[:]
+    for node in nodes:
+        if node.op_type != "Erfc":
+            graph.node.append(node)
+            continue
+        (out,) = node.output
+        erf, one, alike = (f"{out}_{name}" for name in ("erf", "one", "one_alike"))
+        graph.node.extend(
+            [
+                helper.make_node("Erf", list(node.input), [erf]),
+                helper.make_node("Constant", [], [one], value_float=1.0),
+                helper.make_node("CastLike", [one, erf], [alike]),
+                helper.make_node("Sub", [alike, erf], [out]),
+            ]
+        )
+    return True
+
+
+def unknown_operations(graph):
+    """Return the sorted names of a graph's operations that ONNX does not have.
+
+    The converter leaves what it does not know as TensorFlow calls it.
+    """
+    import onnx
+
+    found = set()
+    for node in graph.node:
+        standard = node.domain in ("", "ai.onnx", "ai.onnx.ml")
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if standard and not onnx.defs.has(node.op_type, domain):
+            found.add(node.op_type)
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs]:
+                found.update(unknown_operations(inner))
+    return sorted(found)
 
 
 def encode_zeros(graph):

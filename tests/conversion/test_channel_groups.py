@@ -133,3 +133,10 @@ def test_groups_that_cannot_have_one_mask():
         with pytest.raises(ValueError, match="`group` of Channel.*Received"):
             Channel(group=name)
     assert Block(4, 2).group is None
+
+
+@pytest.mark.parametrize("exclude", ["b", None, 3])
+def test_what_is_excluded_is_a_list(exclude):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="b")])
+    with pytest.raises(ValueError, match="`exclude` must be a list.*Received: exclude"):
+        keras_es.channel_groups(model, exclude=exclude)

@@ -197,6 +197,18 @@ WRONG = {
         dict(path="a.tflite", format="litert", weights="int8", sparse_encoding=True),
         r"does not read sparse weights.*weights='int8'",
     ),
+    "signature": (
+        dict(input_signature="abc"),
+        r"`input_signature` must be a list.*Received: input_signature='abc' \(",
+    ),
+    "signature's shape": (
+        dict(input_signature=[tf.TensorSpec((None, 5))]),
+        r"cannot be called.*TensorSpec.*\(Input 0 .* have value 64",
+    ),
+    "signatures": (
+        dict(input_signature=[tf.TensorSpec((None, 8))] * 2),
+        r"one for each input.*multiple values",
+    ),
     "not built": (
         dict(model=keras.Sequential([keras.layers.Dense(2)])),
         "no weights yet",
@@ -254,6 +266,28 @@ def test_what_litert_does_not_know_is_one_clear_error(tmp_path):
     model = keras.Model(x, Odd()(x))
     with pytest.raises(ValueError, match="LiteRT's own operations.*Igamma"):
         keras_es.export(model, tmp_path / "m.tflite", "litert")
+    assert not list(tmp_path.iterdir())
+
+
+def test_gelu_runs_in_onnx(tmp_path):
+    pytest.importorskip("tf2onnx")
+    layers = [keras.layers.Dense(16, "gelu"), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((64,)), *layers])
+    path = keras_es.export(model, tmp_path / "m.onnx", "onnx", sparse_encoding=True)
+    np.testing.assert_allclose(onnx_outputs(path, X), model(X), atol=1e-5)
+
+
+def test_what_onnx_does_not_know_is_one_clear_error(tmp_path):
+    pytest.importorskip("tf2onnx")
+    model = keras.Sequential(
+        [
+            keras.Input((1,), dtype="string"),
+            keras.layers.StringLookup(vocabulary=["a", "b"]),
+            keras.layers.Embedding(4, 2),
+        ]
+    )
+    with pytest.raises(ValueError, match="ONNX, which lacks.*LookupTableFind"):
+        keras_es.export(model, tmp_path / "m.onnx", "onnx")
     assert not list(tmp_path.iterdir())
 
 

@@ -24,6 +24,8 @@ from keras_es.conversion.compact.rules import RULES, Step
 from keras_es.layers import tree
 
 SHARED = "it is called more than once"
+TRAINS = "it is called with training=True, and then does something else"
+SEVERAL = "it has more than one result"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +81,7 @@ class _Analysis:
         self.channels: dict[int, Channels | None] = {}
         self.calls = collections.Counter(_operations(model))
         self.paths = {id(layer): path for path, layer in tree.walk(model)}
+        self.masked = any(_makes_masks(layer) for _, layer in tree.walk(model))
         for tensor in inputs:
             self.channels[id(tensor)] = self._pinned(tensor)
         self._follow_graph(model)
@@ -108,7 +111,10 @@ class _Analysis:
 
     def _follow(self, call, found):
         operation = call.operation
-        shared = self.calls[id(operation)] > 1
+        parts = [operation, *_layers_in(operation)]
+        shared = any(self.calls[id(part)] > 1 for part in parts)
+        if call.kwargs.get("training") or any(a is True for a in call.args):
+            raise CannotFollow(TRAINS)
         if isinstance(operation, keras.Model):
             return self._follow_model(call, found, shared)
         rule = RULES.get(type(operation))
@@ -118,7 +124,9 @@ class _Analysis:
             raise CannotFollow(SHARED)
         if any(channels is None for channels in found) and not rule.takes_unknown:
             raise CannotFollow(UNKNOWN)
-        step = Step(call, found, self.tracker)
+        if len(call.outputs) > 1:
+            raise CannotFollow(SEVERAL)
+        step = Step(call, found, self.tracker, self.masked)
         step.outputs = rule.follow(step)
         self.steps.append(step)
         return step.outputs
@@ -173,13 +181,37 @@ class _Analysis:
 
 
 def _operations(model):
-    """Yield the id of what is called, once a call, in models within the model too."""
+    """Yield the id of what is called, once a call, in models within the model too.
+
+    A layer that another one holds, such as `TimeDistributed`, is called by that one.
+    """
     for call in _compat.graph_calls(model):
         operation = call.operation
         yield id(operation)
-        nested = isinstance(operation, keras.Model) and is_graph(operation)
-        if nested and _compat.graph_ends(operation) is not None:
+        if _is_followed(operation):
             yield from _operations(operation)
+        else:
+            yield from map(id, _layers_in(operation))
+
+
+def _makes_masks(layer):
+    """Tell whether a layer says, or may say, which time steps do not count."""
+    own = not type(layer).__module__.startswith("keras.")
+    masking = isinstance(layer, keras.layers.Masking)
+    return own or masking or getattr(layer, "mask_zero", False)
+
+
+def _is_followed(operation):
+    """Tell whether an operation is a model within the model that has a graph."""
+    nested = isinstance(operation, keras.Model) and is_graph(operation)
+    return nested and _compat.graph_ends(operation) is not None
+
+
+def _layers_in(operation):
+    """Return the layers that a layer holds; those of a graph are followed instead."""
+    if not isinstance(operation, keras.layers.Layer) or _is_followed(operation):
+        return []
+    return [layer for _, layer in tree.walk(operation)]
 
 
 def _no_graph(model):

@@ -30,8 +30,9 @@ class MultiHeadAttentionRule(Rule):
     """Heads are channels between the values and the outputs.
 
     A head whose values are constant, v = b_v, gives b_v wherever it looks, for its
-    weights sum to 1: it goes, and W_o b_v into the bias of the outputs. A head that
-    nobody reads goes as well. Single dimensions of a head stay.
+    weights sum to 1: it goes, and W_o b_v into the bias of the outputs. Beside a mask
+    and dropout that holds for b_v = 0 only. A head that nobody reads goes as well.
+    Single dimensions of a head stay.
     """
 
     def follow(self, step: Step) -> list[Channels]:
@@ -48,6 +49,8 @@ class MultiHeadAttentionRule(Rule):
             values = values + floats(parts["value"].bias)
         read = (w_v != 0.0).any(axis=2)  # [inputs, heads]
         varies = read[np.isnan(value.constants)].any(axis=0)
+        if self._may_see_nothing(step):
+            varies |= (values != 0.0).any(axis=1)
         heads = tracker.make(np.where(varies, np.nan, 1.0))
         for channels, kernel in ((query, w_q), (key, w_k), (value, w_v)):
             edges = (kernel != 0.0).any(axis=2) & varies
@@ -80,6 +83,16 @@ class MultiHeadAttentionRule(Rule):
         if any(channels is None for channels in found):
             raise CannotFollow(UNKNOWN)
         return found
+
+    def _may_see_nothing(self, step):
+        """Tell whether heads give 0 where a mask hides all that could be looked at.
+
+        Keras's softmax does so, and is what a layer with dropout calls.
+        """
+        used = self._arguments(step)
+        masked = step.masked or any(all(c is not u for u in used) for c in step.inputs)
+        masked |= step.call.kwargs.get("attention_mask") is not None
+        return masked and bool(step.layer.get_config()["dropout"])
 
     def _parts(self, layer):
         if layer.get_config().get("use_gate"):

@@ -110,10 +110,27 @@ def _of_layer(layer, inputs, outputs):
         return _size(inputs[0]) * _size(layer.kernel.shape[:-1])
     if cls is keras.layers.MultiHeadAttention:
         return _of_attention(layer, inputs)
-    if cls in layers_named("GRU", "LSTM", "SimpleRNN"):
-        kernels = layer.cell.kernel.shape, layer.cell.recurrent_kernel.shape
-        return _size(inputs[0][:1]) * sum(_size(shape) for shape in kernels)
+    if cls in layers_named("GroupQueryAttention"):
+        return _of_grouped_attention(layer, inputs)
+    if cls in layers_named("GRU", "LSTM", "RNN", "SimpleRNN"):
+        return _size(inputs[0][:1]) * _of_cell(layer.cell)
+    if cls is keras.layers.Bidirectional:
+        both = (layer.forward_layer, layer.backward_layer)
+        return sum(_of_layer(one, inputs, outputs) for one in both)
+    if cls is keras.layers.TimeDistributed:
+        steps, each = _size(inputs[0][:1]), [inputs[0][1:]]
+        if isinstance(layer.layer, keras.Model):
+            return steps * multiplications(layer.layer)
+        return steps * _of_layer(layer.layer, each, outputs[1:])
     return 0
+
+
+def _of_cell(cell):
+    """Return those of a time step; of a cell of a user's own 0."""
+    if isinstance(cell, keras.layers.StackedRNNCells):
+        return sum(_of_cell(one) for one in cell.cells)
+    kernels = [getattr(cell, name, None) for name in ("kernel", "recurrent_kernel")]
+    return sum(_size(kernel.shape) for kernel in kernels if kernel is not None)
 
 
 def _of_attention(layer, inputs):
@@ -125,6 +142,23 @@ def _of_attention(layer, inputs):
         layer.value_dense: others,
         layer.output_dense: queries,
     }
-    projections = sum(_size(part.kernel.shape) * n for part, n in parts.items())
+    projections = _of_projections(parts)
     each = layer.num_heads * (layer.key_dim + layer.value_dim)
     return projections + queries * others * each
+
+
+def _of_projections(parts):
+    """Return those of dense layers, {layer: at how many positions}."""
+    return sum(_size(part.kernel.shape) * n for part, n in parts.items())
+
+
+def _of_grouped_attention(layer, inputs):
+    queries = _size(inputs[0][:-1])
+    others = _size(inputs[min(1, len(inputs) - 1)][:-1])
+    parts = {
+        part: others if part.name in ("key", "value") else queries
+        for _, part in tree.walk(layer)
+        if isinstance(part, keras.layers.EinsumDense)
+    }
+    each = layer.num_query_heads * 2 * layer.head_dim
+    return _of_projections(parts) + queries * others * each

@@ -95,7 +95,9 @@ class Linear(Rule):
         if self.uses_bias(layer):
             constants = constants + floats(layer.bias)
         if is_elementwise(layer.activation):
-            outputs = tracker.make(on_constants(layer.activation, constants))
+            outputs = tracker.make(
+                on_constants(layer.activation, constants, step.dtype)
+            )
         else:
             outputs = tracker.make_pinned(len(constants))
             step.hold(outputs, ~np.isnan(constants), TOGETHER)
@@ -285,7 +287,7 @@ class DepthwiseConvRule(Rule):
         values = np.where(read, np.where(stays, constants * sums, np.nan), 0.0)
         if layer.use_bias:
             values = values + floats(layer.bias)
-        values = on_constants(layer.activation, values)
+        values = on_constants(layer.activation, values, step.dtype)
         held = ~np.isnan(constants) & np.isnan(values)
         step.hold(channels, held.reshape(-1, times).any(axis=1), PADDED)
         tied = Channels(np.repeat(channels.groups, times), values)

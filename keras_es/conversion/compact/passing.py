@@ -74,7 +74,7 @@ class ElementwiseRule(Passing):
 
     def constants(self, step: Step, constants: np.ndarray) -> np.ndarray:
         """Call the layer."""
-        return on_constants(step.layer, constants)
+        return on_constants(step.layer, constants, step.dtype)
 
 
 @rule(keras.layers.Activation)
@@ -85,7 +85,7 @@ class ActivationRule(Passing):
         """Call the activation."""
         if not is_elementwise(step.layer.activation):
             raise CannotFollow("its activation is not known to act entry by entry")
-        return on_constants(step.layer.activation, constants)
+        return on_constants(step.layer.activation, constants, step.dtype)
 
 
 @rule(*layers_named("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_es import _compat
@@ -79,7 +78,8 @@ def compaction_report(
     Args:
         model: A built Keras model, masked or plain.
         latency: Batch sizes to time, positive integers. The two models take turns, as
-            compiled functions on zeros; axes of unknown length count as one.
+            compiled functions on zeros or empty texts; axes of unknown length count as
+            one.
         rounds: How often each is timed, at least 1.
 
     Returns:
@@ -98,6 +98,11 @@ def compaction_report(
     >>> report.before["parameters"], report.after["parameters"]
     (2762, 698)
     """
+    if isinstance(latency, str) or not isinstance(latency, Collection):
+        raise ValueError(
+            "`latency` must be a list of batch sizes to time, such as [1, 32]. "
+            f"Received: latency={latency!r}"
+        )
     batches = list(latency)
     for name, value in [("latency", b) for b in batches] + [("rounds", rounds)]:
         if not is_integer(value) or value < 1:
@@ -133,7 +138,7 @@ def _latencies(models, batch, rounds):
 
     def zeros(tensor):
         shape = [1 if size is None else size for size in tensor.shape[1:]]
-        return tf.constant(np.zeros((batch, *shape), tensor.dtype))
+        return tf.zeros((batch, *shape), tensor.dtype)  # of texts empty ones
 
     calls = []
     for model in models:

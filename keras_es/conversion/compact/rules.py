@@ -29,6 +29,7 @@ class Step:
         call: The call in the graph.
         inputs: The channels of its tensors, in turn; see `Rule.takes_unknown`.
         tracker: What the rule tells of them.
+        masked: Whether a layer of the model says which time steps do not count.
         memo: What the rule wants to find again when it cuts.
         held: (channels, reason) of channels that are constant and nevertheless stay.
         outputs: The channels of its results, in turn.
@@ -37,6 +38,7 @@ class Step:
     call: _compat.Call
     inputs: list[Any]
     tracker: Tracker
+    masked: bool = False
     memo: dict[str, Any] = dataclasses.field(default_factory=dict)
     held: list[tuple[Channels, np.ndarray, str]] = dataclasses.field(
         default_factory=list
@@ -52,6 +54,11 @@ class Step:
         """Return the channels of one of the call's tensors."""
         places = [t is tensor for t in self.call.inputs]
         return self.inputs[places.index(True)]
+
+    @property
+    def dtype(self) -> str:
+        """In which type constants are reckoned with."""
+        return precision(self.call.outputs[0].dtype)
 
     def shape(self, index: int = 0) -> tuple[int | None, ...]:
         """Return the shape of an input, with the axis of examples."""
@@ -142,22 +149,32 @@ def is_elementwise(activation: Any) -> bool:
     return activation is None or any(activation is one for one in known)
 
 
-def on_constants(function: Any, constants: np.ndarray) -> np.ndarray:
+def on_constants(
+    function: Any, constants: np.ndarray, dtype: str = "float32"
+) -> np.ndarray:
     """Return a function, or a layer, of those entries [n] that are not NaN."""
     result = np.full(len(constants), np.nan)
     known = np.flatnonzero(~np.isnan(constants))
     if function is None:
         return constants
     if len(known):
-        values = keras.ops.convert_to_tensor(constants[None, known], "float32")
+        values = keras.ops.convert_to_tensor(constants[None, known], dtype)
         result[known] = keras.ops.convert_to_numpy(function(values))[0]
     return result
 
 
 def effective(variable: Any) -> np.ndarray:
-    """Return a variable as a NumPy array of at least float32."""
-    value = keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32"))
+    """Return a variable as a NumPy array of float64 if it is that, else of float32."""
+    dtype = precision(variable.dtype)
+    value = keras.ops.convert_to_numpy(keras.ops.cast(variable, dtype))
     return np.asarray(value)
+
+
+def precision(dtype: Any) -> str:
+    """Return in which type numbers of a type are reckoned with here."""
+    return (
+        "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
+    )
 
 
 def floats(variable: Any) -> np.ndarray:
