@@ -5,6 +5,7 @@ import math
 import keras
 
 from keras_es import _arguments as kinds
+from keras_es import _compat
 from keras_es.optimizers.arguments import keras_optimizer
 
 
@@ -29,7 +30,8 @@ class Estimator(keras.optimizers.Optimizer):
     (`non_finite`), and begins a new episode.
 
     Args:
-        inner_optimizer: Keras optimizer, or its name, that takes the step along g.
+        inner_optimizer: Keras optimizer, or its name, that takes the step along g,
+            without loss scaling.
         particles: N, number of pairs, at least 1.
         unroll_length: W, steps of a window, at least 1; it divides the horizon.
         sigma: σ > 0, standard deviation of the noise on each weight.
@@ -67,7 +69,7 @@ class Estimator(keras.optimizers.Optimizer):
         seed=0,
         name=None,
     ):
-        inner = keras_optimizer("inner_optimizer", inner_optimizer)
+        inner = _inner_optimizer(inner_optimizer)
         name = kinds.optional(kinds.text)("name", name)
         super().__init__(learning_rate=0.0, name=name)
         self.inner_optimizer = inner
@@ -177,6 +179,26 @@ class Estimator(keras.optimizers.Optimizer):
             config["inner_optimizer"], custom_objects=custom_objects
         )
         return cls(**config)
+
+
+def _inner_optimizer(value):
+    """Return the Keras optimizer that takes the step, or raise a ValueError."""
+    optimizer = keras_optimizer("inner_optimizer", value)
+    if isinstance(optimizer, Estimator) or hasattr(optimizer, "masked_weights"):
+        raise ValueError(
+            "`inner_optimizer` must be a plain Keras optimizer: it takes the step "
+            "along the gradient that is estimated here. Received: "
+            f"inner_optimizer={type(optimizer).__name__}"
+        )
+    innermost = _compat.innermost_optimizer(optimizer)
+    if innermost is not optimizer or innermost.loss_scale_factor:
+        raise ValueError(
+            "`inner_optimizer` must not scale losses: estimates are float32 and not "
+            "scaled, but would be divided. Leave the `LossScaleOptimizer` or "
+            f"`loss_scale_factor` out. Received: {type(optimizer).__name__} with "
+            f"loss_scale_factor={innermost.loss_scale_factor}"
+        )
+    return optimizer
 
 
 def check_estimator(optimizer, task, replicas, jit_compile, run_eagerly):

@@ -1,5 +1,7 @@
 """A task's functions for all members at once, each with weights of its own."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
@@ -31,12 +33,7 @@ class Members:
         def one(elements):
             with self._weights(elements["weights"]):
                 state = self.task.initial_state(elements["seed"], elements.get("data"))
-            if any(x is None for x in tf.nest.flatten(state)):
-                raise ValueError(
-                    f"`{type(self.task).__name__}.initial_state` must return a "
-                    "structure of tensors: () for a state of none. Received: None"
-                )
-            return tf.nest.map_structure(tf.convert_to_tensor, state)
+            return self._as_state(state)
 
         return map_particles(one, _given(weights=weights, seed=seeds, data=data))
 
@@ -65,6 +62,32 @@ class Members:
         found = map_particles(one, given)
         return found["state"], found["loss"], found.get("done"), found.get("outputs")
 
+    def _as_state(self, state):
+        """Return a first state as tensors, or raise for what cannot be held."""
+        name = f"`{type(self.task).__name__}.initial_state`"
+
+        def tensor(leaf):
+            if leaf is None:
+                raise ValueError(
+                    f"{name} must return a structure of tensors: () for a state of "
+                    "none. Received: None"
+                )
+            problem = (
+                f"{name} must return dense tensors of numbers or booleans, whose "
+                "shapes are known before it runs. Received: "
+            )
+            try:
+                value = tf.convert_to_tensor(leaf)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{problem}{type(leaf).__name__}") from error
+            kind = value.dtype
+            numbers = kind.is_floating or kind.is_integer or kind.is_complex
+            if not (numbers or kind.is_bool) or not value.shape.is_fully_defined():
+                raise ValueError(f"{problem}shape {value.shape} of {kind.name}")
+            return value
+
+        return tf.nest.map_structure(tensor, state)
+
     def horizons(self, seeds):
         """Return the number of steps of each episode, int32 [n].
 
@@ -73,10 +96,17 @@ class Members:
         """
         if not self.task.has_own_horizons:
             return tf.fill([seeds.shape[0]], self.task.horizon)
-        found = map_particles(
-            lambda seed: tf.cast(self.task.episode_horizon(seed), tf.int32), seeds
-        )
+        found = map_particles(self._horizon, seeds)
         return tf.clip_by_value(found, 1, self.task.horizon)
+
+    def _horizon(self, seed):
+        found = tf.convert_to_tensor(_none_as_text(self.task.episode_horizon(seed)))
+        if found.shape.rank != 0 or not found.dtype.is_integer:
+            raise ValueError(
+                f"`{type(self.task).__name__}.episode_horizon` must return an integer "
+                f"scalar. Received: shape {found.shape} of {found.dtype.name}"
+            )
+        return tf.cast(found, tf.int32)
 
     def probe(self, data_spec):
         """Trace the task on the side, which tells of its mistakes; nothing runs.
@@ -112,7 +142,47 @@ class Members:
 
     def _weights(self, values):
         """Let the task's weights read as a member's."""
-        return keras.StatelessScope(state_mapping=list(zip(self.variables, values)))
+        return reading(self.task, list(zip(self.variables, values)))
+
+
+@contextlib.contextmanager
+def reading(task, mapping, moving=()):
+    """Let variables read as given values while a task is called.
+
+    Args:
+        task: The task.
+        mapping: List of (variable, value).
+        moving: The variables that it may assign to.
+
+    Yields:
+        The `keras.StatelessScope`.
+
+    Raises:
+        ValueError: If it assigned to others, or added losses: both would be lost.
+    """
+    with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+        before, moving = dict(scope.state_mapping), {id(v) for v in moving}
+        yield scope
+    changed = [
+        k
+        for k, value in scope.state_mapping.items()
+        if before.get(k) is not value and k not in moving
+    ]
+    if changed:
+        raise ValueError(
+            f"`{type(task).__name__}` must not assign to variables, of which each "
+            "particle would need its own: keep what changes in the state. Call layers "
+            "with `training=False`, for BatchNormalization assigns its statistics and "
+            "Dropout the state of its random numbers; draw those by `unrolled.normal` "
+            f"and `uniform` from the seed. Received: {len(changed)} assigned"
+        )
+    if scope.losses:
+        raise ValueError(
+            f"Of `{type(task).__name__}` only the loss that a step returns is "
+            "minimized: regularizers of activities and `add_loss` are not seen. Leave "
+            "them out, and add the term to the loss. Received: "
+            f"{len(scope.losses)} losses besides"
+        )
 
 
 def map_particles(function, elements):
@@ -132,6 +202,11 @@ def map_particles(function, elements):
 def _given(**elements):
     """Leave out what is None or empty: not all structures can be mapped over."""
     return {k: v for k, v in elements.items() if v is not None}
+
+
+def _none_as_text(value):
+    """Return what can be made a tensor to tell its dtype."""
+    return "none" if value is None else value
 
 
 def _two_like(spec):

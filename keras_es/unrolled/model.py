@@ -7,22 +7,23 @@ from keras_es import _compat
 from keras_es.distribution.collectives import is_chosen, replica_index
 from keras_es.distribution.trainer import Replicated
 from keras_es.unrolled import batches, program
-from keras_es.unrolled.estimator import check_estimator
+from keras_es.unrolled.estimator import check_estimator, whole
 from keras_es.unrolled.evaluation import Evaluation
+from keras_es.unrolled.logs import Logs
 from keras_es.unrolled.particles import Particles
 from keras_es.unrolled.progress import Found, Progress
-from keras_es.unrolled.task import check_task
+from keras_es.unrolled.task import check_task, check_weights
 from keras_es.unrolled.window import Window
 
 
 @keras.saving.register_keras_serializable(package="keras_es")
-class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
+class UnrolledModel(_compat.OwnSteps, Logs, Replicated, keras.Model):
     """Trains the weights of a `Task` by an online evolution strategy.
 
     One step of `fit` is one window of every particle and one update of the weights. Its
     logs are the mean `loss` of a step of the members, `episode_loss`, the mean sum of
-    losses over episodes that ended (0 as long as none did), and how many particles
-    were `non_finite`.
+    losses over episodes that ended, and how many particles were `non_finite`. A mean of
+    none is NaN: where all particles were non-finite, or no episode has ended yet.
 
     Where particles stand is held in variables of the model. `save` keeps it, and a
     loaded model goes on in mid-episode, to the bit. Under a `tf.distribute` strategy
@@ -33,7 +34,8 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
         **kwargs: `name` and others of `keras.Model`.
 
     Raises:
-        ValueError: If the task is none, has no horizon or no weights.
+        ValueError: If the task is none, has no horizon, or no weights that are floats
+            without regularizers.
 
     Example: see `Task`.
     """
@@ -45,14 +47,10 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
         if not task.built:
             task.build()
             task.built = True
-        if not task.trainable_variables:
-            raise ValueError(
-                f"`{type(task).__name__}` has no trainable weights. Make them in "
-                "`build` by `self.add_weight(...)`. Received: none"
-            )
+        check_weights(task)
         self.particles = Particles(name="particles")
-        self._non_finite = keras.metrics.Sum(name="non_finite")
         self._episode_loss = keras.metrics.Mean(name="episode_loss")
+        self._non_finite = keras.metrics.Sum(name="non_finite")
         self._rows, self._streams, self._probed = None, False, {}
         self._spec = self._test_spec = None
         self.built = True
@@ -106,6 +104,7 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
             jit_compile=bool(jit_compile) and not replicated,
             auto_scale_loss=False,
         )
+        self._searched = _named(self.trainable_variables)
         with self.distribute_strategy.scope():
             # Not when training begins: a file must hold what is then loaded.
             optimizer.build(self.trainable_variables)
@@ -132,7 +131,7 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
             `keras.callbacks.History`.
 
         Raises:
-            ValueError: If data, task and estimator do not fit each other.
+            ValueError: If data, task, metrics and estimator do not fit each other.
         """
         if not self.compiled:
             raise ValueError("Call `compile` before `fit`. Received: not compiled")
@@ -158,21 +157,23 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
             x: None, or a `tf.data.Dataset` as for `fit`, of any length in time:
                 sequences are unrolled from the initial state on.
             steps: Without data: how often as many episodes are unrolled as there
-                are particles, 1 by default. The same episodes in each call.
+                are particles, at least 1, and 1 by default. The same episodes in each
+                call.
             **kwargs: `verbose`, `callbacks`, `return_dict`.
 
         Returns:
             List or dict, as Keras, of `loss`, `episode_loss` (the mean sum of an
-                episode's losses), `non_finite` and metrics.
+                episode's losses), `non_finite` and metrics. Losses are NaN where those
+                of all episodes are non-finite.
 
         Raises:
-            ValueError: If data and task do not fit each other.
+            ValueError: If data, task and metrics do not fit each other.
         """
         if not self.compiled:
             raise ValueError("Call `compile` before `evaluate`. Received: not compiled")
         self._test_streams = x is not None
         if x is None:
-            steps = steps or 1
+            steps = 1 if steps is None else whole("steps", steps)
             x = batches.indices(self.optimizer.particles, steps)
         self._test_rows = self._probe(x if self._test_streams else None)
         self._test_count = self.optimizer.particles
@@ -266,12 +267,26 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
                 rows = batches.rows_of(spec, self.optimizer.particles, length, rows)
             spec = batches.step_spec(spec, rows)
         # To trace takes longer than many a call of `fit`.
-        key = str(spec)
-        if key not in self._probed:
+        found = self._probed.get(str(spec))
+        if found is None:
             members = self.task.members(self.trainable_variables)
-            self._probed[key] = members, members.probe(spec)
-        self._members, self._state_spec = self._probed[key]
+            found = members, members.probe(spec)
+        self._check_searched()
+        self._members, self._state_spec = found
+        self._check_metrics(spec)
+        self._probed[str(spec)] = found
         return rows
+
+    def _check_searched(self):
+        """Raise a ValueError if the weights are others than `compile` saw."""
+        before, after = self._searched, _named(self.trainable_variables)
+        if before != after:
+            raise ValueError(
+                "The trainable weights are others than when `compile` was called. "
+                "Make those of layers in `build` of the task, by `layer.build(shape)`, "
+                "and `compile` again after `trainable` was changed. Received: "
+                f"{[path for _, path in after]}, before {[path for _, path in before]}"
+            )
 
     def _window(self):
         estimator = self.optimizer
@@ -292,11 +307,6 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
             outputs=self._streams and self._has_metrics,
         )
 
-    @property
-    def _has_metrics(self):
-        wanted = _compat.compile_metrics(self) is not None
-        return wanted and self._members.output_spec is not None
-
     def _particle(self, count):
         """Return the numbers of this replica's particles, int32 [count]."""
         return replica_index() * count + tf.range(count)
@@ -314,27 +324,6 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
         # Under a strategy replicas run within a function, eagerly they are slow.
         tf.function(lambda: self.distribute_strategy.run(run), autograph=False)()
 
-    def _build_metrics(self, spec):
-        if self._has_metrics and isinstance(spec, tuple) and len(spec) > 1:
-            metrics = _compat.compile_metrics(self)
-            if not metrics.built:  # Before the step is traced.
-                known = batches.metric_specs(spec, self._members.output_spec)
-                with self.distribute_strategy.scope():
-                    metrics.build(*known)
-
-    def _logs(self, found, data, copies):
-        """Tell the metrics; each replica of its own particles."""
-        loss = tf.math.divide_no_nan(found.loss, found.steps)
-        _compat.loss_tracker(self).update_state(loss, sample_weight=found.steps)
-        self._non_finite.update_state(found.non_finite)
-        mean = tf.math.divide_no_nan(found.episode_loss, found.episodes)
-        self._episode_loss.update_state(mean, sample_weight=found.episodes)
-        if found.outputs is not None:
-            x, y, *_ = data
-            y = tf.tile(y, (copies,) + (1,) * (y.shape.rank - 1))
-            self.compute_metrics(x, y, found.outputs)
-        return self.get_metrics_result()
-
     def get_config(self):
         """Return the task's config."""
         task = keras.saving.serialize_keras_object(self.task)
@@ -348,3 +337,8 @@ class UnrolledModel(_compat.OwnSteps, Replicated, keras.Model):
             config["task"], custom_objects=custom_objects
         )
         return cls(**config)
+
+
+def _named(variables):
+    """Return (id, path) of each: variables themselves Keras would count as others."""
+    return tuple((id(v), v.path) for v in variables)

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_es.layers import tree
+from keras_es.unrolled.members import reading
 from keras_es.unrolled.task import Task, same_state
 
 
@@ -110,7 +111,7 @@ class Recurrent(Task):
         mapping = list(zip(self.state_variables, state))
         weights = [(v, tf.convert_to_tensor(v)) for v in self.model.trainable_variables]
         with (
-            keras.StatelessScope(state_mapping=[*weights, *mapping]) as scope,
+            reading(self, [*weights, *mapping], self.state_variables) as scope,
             _unrolled(self._layers),
         ):
             outputs = self.model(x, training=False)

@@ -76,6 +76,10 @@ class Task(keras.layers.Layer):
     def step(self, state, t, seed, data=None):
         """Return the next state and the loss of one step of one particle.
 
+        What changes is in the state: variables that a step assigns to (moving
+        statistics, the counters of Dropout) and losses of `add_loss` would be lost,
+        and are refused.
+
         Args:
             state: As `initial_state` returns it.
             t: int32 scalar, the step in the episode, from 0.
@@ -209,6 +213,34 @@ def check_task(task):
             f"`{type(task).__name__}.horizon` must be an integer of at least 1, the "
             f"number of steps of an episode. Received: horizon={horizon!r}"
         )
+
+
+def check_weights(task):
+    """Raise an error if a built task has no weights that noise can be added to.
+
+    Raises:
+        ValueError: If there are none, others than floats, or regularized ones.
+    """
+    name = type(task).__name__
+    if not task.trainable_variables:
+        raise ValueError(
+            f"`{name}` has no trainable weights. Make them in `build` by "
+            "`self.add_weight(...)`. Received: none"
+        )
+    for v in task.trainable_variables:
+        if not tf.as_dtype(v.dtype).is_floating:
+            raise ValueError(
+                f"The trainable weights of `{name}` must be floats, for noise is added "
+                "to them. Make others with `trainable=False`. Received: "
+                f"{v.path} of {v.dtype}"
+            )
+        if v.regularizer is not None:
+            raise ValueError(
+                "Only the loss that a step returns is minimized: regularizers of "
+                "weights are not seen. Leave them out and add the term to the loss, or "
+                "take the `weight_decay` of the inner optimizer. Received: "
+                f"{v.path} with {type(v.regularizer).__name__}"
+            )
 
 
 def _described(value):

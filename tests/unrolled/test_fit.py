@@ -153,6 +153,19 @@ def test_particles_that_fail_contribute_nothing_and_begin_again():
     np.testing.assert_allclose(weights(model)[0], expected, atol=0.006)
 
 
+def test_a_mean_of_nothing_is_not_a_loss_of_0():
+    estimator = unrolled.NRES("sgd", **COMMON, locked=True)
+    model = compiled(estimator, Powers(theta=1.0), jit_compile=False)
+    logs = model.fit(steps_per_epoch=1, epochs=4, verbose=0).history
+    assert np.all(np.isfinite(logs["loss"]))
+    assert np.isnan(logs["episode_loss"]).tolist() == [True, True, True, False]
+    model.task.weight.assign(float("nan"))
+    logs = model.fit(steps_per_epoch=2, verbose=0).history
+    found = model.evaluate(verbose=0, return_dict=True)
+    assert logs["non_finite"] == [12.0] and found["non_finite"] == 6.0
+    assert np.isnan([logs["loss"][0], found["loss"], found["episode_loss"]]).all()
+
+
 def test_logs_are_those_of_the_members_and_evaluate_of_the_mean():
     task = Powers(power=1, theta=2.0)
     estimator = unrolled.NRES(
@@ -164,6 +177,7 @@ def test_logs_are_those_of_the_members_and_evaluate_of_the_mean():
     np.testing.assert_allclose(logs["episode_loss"], [72.0], rtol=1e-3)
     found = model.evaluate(steps=2, verbose=0, return_dict=True)
     assert found == {"loss": 9.0, "episode_loss": 72.0, "non_finite": 0.0}
+    assert model.evaluate(verbose=0) == [9.0, 72.0, 0.0]
 
 
 def test_windows_in_one_program_are_those_of_single_calls():

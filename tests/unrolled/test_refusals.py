@@ -95,6 +95,145 @@ def test_steps_that_return_something_else(step, message):
     assert "Received: " in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "initial, message",
+    [
+        (lambda: tf.constant("a"), r"numbers or booleans.*shape \(\) of string"),
+        (lambda: tf.ragged.constant([[1.0], []]), "dense tensors.*RaggedTensor"),
+        (
+            lambda: tf.zeros(tf.random.uniform([1], 1, 3, "int32")),
+            r"shapes are known before.*shape \(None,\) of float32",
+        ),
+    ],
+)
+def test_states_that_cannot_be_held(initial, message):
+    model = unrolled.UnrolledModel(Odd(lambda s: (s, 0.0), initial))
+    model.compile(nres(), jit_compile=False)
+    with pytest.raises(ValueError, match=message):
+        model.fit(steps_per_epoch=1, verbose=0)
+
+
+class Regularized(Odd):
+    """Has a loss besides that of a step, of a weight or of an activity."""
+
+    def __init__(self, **kwargs):
+        super().__init__(None)
+        self.dense = keras.layers.Dense(1, **kwargs)
+
+    def build(self):
+        self.dense.build((1, 2))
+
+    def step(self, state, t, seed, data=None):
+        return state, tf.reduce_mean(self.dense(state[None]))
+
+
+def test_losses_that_no_step_returns():
+    with pytest.raises(ValueError, match="regularizers of weights.*kernel with L2"):
+        unrolled.UnrolledModel(Regularized(kernel_regularizer="l2"))
+    model = unrolled.UnrolledModel(Regularized(activity_regularizer="l2"))
+    model.compile(nres(), jit_compile=False)
+    for function in (lambda: model.fit(steps_per_epoch=1), model.evaluate) * 2:
+        with pytest.raises(ValueError, match="of activities.*Received: 1 losses"):
+            function()
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: keras.optimizers.SGD(loss_scale_factor=8.0), "factor=8.0"),
+        (
+            lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()),
+            "must not scale losses.*LossScaleOptimizer",
+        ),
+        (lambda: nres(), "plain Keras optimizer.*Received: inner_optimizer=NRES"),
+    ],
+)
+def test_inner_optimizers_that_would_not_take_the_step(make, message):
+    with pytest.raises(ValueError, match=message):
+        unrolled.NRES(make(), **COMMON)
+
+
+class Changing(Odd):
+    """Changes something of a layer in each step, or has it built too late."""
+
+    def __init__(self, layer, build=True):
+        super().__init__(None)
+        self.layer, self._builds = layer, build
+
+    def build(self):
+        super().build()
+        if self._builds:
+            self.layer.build((1, 2))
+
+    def step(self, state, t, seed, data=None):
+        return state, self.weight + tf.reduce_mean(
+            self.layer(state[None], training=True)
+        )
+
+
+@pytest.mark.parametrize(
+    "task, message",
+    [
+        (lambda: Changing(keras.layers.Dropout(0.5)), "not assign.*Dropout"),
+        (
+            lambda: Changing(keras.layers.BatchNormalization()),
+            "must not assign.*Received: 2 assigned",
+        ),
+        (
+            lambda: Changing(keras.layers.Dense(1), build=False),
+            r"weights are others than when `compile`.*layer.build\(shape\)",
+        ),
+    ],
+)
+def test_what_layers_of_a_step_would_lose(task, message):
+    model = unrolled.UnrolledModel(task())
+    model.compile(nres(), jit_compile=False)
+    with pytest.raises(ValueError, match=message):
+        model.fit(steps_per_epoch=1)
+
+
+def test_weights_that_are_frozen_or_no_floats():
+    task = Changing(keras.layers.Dense(1))
+    model = unrolled.UnrolledModel(task)
+    model.compile(nres(), jit_compile=False)
+    task.layer.trainable = False
+    for function in (lambda: model.fit(steps_per_epoch=1), model.evaluate):
+        with pytest.raises(ValueError, match="`compile` again after.*before .*kernel"):
+            function()
+    whole = Powers()
+    whole.add_weight(shape=(), dtype="int32", initializer="ones")
+    with pytest.raises(ValueError, match="weights of `Powers` must be floats.*int32"):
+        unrolled.UnrolledModel(whole)
+
+
+@pytest.mark.parametrize("value", [None, 3.5, [2, 3]])
+def test_lengths_of_episodes_that_are_none(value):
+    class Lengths(Powers):
+        def episode_horizon(self, seed):
+            return value
+
+    model = unrolled.UnrolledModel(Lengths())
+    model.compile(nres(), jit_compile=False)
+    with pytest.raises(ValueError, match="episode_horizon` must return an integer"):
+        model.fit(steps_per_epoch=1, verbose=0)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5])
+def test_steps_of_evaluate(steps):
+    model = unrolled.UnrolledModel(Powers())
+    model.compile(nres(), jit_compile=False)
+    with pytest.raises(ValueError, match="`steps` must be an integer of at least 1"):
+        model.evaluate(steps=steps, verbose=0)
+
+
+def test_metrics_of_a_task_without_outputs():
+    model = unrolled.UnrolledModel(Powers())
+    model.compile(nres(), metrics=["mae"], jit_compile=False)
+    for function in (lambda: model.fit(steps_per_epoch=1), model.evaluate) * 2:
+        with pytest.raises(ValueError, match="metrics` compare.*metrics with Powers"):
+            function()
+
+
 def test_a_state_of_none():
     model = unrolled.UnrolledModel(Odd(lambda s: (s, 0.0), lambda: None))
     model.compile(nres(), jit_compile=False)
