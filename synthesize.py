@@ -22,7 +22,7 @@ import time
 
 from absl import flags
 
-from train import exit_code, quiet_start
+from train import exit_code, quiet_start, read_flags, refuse_more
 
 # Both are read when they load, which is after the flags are known to be right.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -58,19 +58,10 @@ def parse(argv):
         absl.flags.Error: If a flag is unknown, missing, or its value cannot be read.
     """
     f = define_flags()
-    if any(a.lstrip("-").startswith("undefok=") for a in argv[1:]):
-        raise flags.Error("Unknown command line flag 'undefok'")
-    try:
-        rest = f(argv)[1:]
-    except flags.IllegalFlagValueError as error:
-        given = str(error).removeprefix("flag ").partition(": ")[0]
-        kind = f[given.removeprefix("--").partition("=")[0]].flag_type()
-        expected = {"int": "an integer", "float": "a number"}.get(kind, "true or false")
-        raise flags.Error(f"expected {expected}; received {given}") from error
+    rest = read_flags(f, argv)
     if f.help:
         return f
-    if rest:
-        raise flags.Error(f"expected flags only, received {rest[0]!r}")
+    refuse_more(rest)
     if not f.model:
         raise flags.Error(f"expected --model, {f['model'].help}")
     if bool(f.output) == bool(f.export):

@@ -89,19 +89,32 @@ def parse(argv):
         absl.flags.Error: If a flag is unknown, or its value cannot be read.
     """
     f = define_flags()
+    refuse_more(read_flags(f, argv))
+    return f
+
+
+def read_flags(f, argv):
+    """Let flags have the values of a command line; return what is no flag.
+
+    Raises:
+        absl.flags.Error: If a flag is unknown, or its value cannot be read.
+    """
     # A flag of absl's own that lets typos of others pass.
     if any(a.lstrip("-").startswith("undefok=") for a in argv[1:]):
         raise flags.Error("Unknown command line flag 'undefok'")
     try:
-        rest = f(argv)[1:]
+        return f(argv)[1:]
     except flags.IllegalFlagValueError as error:
         given = str(error).removeprefix("flag ").partition(": ")[0]
         kind = f[given.removeprefix("--").partition("=")[0]].flag_type()
         expected = {"int": "an integer", "float": "a number"}.get(kind, "true or false")
         raise flags.Error(f"expected {expected}; received {given}") from error
+
+
+def refuse_more(rest):
+    """Refuse what is no flag."""
     if rest:
         raise flags.Error(f"expected flags only, received {rest[0]!r}")
-    return f
 
 
 def help_text():
