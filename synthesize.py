@@ -172,13 +172,12 @@ def load_text_model(folder, rate):
 
 def frames_of_recordings(paths, rate, hop):
     """Return the frames of recordings, a list of [frames, mels]."""
-    from keras_es import _files as files
     from keras_es.datasets import audio
 
     found = []
     for path in paths:
         try:
-            samples, _ = audio.read(files.expanded("mel_from", path), rate)
+            samples, _ = audio.read(path, rate)
         except (audio.BadAudioError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
             raise flags.Error(f"cannot read --mel_from={path}: {reason}") from error

@@ -64,12 +64,13 @@ def parse(argv):
         if given is not None:
             setattr(flags, name, split_names(parser, name, given, values))
     flags.part = flags.part or list(PARTS)
-    if not studies(flags):
+    chosen = studies(flags)
+    if not chosen:
         parser.error(
             f"--dataset: expected one of a suite, {_datasets(flags.suite)}. "
             f"Received: {','.join(flags.dataset)}"
         )
-    if flags.part == ["find"] and not any(cases(s, flags) for s in studies(flags)):
+    if flags.part == ["find"] and not any(cases(s, flags) for s in chosen):
         kinds = {kind: list(of) for kind, of in SCORES.items()}
         parser.error(
             f"--score: expected one of the kind in --kind: {kinds}. "

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_es import _arguments as kinds
+from keras_es.lottery import data as of_data
 from keras_es.lottery import scores
 from keras_es.lottery.ticket import CONTROLS
 
@@ -52,11 +53,8 @@ def validation(data):
             f"of arrays, or a tf.data.Dataset. Received: validation_data={what}"
         )
     if fits:
-        sizes = {
-            len(part) if getattr(part, "shape", ()) else None
-            for part in keras.tree.flatten([p for p in data if p is not None])
-        }
-        if len(sizes) != 1 or None in sizes or 0 in sizes:
+        sizes = of_data.sizes([p for p in data if p is not None])
+        if not of_data.are_of_one_size(sizes):
             raise ValueError(
                 "`validation_data` must have as many examples in each array. Received: "
                 f"arrays of {sorted(map(str, sizes))} examples"

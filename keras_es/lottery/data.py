@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_es.datasets.images import ImageDataset
+from keras_es.runs.identity import evenly_spaced
 
 _WANTED = (
     "a tuple (x, y) or (x, y, sample_weight) of arrays, an ImageDataset of "
@@ -71,14 +72,23 @@ def arrays(data):
     fits = isinstance(data, tuple) and len(data) in (2, 3)
     if fits and data[-1] is None and len(data) == 3:  # as `fit` takes it
         data = data[:2]
-    parts = keras.tree.flatten(data) if fits else []
-    sizes = {len(p) if getattr(p, "shape", ()) else None for p in parts}
-    if not fits or len(sizes) != 1 or None in sizes or 0 in sizes:
+    if not fits or not are_of_one_size(sizes(data)):
         raise ValueError(
             f"`data` must be {_WANTED}, with as many examples in each array. "
             f"Received: data={_described(data)}"
         )
     return keras.tree.lists_to_tuples(data)  # a list would become one tensor
+
+
+def sizes(data):
+    """Return the numbers of examples of arrays, a set; None of what is no array."""
+    parts = keras.tree.flatten(data)
+    return {len(p) if getattr(p, "shape", ()) else None for p in parts}
+
+
+def are_of_one_size(found):
+    """Tell whether `sizes` found as many examples in each array, and any."""
+    return len(found) == 1 and found.isdisjoint({None, 0})
 
 
 def fingerprint(data):
@@ -137,7 +147,7 @@ def _batches(found):
 
 
 def _digest(part):
-    some = np.asarray(part[:: -(-len(part) // 4096)])
+    some = np.asarray(evenly_spaced(part))
     if some.dtype.kind == "O":  # Strings: their bytes would be addresses.
         some = np.frombuffer(repr(some.tolist()).encode(), "uint8")
     return [list(part.shape), str(part.dtype), digest([some])]

@@ -128,8 +128,6 @@ class Later(LearningRateSchedule):
 
 def _shifted(config, step):
     """Return a config in which all schedules go on from a step."""
-    if isinstance(config, LearningRateSchedule):
-        return Later(config, step)
     if isinstance(config, list | tuple):
         return [_shifted(value, step) for value in config]
     if not isinstance(config, dict):

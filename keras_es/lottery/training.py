@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_es import _arguments as kinds
 from keras_es import _files as files
@@ -15,7 +14,7 @@ from keras_es.conversion.models import check_model
 from keras_es.lottery import checks, masking, methods
 from keras_es.lottery.data import fingerprint, qualified, stream
 from keras_es.lottery.remaking import anonymous, seeds_from
-from keras_es.runs.checkpoints import AtomicCheckpoint
+from keras_es.runs.checkpoints import AtomicCheckpoint, plain_logs
 from keras_es.runs.errors import RunError
 from keras_es.runs.signals import StopOnSignal
 
@@ -199,8 +198,8 @@ class Fit:
         seconds = checkpoint.progress.seconds if checkpoint else (
             time.monotonic() - begun
         )  # fmt: skip
-        logs = {name: number(value) for name, value in logs.items() if name != "epoch"}
-        return model, {**logs, "seconds": round(seconds, 2)}
+        logs = {name: value for name, value in logs.items() if name != "epoch"}
+        return model, {**plain_logs(logs), "seconds": round(seconds, 2)}
 
     def _part(self, model, seed, first, end, callbacks):
         """Train from one step to another."""
@@ -240,7 +239,7 @@ class Fit:
         logs = model.evaluate(
             x, y, sample_weight=sample_weight, verbose=0, return_dict=True, **arguments
         )
-        return {f"val_{name}": number(value) for name, value in logs.items()}
+        return {f"val_{name}": value for name, value in plain_logs(logs).items()}
 
 
 class _Steps(keras.callbacks.Callback):
@@ -250,11 +249,6 @@ class _Steps(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.done = batch + 1
-
-
-def number(value):
-    """Return a number of the logs for JSON; a metric with one a class is a list."""
-    return np.asarray(value, "float64").tolist()
 
 
 def _last_logs(checkpoint):

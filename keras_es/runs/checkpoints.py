@@ -180,15 +180,18 @@ class AtomicCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.progress.epoch = epoch + 1
-        # A metric may have a number for each class.
-        row = {n: np.asarray(v, "float64").tolist() for n, v in (logs or {}).items()}
-        self.progress.history.append({"epoch": epoch + 1} | row)
+        self.progress.history.append({"epoch": epoch + 1} | plain_logs(logs or {}))
         self.save()
 
     def _stop_clock(self):
         now = time.monotonic()
         self.progress.seconds += now - self._begun
         self._begun = now
+
+
+def plain_logs(logs):
+    """Return logs for JSON; a metric with a number for each class is a list."""
+    return {name: np.asarray(v, "float64").tolist() for name, v in logs.items()}
 
 
 def _for_json(run):

@@ -25,11 +25,15 @@ def digest(value: Any) -> str:
         value: For an array, the rows looked at are evenly spaced.
     """
     if isinstance(value, np.ndarray):
-        some = np.ascontiguousarray(value[:: -(-len(value) // MOST_EXAMPLES)])
-        content = some.tobytes()
+        content = np.ascontiguousarray(evenly_spaced(value)).tobytes()
     else:
         content = json.dumps(value).encode()
     return hashlib.sha256(content).hexdigest()[:12]
+
+
+def evenly_spaced(examples: Any) -> Any:
+    """Return at most `MOST_EXAMPLES` of an array's rows, evenly spaced."""
+    return examples[:: -(-len(examples) // MOST_EXAMPLES)]
 
 
 def exact(identity: Identity) -> Identity:
