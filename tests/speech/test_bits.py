@@ -31,6 +31,14 @@ def test_sizes_have_as_many_nonzeros():
     assert max(counts) < 1.05 * min(counts)
 
 
+def test_whole_networks_have_as_many_nonzeros():
+    counts = []
+    for n, sparsity in (bits.SIZES[0], bits.WHOLE):
+        model = models.sparse_wavernn.SparseWaveRNN(n, hop=100)
+        counts.append(model.count_params() - sparsity * 3.5 * n * n)
+    assert max(counts) < 1.01 * min(counts)
+
+
 def test_what_is_in_the_results_is_not_run_again(tmp_path, monkeypatch, capsys):
     asked = []
 
@@ -56,11 +64,11 @@ def test_what_is_in_the_results_is_not_run_again(tmp_path, monkeypatch, capsys):
     [links] = (tmp_path / "work").glob("digits-*")
     assert [path.name for path in links.iterdir()] == ["1_ann_3.wav"]
     speech.main(words)
-    assert len(asked) == 3
+    assert len(asked) == 4
     capsys.readouterr()
     speech.main([*words, "--report"])
     shown = capsys.readouterr().out
-    assert len(asked) == 3
+    assert len(asked) == 4
     assert "| dense | 224 | 0% | 1,000 | 7 | 1 | 9.000 |" in shown
     assert "| guided_es | 896 | 94% |" in shown
 
