@@ -116,8 +116,9 @@ def _panel(axes, label, points, dense):
             [100 * mean for _, (mean, _, _) in known],
             [0.0 if math.isnan(error) else 100 * error for _, (_, error, _) in known],
             color=COLORS[style % len(COLORS)],
-            # Another one where colors begin anew: the two lists are as long.
+            # Others where colors begin anew: the two lists are as long.
             marker=MARKERS[(style + style // len(COLORS)) % len(MARKERS)],
+            ls=("-", ":", "-.")[style // len(COLORS) % 3],
             markersize=5,
             lw=1,
             capsize=2,
