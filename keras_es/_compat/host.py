@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.layers.convolutional import base_conv
 from keras.src.losses.loss import unscale_loss_for_distribution
 from keras.src.models import functional
@@ -19,6 +20,7 @@ __all__ = [
     "Mixin",
     "TrainerHooks",
     "add_weights_to_built_layer",
+    "added_losses",
     "batch_spec",
     "call_is_known",
     "called_apart",
@@ -34,12 +36,16 @@ __all__ = [
     "is_plain_graph",
     "local",
     "loss_tracker",
+    "losses_of_outputs",
     "maybe_merge_call",
+    "metrics_variables_before_metrics",
     "model_supports_jit",
+    "output_masks",
     "own_variables",
     "rebind_methods",
     "seed_states",
     "set_keras_mask",
+    "set_output_masks",
     "track_in_checkpoints",
     "unscale_loss_for_distribution",
     "untrack_in_checkpoints",
@@ -178,6 +184,20 @@ def forward(model, x, training):
     return model(x)
 
 
+def output_masks(y_pred):
+    """Return the masks of time steps that outputs carry: {number of output: mask}."""
+    outputs = enumerate(keras.tree.flatten(y_pred))
+    masks = {str(i): get_keras_mask(output) for i, output in outputs}
+    return {i: mask for i, mask in masks.items() if mask is not None}
+
+
+def set_output_masks(y_pred, masks):
+    """Let outputs carry the masks that `output_masks` returned."""
+    outputs = keras.tree.flatten(y_pred)
+    for i, mask in masks.items():
+        set_keras_mask(outputs[int(i)], mask)
+
+
 def compute_loss(model, x, y, y_pred, sample_weight):
     """Return the total training loss, through `compute_loss` of the user if any."""
     return model._compute_loss(
@@ -188,6 +208,27 @@ def compute_loss(model, x, y, y_pred, sample_weight):
 def loss_tracker(model):
     """Return the metric behind the `loss` of the history."""
     return model._loss_tracker
+
+
+def added_losses():
+    """Return what layers have given to `add_loss` in the scope around, a list."""
+    return list(get_stateless_scope().losses)
+
+
+def losses_of_outputs(model):
+    """Return the metrics behind the losses of single outputs of a compiled model."""
+    compiled = model._compile_loss
+    return [] if compiled is None else list(compiled.metrics)
+
+
+def metrics_variables_before_metrics(model):
+    """Return the variables of metrics that may be updated before `compute_metrics` is.
+
+    All but the `loss` of the history and the metrics given to `compile`.
+    """
+    later = [m for m in (model._loss_tracker, model._compile_metrics) if m is not None]
+    others = {id(v) for metric in later for v in metric.variables}
+    return [v for v in model.metrics_variables if id(v) not in others]
 
 
 BaseConv = base_conv.BaseConv

@@ -14,12 +14,13 @@ import keras
 import tensorflow as tf
 
 from keras_es import _compat
+from keras_es._compat.vectorizing import depending_on
 from keras_es.layers.masked_weight import effective_weights
 from keras_es.noise import layer_calls
 from keras_es.ops import directional, noise, philox
 
-PROBE = 7
-"""Examples of a trace that tells which axes are of examples: no usual size."""
+PROBE = 1009
+"""Examples of a trace that tells which axes are of examples: no size of another."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,17 @@ class Directions:
         drawn = self._draw(f"output direction {index}", tf.shape(y), draws)
         return tf.ensure_shape(drawn, (draws.shape[0], *y.shape))
 
+    def place(self, size):
+        """Return an integer in [0, size), drawn for the step.
+
+        Args:
+            size: Integer scalar, at least 1.
+        """
+        key = noise.stream_key(self.seed, "share of a direction")
+        drawn = noise.uniform((), noise.counter_seed(key, self.step, 0))
+        place = tf.cast(drawn * tf.cast(size, tf.float32), size.dtype)
+        return tf.minimum(place, size - 1)
+
     def _draw(self, stream, shape, draws):
         key = noise.stream_key(self.seed, stream)
         return directional.LAWS[self.law](shape, philox.stream(key, self.step, draws))
@@ -88,9 +100,7 @@ class Output:
     @property
     def variables(self):
         """The kernel's variable, and the bias if there is one."""
-        bias = layer_calls.bias_of(self.layer)
-        kernel = layer_calls.kernel_variable(self.layer)
-        return [kernel] if bias is None else [kernel, bias]
+        return _variables(self.layer)
 
     def gradients(self, by_output):
         """Return what a gradient by y says of the kernel, and of the bias if any."""
@@ -110,8 +120,9 @@ def layers_with_directions(model, x):
 
     A kernel with `fan_in` weights for each output has as many unknowns as an example
     has positions, if directions are of outputs. Left out are layers whose kernel or
-    bias is regularized, for the loss then depends on it in other ways; and those that
-    are called within a loop, or with another first axis than that of the examples.
+    bias is regularized or read by another layer (tied weights), for the loss then
+    depends on it in other ways; and those that are called within a loop, or with
+    another first axis than that of the examples.
 
     Args:
         model: Built Keras model.
@@ -121,32 +132,53 @@ def layers_with_directions(model, x):
         List of layers, in the order of their calls.
     """
     layers, found, refused = layer_calls.linear_layers(model), [], set()
-    examples = next(i for i in keras.tree.flatten(x) if i is not None).shape[0]
-    examples = PROBE if examples is None else examples
+    given = [i for i in keras.tree.flatten(x) if i is not None]
+    examples = PROBE if given[0].shape[0] is None else given[0].shape[0]
 
     def call(graph, layer, x, kernel, y):
         positions, fan_in = y.shape[1:-1], math.prod(layer.kernel.shape[:-1])
-        inside = getattr(x, "graph", None) is not graph
-        if inside or y.shape[0] != examples or None in positions:
-            refused.add(id(layer))
-        elif math.prod(positions) > fan_in:
-            refused.add(id(layer))
         if not any(layer is other for other in found):
             found.append(layer)
-        return y
+        inside = getattr(x, "graph", None) is not graph
+        inside = inside or y.shape[0] != examples or None in positions
+        if inside or math.prod(positions) > fan_in:
+            refused.add(id(layer))
+            return y
+        return layer_calls.product(layer, x, tf.zeros(kernel.shape, kernel.dtype))
 
     def probe(*inputs):
-        inputs = keras.tree.pack_sequence_as(x, list(inputs))
+        waiting = iter(inputs)
+        inputs = keras.tree.map_structure(
+            lambda i: None if i is None else next(waiting), x
+        )
         here = functools.partial(call, tf.compat.v1.get_default_graph())
-        scope = keras.StatelessScope(collect_losses=True)
+        values = {
+            id(v): (v, tf.identity(tf.convert_to_tensor(v.value)))
+            for layer in layers
+            for v in _variables(layer)
+        }
+        scope = keras.StatelessScope(list(values.values()), collect_losses=True)
         with scope, effective_weights(), layer_calls.calls_through(layers, here):
-            _compat.forward(model, inputs, training=True)
+            outputs = _compat.forward(model, inputs, training=True)
+        # Calls have no weights of theirs: whoever knows these has read them apart.
+        ends = [
+            t for t in keras.tree.flatten([outputs, scope.losses]) if tf.is_tensor(t)
+        ]
+        for layer in found:
+            knowing = depending_on(*(values[id(v)][1] for v in _variables(layer)))
+            if any(end.op in knowing for end in ends):
+                refused.add(id(layer))
 
-    specs = [
-        tf.TensorSpec([examples, *i.shape[1:]], i.dtype) for i in keras.tree.flatten(x)
-    ]
+    specs = [tf.TensorSpec([examples, *i.shape[1:]], i.dtype) for i in given]
     tf.function(probe, autograph=False).get_concrete_function(*specs)
-    return [layer for layer in found if id(layer) not in refused]
+    taken = {id(v) for la in found if id(la) in refused for v in _variables(la)}
+    return [la for la in found if not any(id(v) in taken for v in _variables(la))]
+
+
+def _variables(layer):
+    """Return the variable behind a layer's kernel, and its bias if there is one."""
+    bias, kernel = layer_calls.bias_of(layer), layer_calls.kernel_variable(layer)
+    return [kernel] if bias is None else [kernel, bias]
 
 
 @contextlib.contextmanager

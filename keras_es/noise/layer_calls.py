@@ -79,8 +79,26 @@ def _linear(layer):
     plain_convolutions = (_layers.Conv1D, _layers.Conv2D, _layers.Conv3D)
     if any(call is c.call for c in plain_convolutions):
         channels_last = layer.data_format == "channels_last" and layer.groups == 1
+        if channels_last and layer.padding == "causal":
+            return functools.partial(_causal_convolution, layer)
         return layer.convolution_op if channels_last else None
     return None
+
+
+def _causal_convolution(layer, x, kernel):
+    """Return the product of a `Conv1D` that sees no step to come.
+
+    Its `convolution_op` knows nothing of that: `call` itself adds the zeros.
+    """
+    (dilation,), (size,) = layer.dilation_rate, layer.kernel_size
+    return ops.conv(
+        ops.pad(x, [[0, 0], [dilation * (size - 1), 0], [0, 0]]),
+        kernel,
+        strides=list(layer.strides),
+        padding="valid",
+        dilation_rate=layer.dilation_rate,
+        data_format=layer.data_format,
+    )
 
 
 def _plain(layer):
@@ -139,7 +157,7 @@ def _noisy_call(layer, noise, shared):
     def call(inputs, *args, **kwargs):
         if shared is not None:
             return finish(layer, shared.product + noise)
-        x = ops.convert_to_tensor(inputs)
+        x = tf.convert_to_tensor(inputs)
         kernel = ops.cast(layer.kernel.value, x.dtype)
         return finish(layer, product(layer, x, kernel) + noise)
 
@@ -187,7 +205,7 @@ def calls_through(layers, function):
 
     def through(layer):
         def call(inputs, *args, **kwargs):
-            x = ops.convert_to_tensor(inputs)
+            x = tf.convert_to_tensor(inputs)
             kernel = tf.cast(ops.convert_to_tensor(layer.kernel), x.dtype)
             y = product(layer, x, kernel)
             bias, activation = bias_of(layer), getattr(layer, "activation", None)
@@ -268,7 +286,7 @@ def _perturbed_call(layer, perturbation, factors, multiplier, shared):
     multiply = _product(layer)
 
     def call(inputs, *args, **kwargs):
-        x = ops.convert_to_tensor(inputs) if shared is None else shared.x
+        x = tf.convert_to_tensor(inputs) if shared is None else shared.x
         parts = [tf.cast(factor, x.dtype) for factor in factors]
         if shared is None:
             # One product of W and the first factor: fewer and wider columns.

@@ -15,7 +15,7 @@ from keras_es.ops import fitness as shaping
 from keras_es.ops import noise
 from keras_es.optimizers.evolution.qes import QES
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
-from keras_es.optimizers.minimize_arguments import refuse_options
+from keras_es.optimizers.minimize_arguments import check_verbose, refuse_options
 from keras_es.populations.model_state import (
     refuse_nothing_to_evolve,
     refuse_other_weights,
@@ -94,6 +94,7 @@ def evolve(
             f"Received: callback={callback!r}"
         )
     generations = integer(1)("generations", generations)
+    check_verbose(verbose)
     members = _members_of(model)
     history = keras.callbacks.History()
     history.set_model(model)
@@ -245,6 +246,8 @@ def _checked(value):
         array = np.asarray(value)
     except (TypeError, ValueError):
         array = np.asarray(None)
+    if array.dtype == tf.bfloat16.as_numpy_dtype:  # of no kind that NumPy knows
+        array = array.astype("float32")
     if array.dtype.kind not in "fiub" or array.ndim > 1 or not array.size:
         raise ValueError(
             "`reward` must return a number, or a list of numbers, one for each group. "

@@ -9,12 +9,15 @@ from keras_es.noise.options import Layerwise, Outputs
 from keras_es.optimizers.evolution.strategy import EvolutionStrategy
 
 
-def check_arguments(fn, size, target, compiled, callback, verbose):
+def check_arguments(fn, sizes, target, compiled, callback, verbose):
     """Refuse what `minimize` cannot do with."""
     if not callable(fn):
         raise ValueError(f"`fn` must be a function of one x. Received: fn={fn!r}")
-    if not size:
-        raise ValueError("`x0` must hold at least one number. Received: none")
+    if not sizes or not all(sizes):
+        raise ValueError(
+            "`x0`, and each array in it, must hold at least one number. "
+            f"Received: {'an empty array' if sizes else 'none'}"
+        )
     number = isinstance(target, numbers.Real) and not isinstance(target, bool)
     if target is not None and (not number or math.isnan(target)):
         raise ValueError(
@@ -27,6 +30,11 @@ def check_arguments(fn, size, target, compiled, callback, verbose):
             "`callback` must be None or a function of (generation, Minimum). "
             f"Received: callback={callback!r}"
         )
+    check_verbose(verbose)
+
+
+def check_verbose(verbose):
+    """Refuse what a progress bar would take for silence."""
     if not isinstance(verbose, numbers.Integral) or verbose not in (0, 1, 2):
         raise ValueError(f"`verbose` must be 0, 1 or 2. Received: verbose={verbose!r}")
 

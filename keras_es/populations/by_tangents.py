@@ -61,7 +61,9 @@ class TangentMember(Member):
 
     def seen(self, y_pred):
         """Return outputs for fitness and metrics, which tangents need not pass."""
-        return keras.tree.map_structure(tf.stop_gradient, y_pred)
+        outputs = keras.tree.map_structure(tf.stop_gradient, y_pred)
+        _compat.set_output_masks(outputs, _compat.output_masks(y_pred))
+        return outputs
 
     def where_wanted(self):
         """Return where directions are wanted, a dict from a variable's id to a mask.
@@ -112,7 +114,8 @@ class TangentPopulation(Population):
                 raise ValueError(
                     '`perturb="outputs"` is for dense layers and convolutions without '
                     "regularizers, with at most as many positions as weights for an "
-                    'output. Take perturb="weights" for this model. '
+                    "output, whose weights no other layer reads. Take "
+                    'perturb="weights" for this model. '
                     f"Received: perturb='outputs', model={model.name!r}"
                 )
         # The only pass through the model is then that of its direction.
@@ -262,11 +265,16 @@ class _Sums:
         return found
 
     def _rows(self, draws):
-        """Return which examples each direction sees, [draws, B/K]."""
-        size, count = self.p.batch_size, self.rule.directions
+        """Return which examples each direction sees, [draws, B/K].
+
+        They begin at a place that is drawn for each step, so that all are seen in the
+        end where a batch does not divide.
+        """
+        size, count = tf.maximum(self.p.batch_size, 1), self.rule.directions
         share = tf.maximum(size // count, 1)
-        first = (draws % count)[:, None] * share
-        return (first + tf.range(share)) % tf.maximum(size, 1)
+        start = self.directions.place(size)
+        first = start + (draws % count)[:, None] * share
+        return (first + tf.range(share)) % size
 
     def _derivatives(self, places, elements, chunk):
         """Return the derivatives along each direction: [k] and [k, examples]."""
@@ -309,7 +317,7 @@ class _Sums:
         with scope, effective_weights(), moved_outputs(p.layers, changes):
             y_pred = _compat.forward(p.model, x, training=True)
             loss = _compat.compute_loss(p.model, x, y, y_pred, sample_weight)
-        parts = self._parts(batch, y_pred) if by_example else None
+        parts = self._parts(batch, y_pred, scope.losses) if by_example else None
         return p.optimizer.scale_loss(loss), parts
 
     def _examples(self, rows):
@@ -319,14 +327,15 @@ class _Sums:
             lambda t: None if t is None else tf.gather(t, rows), self.batch
         )
 
-    def _parts(self, batch, y_pred):
+    def _parts(self, batch, y_pred, added):
         """Return [examples], the part of the scaled loss that is of each."""
-        parts = fitness_parts(self.p.model, batch, y_pred)
+        parts = fitness_parts(self.p.model, batch, y_pred, added=added)
         if parts is None:
             raise ValueError(
                 '`perturb="outputs"` needs the loss of each example, and this model '
-                "has none, or one number for all. Let the loss return a value for each "
-                'example, or take perturb="weights". '
+                "has none, one number for all, or a mean that is divided by the sum of "
+                "the weights. Let the loss return a value for each example, and have "
+                'the reduction "sum_over_batch_size", or take perturb="weights". '
                 f"Received: model={self.p.model.name!r}"
             )
         scale = tf.cast(self.p.optimizer.scale_loss(1.0), tf.float32)

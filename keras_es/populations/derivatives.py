@@ -1,8 +1,11 @@
 """The derivative of a function along one direction: by tangents, or by differences."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
+from keras_es import _compat
 from keras_es.ops import directional
 from keras_es.populations.tangent_loops import loops_with_tangents
 from keras_es.populations.tangent_products import products_with_tangents
@@ -34,22 +37,21 @@ def along_tangent(function, values, directions, model=None, alone=False):
     pairs = [*zip(values, directions), (zero, one)]
     primals, tangents = (list(part) for part in zip(*pairs))
     try:
-        with tf.autodiff.ForwardAccumulator(primals, tangents) as accumulator:
+        with (
+            _named_layers(),
+            tf.autodiff.ForwardAccumulator(primals, tangents) as accumulator,
+        ):
             with (
+                _compat.custom_gradients_with_tangents(accumulator, zero),
                 loops_with_tangents(model, accumulator, zero),
                 products_with_tangents(model, accumulator, zero, alone),
             ):
                 scalar, parts = function(values)
             found = accumulator.jvp(scalar)
             by_part = None if parts is None else accumulator.jvp(parts)
-    except (TypeError, LookupError) as error:
-        where = _layer_of(error)
-        raise ValueError(
-            f"ForwardGradient cannot carry a tangent through {where}: TensorFlow has "
-            "no rule for an operation of it, such as `tf.map_fn` and other loops that "
-            "write to arrays. keras_es.optimizers.FiniteDifference needs none. "
-            f"Received: {where}, with {type(error).__name__}: {error}"
-        ) from error
+    except Exception as error:
+        function(values)  # What fails without tangents, too, says so itself.
+        raise _no_rule(error) from error
     if found is None:
         raise ValueError(
             "No tangent of the weights reaches the loss: an operation on the way, "
@@ -60,6 +62,31 @@ def along_tangent(function, values, directions, model=None, alone=False):
     if parts is not None and by_part is None:
         by_part = tf.zeros_like(parts)
     return found, by_part
+
+
+def _no_rule(error):
+    """Return what to raise for an error of TensorFlow's forward mode."""
+    where = _layer_of(error)
+    # TensorFlow may quote whole programs.
+    said = "\n".join(str(error).splitlines()[:3])
+    return ValueError(
+        f"ForwardGradient cannot carry a tangent through {where}: TensorFlow has no "
+        "rule for an operation of it, such as `tf.map_fn` and other loops that write "
+        "to arrays. keras_es.optimizers.FiniteDifference needs none. "
+        f"Received: {where}, with {type(error).__name__}: {said}"
+    )
+
+
+@contextlib.contextmanager
+def _named_layers():
+    """Keep the frames of Keras's own layers in tracebacks: they tell which layer."""
+    filters = keras.config.is_traceback_filtering_enabled()
+    keras.config.disable_traceback_filtering()
+    try:
+        yield
+    finally:
+        if filters:
+            keras.config.enable_traceback_filtering()
 
 
 def _layer_of(error):

@@ -11,6 +11,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from keras_es import _compat
 from keras_es.layers import tree
 from keras_es.layers.masked_weight import effective_weights
 
@@ -87,16 +88,23 @@ class _PairCell:
         values = [tf.convert_to_tensor(v) for v in self.variables]
         self.values = [tf.stop_gradient(v) for v in values]
         self.tangents = [tf.stop_gradient(tangent(v)) for v in values]
+        moving = {id(v) for v in self.variables}
+        # As the scope around the loop has them: frozen weights may be masked there.
+        self.resting = [
+            (v, tf.convert_to_tensor(v)) for v in cell.variables if id(v) not in moving
+        ]
 
     def __call__(self, inputs, states, **kwargs):
         states = keras.tree.flatten(states)
         pairs = [tf.split(p, 2, axis=-1) for p in (inputs, *states)]
         primals, tangents = (list(part) for part in zip(*pairs))
-        mapping = list(zip(self.variables, self.values))
+        mapping = [*zip(self.variables, self.values), *self.resting]
+        zero, one = tf.zeros(()), tf.ones(())
         with (
             tf.autodiff.ForwardAccumulator(
-                [*primals, *self.values], [*tangents, *self.tangents]
+                [*primals, *self.values, zero], [*tangents, *self.tangents, one]
             ) as accumulator,
+            _compat.custom_gradients_with_tangents(accumulator, zero),
             keras.StatelessScope(state_mapping=mapping),
             effective_weights(),
             _own_weights(self.cell),

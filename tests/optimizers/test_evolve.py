@@ -227,10 +227,12 @@ def test_what_evolve_cannot_do_with_says_so(model):
     for value in ("text", None, [[1.0]], [], {"a": 1.0}, [[1.0], [1.0, 2.0]], 1j):
         with pytest.raises(ValueError, match="number, or a list of numbers.*Received"):
             _checked(value)
+    assert _checked(tf.constant([1.5, 2.0], tf.bfloat16)).tolist() == [1.5, 2.0]
     numbers = iter([[1.0], [1.0, 2.0]])
     with pytest.raises(ValueError, match="as many numbers.*1 for the first, 2"):
         keras_es.evolve(model, lambda m, g: next(numbers), **good)
-    for what, wrong in (("reward", 1.0), ("generations", 0), ("callback", 1)):
+    wrong_arguments = {"reward": 1.0, "generations": 0, "callback": 1, "verbose": None}
+    for what, wrong in wrong_arguments.items():
         kwargs = {what: wrong}
         with pytest.raises(ValueError, match=f"`{what}`.*Received: {what}="):
             keras_es.evolve(model, **{"reward": by_text, **good, **kwargs})

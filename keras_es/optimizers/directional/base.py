@@ -28,7 +28,7 @@ class DirectionalDerivative(MaskOptimizer):
             has a number for each example's outputs before the activation; all other
             weights have their own. The loss has to return a value for each example.
         batch_mode: "full": each direction sees all examples; "split", for directions
-            of weights: a k-th of them each.
+            of weights: a k-th of them each, from a place that is drawn for each step.
         seed: Integer seed of the directions.
         name: Name of the optimizer.
         masked_out: "rest" or "learn" (see `MaskOptimizer`).

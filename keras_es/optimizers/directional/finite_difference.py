@@ -25,7 +25,8 @@ class FiniteDifference(DirectionalDerivative):
     Args:
         inner_optimizer: Keras optimizer that takes the steps (see
             `DirectionalDerivative`, as for all others not named here).
-        step: h > 0, in units of the weights or outputs.
+        step: h > 0, in units of the weights or outputs; more than their rounding
+            swallows, which is a percent of them in bfloat16.
         directions: k >= 1.
         law: "rademacher" or "normal".
         perturb: "weights" or "outputs".

@@ -23,10 +23,11 @@ class ForwardGradient(DirectionalDerivative):
     is averaged over the batch; but the inputs of these layers are kept until c is
     known. If there are as many directions as layers, each moves the outputs of one
     layer: its derivative is not disturbed by what the others do, and no tangent has to
-    pass the layers before. What the statistics of a batch (BatchNormalization) tell one
-    example of another is left out.
+    pass the layers before. What one example tells another, as through the statistics
+    of a batch (BatchNormalization), is left out.
 
-    Recurrent layers carry (state, tangent) through their loop.
+    Recurrent layers carry (state, tangent) through their loop. Functions with a
+    gradient of their own (`tf.custom_gradient`) have the tangent that belongs to it.
 
     Args:
         inner_optimizer: Keras optimizer that takes the steps (see
