@@ -166,8 +166,9 @@ def test_patterns_by_rule():
 
 
 def test_n_by_m_needs_no_sparsity():
-    sparse = keras_es.sparsify(named(), pattern=NByM(2, 4))
-    assert set(sparsities(sparse).values()) == {0.5}
+    for how in allocation.ALLOCATIONS:
+        sparse = keras_es.sparsify(named(), pattern=NByM(2, 4), allocation=how)
+        assert set(sparsities(sparse).values()) == {0.5}
 
 
 def test_allocation_by_rule_leaves_the_rest_dense():

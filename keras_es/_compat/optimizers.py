@@ -9,10 +9,27 @@ __all__ = [
     "innermost_optimizer",
     "record_slots",
     "recomputed_slots",
+    "steps_by_elements",
 ]
 
 MultiOptimizer = getattr(keras.optimizers, "MultiOptimizer", ())
 """The class, or what no optimizer is an instance of in a Keras without it."""
+
+
+_BY_ELEMENTS = (
+    *("SGD", "Adam", "AdamW", "Adamax", "Nadam", "Adagrad", "Adadelta", "RMSprop"),
+    *("Ftrl", "Lion"),
+)
+
+
+def steps_by_elements(optimizer):
+    """Tell whether the step of a weight depends on no other weight than itself.
+
+    That of `Lamb` and `Adafactor` does on the norm of all weights of a kernel, that of
+    `Muon` on the whole momentum; of a class of the user's nothing is known.
+    """
+    cls = type(innermost_optimizer(optimizer))
+    return any(cls is getattr(keras.optimizers, name) for name in _BY_ELEMENTS)
 
 
 def innermost_optimizer(optimizer):

@@ -133,6 +133,8 @@ def allocate(allocation, shapes, sparsity, layers, units=None):
             f"`allocation` must be one of {sorted(ALLOCATIONS)} or a dict from layer "
             f"path to sparsity. Received: allocation={allocation!r}"
         )
+    if not shapes:  # All patterns fix their sparsities, and there may be none to share.
+        return {}
     if allocation == "square_root":
         return square_root(shapes, sparsity, units)
     return ALLOCATIONS[allocation](shapes, sparsity)

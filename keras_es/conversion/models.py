@@ -85,9 +85,8 @@ def _rebuild(model, cls):
     """Make a model of another class from the same layers."""
     if issubclass(cls, keras.Sequential):
         rebuilt = cls(name=model.name)
-        if model.inputs:
-            first = model.inputs[0]
-            rebuilt.add(keras.Input(batch_shape=first.shape, dtype=first.dtype))
+        if model.built:  # else inputs come with the first batch
+            rebuilt.add(model.inputs[0])  # Keras takes the layer that made it
         for layer in model.layers:
             rebuilt.add(layer)
         return rebuilt

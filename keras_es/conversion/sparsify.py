@@ -91,8 +91,17 @@ def sparsify(
             "`include_embeddings` must be True or False. "
             f"Received: include_embeddings={include_embeddings!r}"
         )
-    copy = clone(model)
-    plan = make_plan(copy, sparsity, pattern, allocation, exclude, include_embeddings)
+    # In the scope of the model's own `tf.distribute` strategy, if it has one.
+    with model.distribute_strategy.scope():
+        copy = clone(model)
+        plan = make_plan(
+            copy, sparsity, pattern, allocation, exclude, include_embeddings
+        )
+        return with_train_step(_masked(copy, plan, initial_mask, seed))
+
+
+def _masked(copy, plan, initial_mask, seed):
+    """Return a model with its layers masked as planned, in place."""
     layers = list(tree.walk(copy))
     masked_before = any(tree.is_twin(layer) for _, layer in layers)
     for index, (path, layer) in enumerate(layers):
@@ -104,7 +113,7 @@ def sparsify(
             if initial_mask == "magnitude":
                 _score_by_magnitude(layer, before)
     _agree(copy, seed, fresh=initial_mask == "random" and not masked_before)
-    return with_train_step(copy)
+    return copy
 
 
 def _check_names(initial_mask, exclude):

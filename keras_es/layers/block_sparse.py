@@ -74,8 +74,10 @@ class BlockSparseLayer(SparseLayer):
             constraint: Constraint of the matrix, or None.
 
         Raises:
-            ValueError: If the blocks do not divide the matrix.
+            ValueError: If the blocks do not divide the matrix, its inputs are not
+                known, or the layer's `dtype` is quantized.
         """
+        self.refuse_quantized()
         rows, cols = self.block_sizes[name]
         self._check_division(name, inputs, outputs)
         grid, sparsity = (inputs // rows, outputs // cols), self.block_sparsities[name]
@@ -130,6 +132,13 @@ class BlockSparseLayer(SparseLayer):
     def _check_division(self, name, inputs, outputs):
         rows, cols = self.block_sizes[name]
         gates = getattr(self, "gates", 1)
+        if inputs is None:
+            raise ValueError(
+                f"Layer {self.path or self.name!r}: the last axis of the inputs must "
+                f"have a known size, a multiple of {rows}, the rows of a block of "
+                f"{name!r}. Give it, as in `keras.Input((n,))`. Received: "
+                f"inputs={inputs}"
+            )
         if inputs % rows or outputs % (gates * cols):
             each = "the outputs" if gates == 1 else f"each of the {gates} gates"
             raise ValueError(
@@ -155,6 +164,10 @@ class BlockSparseLayer(SparseLayer):
         if (first, last) != (0.0, 1.0):
             begin, end = (round(share * index.shape[0]) for share in (first, last))
             blocks, index = blocks[begin:end], index[begin:end]
+        # As the product of a plain layer does: integers and sparse tensors too.
+        x = ops.convert_to_tensor(x, sparse=False)
+        dtype = keras.backend.result_type(x.dtype, blocks.dtype)
+        x, blocks = ops.cast(x, dtype), ops.cast(blocks, dtype)
         return block_matmul(x, blocks, index, bool(training))
 
     def become_plain(self):
@@ -232,7 +245,8 @@ class BlockSparseDense(BlockSparseLayer, keras.layers.Dense):
         mask_seed: Integer seed of the first scores; default from Keras's global seed.
 
     Raises:
-        ValueError: If the blocks do not divide the matrix.
+        ValueError: If the blocks do not divide the matrix, or for `lora_rank` and a
+            quantized `dtype`, which need a dense kernel.
 
     Example:
 
@@ -262,6 +276,8 @@ class BlockSparseDense(BlockSparseLayer, keras.layers.Dense):
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
+        if getattr(self, "lora_rank", None):
+            self.enable_lora(self.lora_rank)
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: inputs})
         self.built = True
 

@@ -1,5 +1,6 @@
 """One block-sparse weight: the active blocks, their index and the scores of all."""
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -146,14 +147,19 @@ class BlockSparseWeight(SparseWeight):
         Returns:
             (assignments, flipped): list of (variable, tensor), and how many weights
             of the dense matrix went in or out, float32. Where a place gets another
-            block, kernel and slots become zero.
+            block, kernel and slots become zero; a kernel with a constraint keeps to
+            it without the block that left.
         """
         index, kept = index_ops.place(self._index(), units)
         stays = kept[:, :, None, None]
         assignments = [(self.mask_scores, scores), (self.block_index, index)]
         for variable in (self.kernel, *slots):
             value = tf.convert_to_tensor(variable.value)
-            assignments.append((variable, tf.where(stays, value, tf.zeros_like(value))))
+            value = tf.where(stays, value, tf.zeros_like(value))
+            if variable is self.kernel and self.kernel.constraint is not None:
+                bounded = self.kernel.constraint(value)
+                value = tf.where(tf.reduce_all(kept), value, bounded)
+            assignments.append((variable, value))
         left = tf.reduce_sum(tf.cast(tf.logical_not(kept), tf.float32))
         return assignments, 2.0 * left * (self.pattern.rows * self.pattern.cols)
 
@@ -167,28 +173,32 @@ class BlockSparseWeight(SparseWeight):
         return block_sparse.to_dense(value, self._index(), self.rows)
 
     def check_loaded(self, store: Any) -> None:
-        """Refuse a file with another number of blocks, or blocks of another size.
+        """Refuse a file with other blocks: their number, size, or inputs.
 
         Raises:
             ValueError: If it is one.
         """
-        shape = tuple(store[self.kernel.name].shape)
-        if shape != tuple(self.kernel.shape):
+        shape, own = tuple(store[self.kernel.name].shape), tuple(self.kernel.shape)
+        rows = store[self.mask_scores.name].shape[0]
+        if (shape, rows) != (own, self.rows):
             raise ValueError(
-                f"The weights of {self.name!r} have {_blocks(shape)}; this layer has "
-                f"{_blocks(tuple(self.kernel.shape))}, a sparsity of "
-                f"{self.sparsity:.4g}. Load them into a layer of the same `sparsity` "
-                f"and `block_size`. Received: shape={shape}, expected "
-                f"{tuple(self.kernel.shape)}"
+                f"The weights of {self.name!r} have {_blocks(shape, rows)}; this layer "
+                f"has {_blocks(own, self.rows)}, a sparsity of {self.sparsity:.4g}. "
+                "Load them into a layer of the same inputs, `sparsity` and "
+                f"`block_size`. Received: shape={shape} of {rows} rows of blocks, "
+                f"expected {own} of {self.rows}"
             )
 
     def _index(self):
         return tf.convert_to_tensor(self.block_index.value)
 
 
-def _blocks(shape):
+def _blocks(shape, grid_rows):
     columns, count, rows, cols = shape
-    return f"{count} blocks of {rows} x {cols} in each of {columns} columns"
+    return (
+        f"{count} blocks of {rows} x {cols} in each of {columns} columns, "
+        f"of {grid_rows} possible"
+    )
 
 
 class InitialIndex:
@@ -214,6 +224,7 @@ class BlockInitializer:
     outputs. Its fan-in is then k * rows; the fan-out is corrected to outputs * k / R,
     so that glorot, he and lecun keep the scale of activations and gradients. The rows
     of `Orthogonal` are shorter than in the dense layer; its gain makes up for that.
+    Classes derived from these are corrected alike; all others draw as they are.
 
     Args:
         initializer: Keras initializer of a matrix.
@@ -239,19 +250,38 @@ class BlockInitializer:
                 "fan_out": outputs / fan_out,
                 "fan_avg": (fan_in + outputs) / (fan_in + fan_out),
             }[base.mode]
-            return keras.initializers.VarianceScaling(
-                base.scale * ratio, base.mode, base.distribution, base.seed
-            )
+            return _changed(base, scale=base.scale * ratio)
         if isinstance(base, keras.initializers.Orthogonal):
             ratio = min(1.0, inputs / outputs) / min(1.0, fan_in / outputs)
-            return keras.initializers.Orthogonal(base.gain * ratio**0.5, base.seed)
+            return _changed(base, gain=base.gain * ratio**0.5)
         return base
 
 
+def _changed(initializer, **attributes):
+    """Return a copy, of the user's own class if it is one, with other attributes."""
+    changed = copy.copy(initializer)
+    for name, value in attributes.items():
+        setattr(changed, name, value)
+    return changed
+
+
 class BlockConstraint:
-    """A constraint of the kernel's columns, without the zeros, on stored blocks."""
+    """A constraint of the kernel's columns, without the zeros, on stored blocks.
+
+    Raises:
+        ValueError: If it goes along rows: their blocks are in as many places as there
+            are columns.
+    """
 
     def __init__(self, constraint):
+        axes = getattr(constraint, "axis", 0)
+        axes = set(axes) if isinstance(axes, (list, tuple)) else {axes}
+        if not axes & {0, -2}:
+            raise ValueError(
+                "A constraint of a block-sparse kernel must go along its inputs, "
+                "axis=0, for a column is stored in one piece and a row is not. "
+                f"Received: {type(constraint).__name__} with axis={constraint.axis}"
+            )
         self.constraint = constraint
 
     def __call__(self, blocks):

@@ -10,6 +10,7 @@ import keras
 from keras_es import _compat, patterns
 from keras_es.layers.brought import Count
 from keras_es.layers.masked_weight import (
+    EffectiveConstraint,
     EffectiveRegularizer,
     InitialMask,
     MaskedWeight,
@@ -135,6 +136,7 @@ class MaskedLayer(SparseLayer):
     def _build_masks(self):
         if self.masked_weights:
             return
+        self.refuse_quantized()
         made = [self._build_mask(i, n) for i, n in enumerate(self.masked_attributes)]
         self.__dict__["_masked_weights"] = tuple(made)
 
@@ -178,6 +180,8 @@ class MaskedLayer(SparseLayer):
         _compat.track_in_checkpoints(self, Count(masked), masked.count_name)
         if latent.regularizer is not None:
             latent.regularizer = EffectiveRegularizer(latent.regularizer, kernel_mask)
+        if latent.constraint is not None:
+            latent.constraint = EffectiveConstraint(latent.constraint, kernel_mask)
         # As Keras tags variables (`overwrite_with_gradient`): an optimizer is built
         # with variables only and finds their masks here.
         latent.masked_weight = masked
@@ -189,6 +193,8 @@ class MaskedLayer(SparseLayer):
             masked.kernel.assign(masked.effective_value())
             if isinstance(masked.kernel.regularizer, EffectiveRegularizer):
                 masked.kernel.regularizer = masked.kernel.regularizer.regularizer
+            if isinstance(masked.kernel.constraint, EffectiveConstraint):
+                masked.kernel.constraint = masked.kernel.constraint.constraint
             del masked.kernel.masked_weight
         names = [m.count_name for m in self.masked_weights]
         drop = [v for m in self.masked_weights for v in m.choice]

@@ -48,6 +48,26 @@ class EffectiveRegularizer:
         return self.regularizer(apply_mask(x, self.kernel_mask))
 
 
+class EffectiveConstraint:
+    """A constraint of the effective kernel, and of masked-out weights by themselves.
+
+    Masked-out weights that rest would keep the norm of a column above its bound, and
+    the active ones would shrink in each step, down to nothing.
+    """
+
+    def __init__(self, constraint, kernel_mask):
+        self.constraint = constraint
+        self.kernel_mask = kernel_mask
+
+    def __call__(self, x):
+        x, mask = ops.convert_to_tensor(x), self.kernel_mask.value
+        return ops.where(mask, self.of(x, mask), self.of(x, ops.logical_not(mask)))
+
+    def of(self, x, chosen):
+        """Return the weights that are `chosen`, constrained as if others were 0."""
+        return self.constraint(ops.where(chosen, x, ops.zeros_like(x)))
+
+
 @dataclasses.dataclass(eq=False)
 class MaskedWeight(SparseWeight):
     """One masked weight of one layer: the latent kernel, its mask and its scores.
@@ -185,6 +205,22 @@ class MaskedWeight(SparseWeight):
         """
         off = ops.logical_not(self.kernel_mask.value)
         return ops.logical_and(self.expand(units), off)
+
+    def constrained(self, value, units):
+        """Return the kernel with its constraint on the weights of a unit mask.
+
+        Args:
+            value: The latent kernel as a tensor.
+            units: Boolean unit mask that is about to be deployed. Where it is the
+                deployed one nothing changes.
+        """
+        constraint = self.kernel.constraint
+        if not isinstance(constraint, EffectiveConstraint):
+            return value
+        mask = self.expand(units)
+        moved = ops.any(ops.not_equal(mask, self.kernel_mask.value))
+        bounded = constraint.of(value, mask)
+        return ops.where(ops.logical_and(mask, moved), bounded, value)
 
     def effective_value(self):
         """Return the effective kernel: latent kernel times deployed mask."""

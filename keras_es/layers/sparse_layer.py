@@ -108,6 +108,15 @@ class SparseLayer(_compat.Mixin):
         """
         self._refuse("Quantization")
 
+    def refuse_quantized(self) -> None:
+        """Refuse a `dtype` by which Keras would quantize what is being built.
+
+        Raises:
+            ValueError: If the layer has one, as `dtype="int8_from_float32"`.
+        """
+        if getattr(self, "quantization_mode", None):
+            self._refuse("Quantization")
+
     def _refuse(self, what: str) -> None:
         raise ValueError(
             f"{what} needs a dense kernel and would fill its zeros again. Call "

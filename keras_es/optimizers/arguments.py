@@ -108,10 +108,8 @@ def keras_optimizer(name, value):
     """Return a Keras optimizer, from its name or config too."""
     wanted = 'a Keras optimizer, its name or its config, such as "adam"'
     try:
-        # Keras changes a config that it reads.
-        optimizer = keras.optimizers.get(
-            dict(value) if isinstance(value, dict) else value
-        )
+        get = _by_config if isinstance(value, dict) else keras.optimizers.get
+        optimizer = get(value)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
             f"`{name}` must be {wanted} ({error}). Received: {name}={value!r}"
@@ -119,6 +117,16 @@ def keras_optimizer(name, value):
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
     return optimizer
+
+
+def _by_config(config):
+    try:
+        return keras.optimizers.get(dict(config))  # Keras changes what it reads.
+    except ValueError:
+        # It does not find all of its own classes so (`Lamb`), but by their modules.
+        if "module" not in config:
+            raise
+        return keras.saving.deserialize_keras_object(dict(config))
 
 
 def optimizer_of_weights(name, value):

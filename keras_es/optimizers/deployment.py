@@ -112,18 +112,26 @@ def deploy(optimizer, scores, units):
         deployed, changed = masked.deploy(values, chosen, slots)
         assignments += deployed
         flipped += changed
-        if optimizer.latents.resets_slots and masked.stores_inactive:
-            assignments += _fresh(optimizer, masked, chosen, slots)
+        if masked.stores_inactive:
+            assignments += _moved(optimizer, masked, chosen, slots)
     return assignments, flipped
 
 
-def _fresh(optimizer, masked, units, slots):
-    """Return what lets weights that come back, and their slots, start anew."""
-    grown = masked.grown(units)
-    kernel, assignments = tf.convert_to_tensor(masked.kernel.value), []
+def _moved(optimizer, masked, units, slots):
+    """Return what becomes of a kernel and its slots under a new unit mask."""
+    before = kernel = tf.convert_to_tensor(masked.kernel.value)
+    assignments = []
+    if optimizer.latents.resets_slots:
+        kernel, assignments = _fresh(optimizer, masked, before, units, slots)
+    kernel = masked.constrained(kernel, units)
+    return assignments if kernel is before else [(masked.kernel, kernel), *assignments]
+
+
+def _fresh(optimizer, masked, kernel, units, slots):
+    """Return the kernel and what sets slots, where weights come back and start anew."""
+    grown, assignments = masked.grown(units), []
     if optimizer.latents.grows_from_zero:
         kernel = tf.where(grown, tf.zeros_like(kernel), kernel)
-        assignments.append((masked.kernel, kernel))
     for slot in slots:
         old = tf.convert_to_tensor(slot.value)
         if is_average(slot):
@@ -131,4 +139,4 @@ def _fresh(optimizer, masked, units, slots):
         else:
             start = optimizer.inner.slot_starts[id(slot)](old.shape, dtype=slot.dtype)
         assignments.append((slot, tf.where(grown, start, old)))
-    return assignments
+    return kernel, assignments

@@ -26,9 +26,12 @@ def guarded_apply(optimizer, gradients, variables, allowed, ok, shares=None):
     if not known:
         return
     state = list(variables) + list(optimizer.variables)
-    slots = _slots_set_by_methods(optimizer)
+    by_elements = _compat.steps_by_elements(optimizer)
+    slots = _slots_set_by_methods(optimizer) if by_elements else set()
     state = [v for v in state if id(v) not in slots]
     before = [tf.identity(v.value) for v in state]
+    if not by_elements:
+        assign_all(_without_resting(state, before, allowed, shares))
     with _guarded_slots(optimizer, slots, allowed, ok):
         optimizer.apply([g for g, _ in known], [v for _, v in known])
     assign_all(
@@ -37,6 +40,15 @@ def guarded_apply(optimizer, gradients, variables, allowed, ok, shares=None):
             for v, old in zip(state, before)
         ]
     )
+
+
+def _without_resting(state, before, allowed, shares):
+    """Return what lets an optimizer take what rests for 0: it may take norms of all."""
+    return [
+        (v, tf.where(allowed[id(v)], old, tf.zeros_like(old)))
+        for v, old in zip(state, before)
+        if id(v) in allowed and id(v) not in shares
+    ]
 
 
 def _partly(variable, old, shares):

@@ -106,9 +106,7 @@ class Population:
         # The last batch may leave a replica without examples.
         rows = (start + tf.range(share)) % tf.maximum(self.batch_size, 1)
         rows = rows[: self.batch_size]
-        return keras.tree.map_structure(
-            lambda t: None if t is None else tf.gather(t, rows), self.batch
-        )
+        return keras.tree.map_structure(lambda t: _rows_of(t, rows), self.batch)
 
     def averaged(self, value):
         """Whether members' updates are averaged; one alone is taken to the bit."""
@@ -167,3 +165,14 @@ class Population:
             sums["fitness"], sums["valid"], gradients, guidance, sums["active"],
             state, sums["metrics"],
         )  # fmt: skip
+
+
+def _rows_of(tensor, rows):
+    """Return some examples of a batch."""
+    if isinstance(tensor, tf.SparseTensor):
+        raise ValueError(
+            "Members share a batch, and a SparseTensor cannot be shared out: give "
+            'batch_mode="full", or dense inputs. '
+            f"Received: a SparseTensor of shape {tuple(tensor.shape)}"
+        )
+    return None if tensor is None else tf.gather(tensor, rows)

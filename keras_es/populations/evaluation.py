@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import keras
 import tensorflow as tf
 
+from keras_es import _compat
 from keras_es.distribution import collectives
 
 
@@ -51,12 +53,55 @@ class Evaluation:
         )
 
 
+def total_loss(model, x, y, y_pred, sample_weight):
+    """Return the training loss of a batch, a scalar.
+
+    Raises:
+        ValueError: If it is one number for each example.
+    """
+    loss = _compat.compute_loss(model, x, y, y_pred, sample_weight)
+    if loss.shape.rank != 0:
+        raise ValueError(
+            "Members are compared by one number: the loss of a batch must be a scalar. "
+            'Leave `reduction` of the loss at its default, "sum_over_batch_size". '
+            f"Received: a loss of shape={tuple(loss.shape)}"
+        )
+    return loss
+
+
 def weighted_fitness(function, y, y_pred, sample_weight):
-    """Return what a fitness function says, times the weights of the examples."""
+    """Return what a fitness function says, times weights of examples or their parts.
+
+    Raises:
+        ValueError: If weights are by output, or of more parts than the fitness has.
+    """
     values = tf.cast(tf.convert_to_tensor(function(y, y_pred)), tf.float32)
     if sample_weight is None or values.shape.rank == 0:
         return values
-    return each_times(values, tf.cast(tf.convert_to_tensor(sample_weight), tf.float32))
+    if keras.tree.is_nested(sample_weight):
+        raise ValueError(
+            "A fitness has one value for each example, of all outputs together, and "
+            "cannot be weighted by output. Give `sample_weight` as one array, or weigh "
+            "outputs in the fitness. Received: sample_weight of structure "
+            f"{keras.tree.map_structure(lambda w: tuple(w.shape), sample_weight)}"
+        )
+    weights = tf.cast(tf.convert_to_tensor(sample_weight), tf.float32)
+    if values.shape.rank is None or weights.shape.rank == 1:
+        return each_times(values, weights)
+    return values * _of_parts(weights, values)
+
+
+def _of_parts(weights, values):
+    """Return weights of time steps, say, with as many axes as what they weigh."""
+    while weights.shape.rank > values.shape.rank and weights.shape[-1] == 1:
+        weights = tf.squeeze(weights, -1)
+    if weights.shape.rank > values.shape.rank:
+        raise ValueError(
+            "`fitness` must return a value for each weight: `sample_weight` has shape "
+            f"{tuple(weights.shape)}. Let it return values of that shape, or give one "
+            f"weight for each example. Received: shape={tuple(values.shape)}"
+        )
+    return weights[(..., *[None] * (values.shape.rank - weights.shape.rank))]
 
 
 def each_times(values, factors):

@@ -2,13 +2,17 @@
 
 import functools
 import warnings
+import weakref
 
 import keras
 import tensorflow as tf
 
 from keras_es import _compat
 from keras_es.distribution.collectives import is_chosen
-from keras_es.distribution.strategies import refuse_keras_distribution
+from keras_es.distribution.strategies import (
+    refuse_keras_distribution,
+    refuse_other_scope,
+)
 from keras_es.distribution.trainer import Replicated
 from keras_es.layers import tree
 from keras_es.layers.brought import check_weights
@@ -95,7 +99,8 @@ class ESMixin(Replicated):
                 metrics that are left out.
 
         Raises:
-            ValueError: If a `MaskOptimizer` is inside a `LossScaleOptimizer`, or
+            ValueError: If a `MaskOptimizer` is inside a `LossScaleOptimizer`, it or
+                the model was made outside of the strategy's scope, or
                 `keras.distribution` is in use, which is not for TensorFlow.
         """
         refuse_keras_distribution()
@@ -115,6 +120,8 @@ class ESMixin(Replicated):
                     f"...)). Received: optimizer={type(optimizer).__name__}"
                     f"({type(inner).__name__}(...))"
                 )
+            refuse_other_scope(self, optimizer)
+            optimizer.__dict__["model"] = weakref.ref(self)
             if auto_scale_loss and self.dtype_policy.name == "mixed_float16":
                 optimizer.scale_inner_loss()
             auto_scale_loss = False

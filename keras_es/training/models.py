@@ -48,3 +48,13 @@ class ESSequential(_Made, keras.Sequential):
     """
 
     __module__ = "keras_es"
+
+    def build(self, input_shape=None):
+        """Build without an Input for any number of examples, unless a state has one.
+
+        Keras takes that of the first batch, which members may share.
+        """
+        stateful = any(getattr(layer, "stateful", False) for layer in self.layers)
+        if isinstance(input_shape, (tuple, list)) and input_shape and not stateful:
+            input_shape = (None, *input_shape[1:])
+        super().build(input_shape)

@@ -76,6 +76,39 @@ def test_zeros_break_no_statistics(name):
         np.testing.assert_array_equal(slot.numpy()[off], old[off], slot.path)
 
 
+class Normed(keras.optimizers.SGD):
+    """Takes steps in proportion to the norm of the weights and of the momentum."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        momentum = self.momentums[self._get_variable_index(variable)]
+        scale = keras.ops.norm(variable) * (1.0 + keras.ops.norm(momentum))
+        super().update_step(gradient * scale, variable, learning_rate)
+
+
+@pytest.mark.parametrize("name", ["Adafactor", "Lamb", "Muon", "own", "own scaled"])
+def test_what_rests_does_not_scale_the_steps_of_other_weights(name):
+    found = []
+    for value in (0.0, 9.0):
+        model, masked = model_with_dead_rows()
+        if name in OPTIMIZERS:
+            inner = OPTIMIZERS[name](0.05)
+        else:
+            inner = Normed(0.05, momentum=0.9)
+        if name.endswith("scaled"):
+            inner = keras.optimizers.LossScaleOptimizer(inner)
+        compiled(model, Static(inner), run_eagerly=True)
+        mask = masked.kernel_mask.numpy()
+        slots = model.optimizer.inner.slots[id(masked.kernel)]
+        # As after a mask that moved: weights have been trained, then masked out.
+        for variable in (masked.kernel, *slots):
+            if variable.shape == mask.shape:
+                variable.assign(np.where(mask, variable.numpy(), value))
+        model.train_on_batch(*data())
+        assert np.all(masked.kernel.numpy()[~mask] == value)
+        found.append(masked.kernel.numpy()[mask])
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.parametrize("make", [Static, lambda inner: SNES(inner, 4)])
 def test_adafactor_in_a_graph(make):
     model, masked = model_with_dead_rows()

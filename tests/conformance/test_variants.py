@@ -2,7 +2,7 @@
 
 It goes on to the bit from a file, whose config is the one that it was made with; XLA
 and chunks of the population change nothing; the last batch is smaller; members fail;
-a layer of float64 keeps all of its digits.
+a layer of float64 keeps all of its digits, and one with a constraint keeps to it.
 """
 
 import keras
@@ -81,7 +81,8 @@ def make(name, option, jit_compile=False, **kwargs):
     keras.utils.set_random_seed(1)
     hidden = keras.layers.Dense(4, "tanh", dtype="float64", name="hidden")
     layers = [keras.Input((6,)), hidden, FailsIfPositive()]
-    layers += [keras.layers.Dense(3, "softmax", name="out")]
+    bounded = {"kernel_constraint": "non_neg", "name": "out"}
+    layers += [keras.layers.Dense(3, "softmax", **bounded)]
     model = keras_es.es_model(keras.Sequential(layers))
     if name != "alopex":
         kwargs["sigma"] = 0.1
@@ -116,6 +117,7 @@ def test_run(name, option, tmp_path):
     assert sum(failed) > 0 or name == "alopex"
 
     assert problems.keeps_all_digits(model.get_layer("hidden").kernel)
+    assert (model.get_layer("out").kernel.numpy() >= 0.0).all()
     moved = [(a != b).any() for a, b in zip(start, model.get_weights())]
     assert all(np.isfinite(w).all() for w in model.get_weights())
     # A genetic algorithm's weights are those of its best, which may be the first.

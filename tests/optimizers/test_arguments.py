@@ -29,6 +29,15 @@ def test_inner_optimizer_is_required(name):
         problems.make(name, None)
 
 
+def test_an_optimizer_that_keras_finds_by_its_module_alone_is_loaded():
+    plain = keras.optimizers.Lamb(0.5)
+    config = optimizers.StraightThrough(plain, plain.from_config(plain.get_config()))
+    again = optimizers.StraightThrough.from_config(config.get_config())
+    for found in (again.inner_optimizer, again.score_optimizer):
+        assert isinstance(found, keras.optimizers.Lamb)
+        assert float(found.learning_rate) == 0.5
+
+
 @EVERY
 def test_inner_optimizer_must_not_move_masks(name):
     with pytest.raises(ValueError, match="an optimizer of weights, not of masks"):

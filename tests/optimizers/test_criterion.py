@@ -270,25 +270,6 @@ def test_bad_costs_are_refused(costs, message):
         fit(model, x, y)
 
 
-def test_multiplications_per_weight():
-    """Of each layer over its weights, masked or not; a shared one counts twice."""
-    inputs = keras.Input((6, 6, 2))
-    shared = keras.layers.Conv2D(2, 3, padding="same", name="shared")
-    y = shared(shared(inputs))
-    y = keras.layers.DepthwiseConv2D(3, name="depthwise")(y)
-    y = keras.layers.Reshape((16, 2))(y)
-    y = keras.layers.GRU(3, name="gru")(y)
-    inner = [keras.Input((3,)), keras.layers.Dense(4, name="out")]
-    y = keras.Sequential(inner, name="inner")(y)
-    model = keras.Model(inputs, y)
-    expected = {"shared": 72.0, "depthwise": 16.0, "gru": 16.0, "inner/out": 1.0}
-    assert keras_es.multiplications_per_weight(model) == expected
-    sparse = keras_es.sparsify(model, 0.5)
-    assert keras_es.multiplications_per_weight(sparse) == expected
-    with pytest.raises(ValueError, match="must be a built functional.*Received"):
-        keras_es.multiplications_per_weight(keras.Sequential())
-
-
 def test_what_had_its_names_before_is_still_found():
     old = GuidedNES("adam", correction=0.5).get_config()
     again = GuidedES.from_config(old)

@@ -133,6 +133,16 @@ def test_strings_in_a_batch(batch):
     assert unknown_to_xla(sparse_mlp(), sparse, trains=False) == {"SparseTensor"}
 
 
+def test_sparse_tensors_are_for_members_that_see_all_of_a_batch():
+    model, (x, y) = sparse_mlp(), data(4)
+    model.compile(OpenES("sgd", 2), cross_entropy())
+    x = tf.sparse.from_dense(x)
+    with pytest.raises(ValueError, match='="full".*Received: a SparseTensor of shape'):
+        model.train_on_batch(x, y)
+    model.compile(OpenES("sgd", 2, "full"), cross_entropy())
+    assert np.isfinite(model.train_on_batch(x, y)).all()
+
+
 def test_a_trace_that_fails_says_nothing():
     assert unknown_to_xla(sparse_mlp(), np.zeros((2, 5)), trains=False) == set()
 

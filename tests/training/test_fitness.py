@@ -6,6 +6,7 @@ import pytest
 
 import keras_es
 from keras_es.optimizers import SNES, OpenES, Turns
+from keras_es.populations.evaluation import weighted_fitness
 from tests.training.common import compiled, data, sparse_mlp
 
 
@@ -46,6 +47,30 @@ def test_members_are_ranked_by_the_fitness(weighted):
     assert logs["population_loss"] == pytest.approx(np.mean(want), abs=1e-6)
     # The loss of the logs is the one that trains the weights.
     assert logs["loss"] != pytest.approx(np.mean(want), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fitness", "weights"), [((2, 3), (2, 3)), ((2, 3), (2, 1)), ((2, 3, 2), (2, 3)),
+                             ((2, 3), (2,)), ((2,), (2, 1)), ((2, 3), (2, 3, 1))]
+)  # fmt: skip
+def test_weights_of_time_steps(fitness, weights):
+    values = np.arange(1.0, 1.0 + np.prod(fitness)).reshape(fitness)
+    w = np.arange(1.0, 1.0 + np.prod(weights)).reshape(weights)
+    found = weighted_fitness(lambda y, y_pred: y_pred, None, values, w)
+    w = w.reshape((*weights, 1, 1)[: len(fitness)])
+    np.testing.assert_allclose(found, values * w)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones((2, 3)), r"a value for each weight.*\(2, 3\).*shape=\(2,\)"),
+        ({"a": np.ones(2), "b": np.ones(2)}, r"one array.*{'a': \(2,\), 'b': \(2,\)}"),
+    ],
+)
+def test_weights_that_no_fitness_fits_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        weighted_fitness(lambda y, y_pred: y_pred, None, np.ones(2), weights)
 
 
 def test_weights_train_on_the_loss():

@@ -20,7 +20,8 @@ from keras_es.optimizers.base import MaskOptimizer
 from keras_es.optimizers.density import refuse_block_sparse
 from keras_es.optimizers.evolution.guided_nes import GuidedNES
 from keras_es.optimizers.registry import Tuned, register
-from keras_es.optimizers.search.criterion import ByCriterion, CriterionSearch, cost_of
+from keras_es.optimizers.search.costs import Costs
+from keras_es.optimizers.search.criterion import ByCriterion, CriterionSearch
 from keras_es.populations.judged import JudgedPopulation
 
 SPARSE = 0.5
@@ -100,9 +101,10 @@ class GuidedES(MaskOptimizer):
         name: Name of the optimizer.
         costs: None, or a dict from layer path, weight path or regular expression to
             what one active weight costs there, a number above 0; 1 where no rule
-            matches, the last where more do. Then the cost of all active weights stays
-            what the allocation asks for, and not their number: never above, and below
-            by less than a unit of the cheapest weight unless that is full. With
+            matches, the last where more do. Paths are those of `sparsity_report`, or
+            the end of one if no whole path matches. Then the cost of all active weights
+            stays what the allocation asks for, and not their number: never above, and
+            below by less than a unit of the cheapest weight unless that is full. With
             `keras_es.multiplications_per_weight(model)` it is the number of
             multiplications. Weights whose units differ in size exchange, too; `NByM`
             and patterns of groups do not.
@@ -131,6 +133,8 @@ class GuidedES(MaskOptimizer):
     judges = True
     now_of = dict.fromkeys(OF_GUIDED_NES, "GuidedNES")
     deployed_by = ByCriterion
+    model = staticmethod(lambda: None)
+    """Returns the model that was compiled with it, whose paths `costs` has, or None."""
 
     sparsity_schedule = Argument(
         optional(lambda n, v: schedules.get(n, v, schedules.SparsitySchedule)), None
@@ -200,7 +204,10 @@ class GuidedES(MaskOptimizer):
 
     def cost_of(self, masked):
         """Return what an active weight costs, and None if its number alone counts."""
-        return None if self.costs is None else cost_of(masked, self.costs)
+        if self.costs is None:
+            return None
+        made = self.search.costs if self.built else None
+        return (made or Costs(self.costs, [masked], self.model())).of(masked)
 
     def current(self, value):
         """Return a hyperparameter now: a number, or a schedule of the step."""

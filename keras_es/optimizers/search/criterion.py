@@ -4,10 +4,10 @@ import tensorflow as tf
 
 from keras_es.distribution.collectives import assign_all
 from keras_es.layers import groups
-from keras_es.layers.tree import matches
 from keras_es.ops import noise
 from keras_es.optimizers.decoding import Decoding, decoded_near
 from keras_es.optimizers.search.allocation import whole_shares
+from keras_es.optimizers.search.costs import Costs
 from keras_es.patterns import Pattern
 
 SMALL = 1e-30
@@ -53,7 +53,10 @@ class CriterionSearch:
     def build(self):
         """Create genes and thresholds."""
         weights = self.optimizer.masked_weights
-        self.prices = _prices(weights, self.optimizer.costs)
+        rules, self.costs, self.prices = self.optimizer.costs, None, None
+        if rules is not None:
+            self.costs = Costs(rules, weights, self.optimizer.model())
+            self.prices = [self.costs.of(m) * (m.size // m.units) for m in weights]
         self.groups = _groups(weights, self.prices)
         self.seconds = [self._second_moment(m) for m in weights]
         shared = {"dtype": "float32", "aggregation": "only_first_replica"}
@@ -197,39 +200,6 @@ def _comparable(masked):
     """
     alone = masked.pattern.group is None
     return alone and type(masked.pattern).decode is Pattern.decode
-
-
-def _prices(weights, costs):
-    """Return what a unit of each weight costs, None if nothing is said of it."""
-    if costs is None:
-        return None
-    for rule in costs:
-        if not any(matches(rule, *names_of(m)) for m in weights):
-            raise ValueError(
-                "A rule of `costs` must name a masked weight or its layer, by path or "
-                "regular expression. The masked weights are "
-                f"{[m.name for m in weights]}. Received: {rule!r}"
-            )
-    return [cost_of(m, costs) * (m.size // m.units) for m in weights]
-
-
-def names_of(masked):
-    """Return the paths by which rules find a masked weight, longest first.
-
-    An optimizer does not know where in the path of a layer its model ends, so the end
-    of a path will do.
-    """
-    found = []
-    for path in (masked.name, masked.layer.path or masked.layer.name):
-        parts = path.split("/")
-        found += ["/".join(parts[i:]) for i in range(len(parts))]
-    return found
-
-
-def cost_of(masked, costs):
-    """Return what an active weight costs: what the last rule says, or else 1."""
-    found = [cost for rule, cost in costs.items() if matches(rule, *names_of(masked))]
-    return found[-1] if found else 1.0
 
 
 def _groups(weights, prices):
