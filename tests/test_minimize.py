@@ -86,6 +86,7 @@ def test_progress_bar_and_callback(capsys):
         ({"fn": 3}, "`fn` must be a function of one x. Received: fn=3"),
         ({"generations": 0}, "at least 1. Received: generations=0"),
         ({"x0": []}, "at least one number"),
+        ({"x0": [np.zeros(2), np.zeros(0)]}, "at least one number.*an empty array"),
         ({"strategy": "static"}, "move masks only. Received: strategy='static'"),
         ({"strategy": "cma"}, "must be one of .*Received: 'cma'"),
         ({"strategy": SNES("adam")}, "with inner_optimizer=None, or its name"),
@@ -133,6 +134,17 @@ def test_bad_arguments_say_what_was_expected(arguments, message):
     kwargs = {"fn": sphere, "x0": X0, "strategy": "alopex", "verbose": 0, **arguments}
     with pytest.raises(ValueError, match=message):
         keras_es.minimize(**kwargs)
+
+
+def test_a_function_may_write_into_its_argument():
+    def writes(x):
+        loss = sphere(x)
+        x["a"] *= np.nan
+        x["b"] = None
+        return loss
+
+    found = keras_es.minimize(writes, X0, "alopex", generations=3, verbose=0)
+    assert found.loss == sphere(found.x)
 
 
 def test_a_strategy_serves_one_search():

@@ -35,11 +35,12 @@ class Replicated(_compat.TrainerHooks):
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         step = _PlainStep(self, x, y, sample_weight)
-        loss, y_pred, gradients, state = step.run(self._jit_compile_members)
+        loss, y_pred, gradients, state, metrics = step.run(self._jit_compile_members)
         self.optimizer.apply(gradients, step.trained)
         assign_all(average_state(step.touched, state))
-        examples = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
-        _compat.loss_tracker(self).update_state(loss, sample_weight=examples)
+        for variable, value in zip(step.metrics, metrics):
+            variable.assign(value)
+        _compat.loss_tracker(self).update_state(loss, sample_weight=step.examples)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     @property
@@ -95,15 +96,20 @@ class _PlainStep:
 
     def __init__(self, model, x, y, sample_weight):
         self.model, self.batch = model, (x, y, sample_weight)
+        first = next(i for i in keras.tree.flatten(x) if i is not None)
+        self.examples, self.never_empty = tf.shape(first)[0], bool(first.shape[0])
         self.variables = list(model.trainable_variables)
-        self.trained, self.touched = [], []
+        self.trained, self.touched, self.metrics = [], [], []
 
     def run(self, jit_compile):
-        """Return loss, predictions, gradients of `trained`, values of `touched`."""
+        """Return loss, outputs, gradients of `trained`, new `touched` and `metrics`."""
         function = self._run
         if jit_compile:
             function = tf.function(function, autograph=False, jit_compile=True)
-        return function()
+        loss, y_pred, masks, gradients, state, metrics = function()
+        # A compiled function returns tensors without the masks of their time steps.
+        _compat.set_output_masks(y_pred, masks)
+        return loss, y_pred, gradients, state, metrics
 
     def _run(self):
         values = [tf.convert_to_tensor(v.value) for v in self.variables]
@@ -116,19 +122,38 @@ class _PlainStep:
         gradients = tape.gradient(scaled, values)
         known = [(v, g) for v, g in zip(self.variables, gradients) if g is not None]
         self.trained[:] = [v for v, _ in known]
-        state = [
-            (v, scope.get_current_value(v)) for v in self.model.non_trainable_variables
-        ]
-        state = [(v, value) for v, value in state if value is not None]
-        self.touched[:] = [v for v, _ in state]
-        gradients = [tf.convert_to_tensor(g) for _, g in known]
-        return loss, y_pred, gradients, [tf.cast(x, v.value.dtype) for v, x in state]
+        state = _assigned(scope, self.model.non_trainable_variables)
+        # By the call or the loss: the losses of single outputs are metrics.
+        metrics = _assigned(scope, self.model.metrics_variables)
+        self.touched[:], self.metrics[:] = ([v for v, _ in p] for p in (state, metrics))
+        gradients = [self._of_examples(tf.convert_to_tensor(g)) for _, g in known]
+        state = [self._of_examples(value, v.value) for v, value in state]
+        metrics = [value for _, value in metrics]
+        loss, masks = self._of_examples(loss), _compat.output_masks(y_pred)
+        return loss, y_pred, masks, gradients, state, metrics
+
+    def _of_examples(self, value, before=0.0):
+        """Return a value, or what was before where it is the mean of no examples.
+
+        Of a last batch some replicas may get nothing, and 0 / 0 would be everybody's.
+        """
+        if self.never_empty or not value.dtype.is_floating:
+            return value
+        before = tf.cast(tf.convert_to_tensor(before), value.dtype)
+        known = tf.logical_or(self.examples > 0, tf.math.is_finite(value))
+        return tf.where(known, value, before)
 
     def _losses(self, x, y, sample_weight):
         y_pred = _compat.forward(self.model, x, training=True)
         loss = _compat.compute_loss(self.model, x, y, y_pred, sample_weight)
         plain = _compat.unscale_loss_for_distribution(loss)
         return plain, self.model.optimizer.scale_loss(loss), y_pred
+
+
+def _assigned(scope, variables):
+    """Return (variable, value) of those that were assigned in a scope."""
+    found = [(v, scope.get_current_value(v)) for v in variables]
+    return [(v, tf.cast(x, v.value.dtype)) for v, x in found if x is not None]
 
 
 def average_state(

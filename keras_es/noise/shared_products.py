@@ -18,7 +18,7 @@ class Shared:
     product: object
 
 
-def find_shared(layers, variables, function):
+def find_shared(layers, variables, function, read=()):
     """Find the layers whose input is the same for all members.
 
     The function is called once with the weights as they are, marked by a zero added to
@@ -29,6 +29,7 @@ def find_shared(layers, variables, function):
         layers: Dict from id of a kernel to its layer.
         variables: All perturbed variables; of active entries `weight_read` is read.
         function: Called without arguments; calls the model.
+        read: Variables that may be read as they are, whether perturbed or not.
 
     Returns:
         Dict from id of a kernel to its `Shared`, the set of all operations that differ
@@ -37,7 +38,8 @@ def find_shared(layers, variables, function):
     """
     mark = tf.identity(tf.zeros(()))
     weights = [getattr(v, "weight_read", v) for v in variables]
-    mapping = [(v, _marked(v, mark)) for v in weights]
+    mapping = [(v, tf.convert_to_tensor(v.value)) for v in read]
+    mapping += [(v, _marked(v, mark)) for v in weights]
     calls = {key: [] for key in layers}
 
     def recorded(key, layer):
@@ -55,7 +57,7 @@ def find_shared(layers, variables, function):
         ):
             function()
     if tf.executing_eagerly():
-        own = _called_within_loops(layers, variables, function)
+        own = _called_within_loops(layers, variables, function, read)
         seen = {k: (layers[k], pairs) for k, pairs in calls.items() if k not in own}
         return {}, set(), seen
     depending, found = depending_on(mark), {}
@@ -72,7 +74,7 @@ def find_shared(layers, variables, function):
     return found, depending, seen
 
 
-def _called_within_loops(layers, variables, function):
+def _called_within_loops(layers, variables, function, read):
     """Return the keys of layers that a graph would call inside of a loop.
 
     Without a graph a loop is one of Python, and each of its calls looks like any other.
@@ -81,7 +83,8 @@ def _called_within_loops(layers, variables, function):
     within: set = set()
 
     def trace():
-        within.update(set(layers) - set(find_shared(layers, variables, function)[2]))
+        seen = find_shared(layers, variables, function, read)[2]
+        within.update(set(layers) - set(seen))
 
     if not layers:
         return within

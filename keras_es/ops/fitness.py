@@ -3,6 +3,7 @@
 Fitness is the loss: lower is better. Utilities are what the search gradient is
 weighted with: higher is better, they sum to zero. A shaping function has one
 signature, `(fitness [n]) -> utilities [n]`, and sees +inf for a member that failed.
+What it returns that is not finite counts as the lowest of its finite utilities.
 """
 
 import math
@@ -179,16 +180,20 @@ def _finite(fitness):
 
 def standardize(fitness):
     """u = -(f - mean f)/std f; 0 for a population of equal losses."""
-    fitness = _finite(fitness)
-    centred = fitness - ops.mean(fitness)
-    std = ops.sqrt(ops.mean(ops.square(centred)))
-    return -centred / ops.where(std > 0, std, 1.0)
+    utilities = raw(fitness)
+    # In units of the largest, whose square float32 holds whatever the losses are.
+    largest = ops.max(ops.abs(utilities))
+    utilities = utilities / ops.where(largest > 0, largest, 1.0)
+    std = ops.sqrt(ops.mean(ops.square(utilities)))
+    return utilities / ops.where(std > 0, std, 1.0)
 
 
 def raw(fitness):
     """u = -(f - mean f): unbiased for the gradient of the loss itself."""
-    fitness = _finite(fitness)
-    return ops.mean(fitness) - fitness
+    above = _finite(fitness)
+    # So equal losses are 0, and no sum of huge ones overflows.
+    above = above - ops.min(above)
+    return ops.sum(above / above.shape[0]) - above
 
 
 SHAPINGS = {

@@ -151,7 +151,10 @@ class NoInner:
     def finalize(self, variables):
         """Let the optimizer of the mean overwrite weights by their average (EMA)."""
         if self.optimizer is not None:
-            self.optimizer.finalize_variable_values(variables)
+            space = self.owner.search.space
+            self.optimizer.finalize_variable_values(space.means)
+            if self.optimizer.use_ema:
+                space.write_weights()
 
     def build(self, variables):
         """Do nothing: the search has its own state."""

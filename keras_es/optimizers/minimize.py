@@ -98,10 +98,12 @@ def minimize(
     """
     structure = keras.tree.traverse(_arrays, x0)
     arrays = keras.tree.flatten(structure)
-    size = sum(a.size for a in arrays)
-    check_arguments(fn, size, target, compiled, callback, verbose)
+    sizes = [a.size for a in arrays]
+    check_arguments(fn, sizes, target, compiled, callback, verbose)
     generations = integer(1)("generations", generations)
-    search = _Search(fn, structure, strategy_for(strategy, size), arrays, compiled)
+    search = _Search(
+        fn, structure, strategy_for(strategy, sum(sizes)), arrays, compiled
+    )
     bar = keras.utils.Progbar(
         generations, verbose=verbose, stateful_metrics=["best", "mean"],
         unit_name="generation",
@@ -192,7 +194,9 @@ class _Search:
     def _one_by_one(self, population):
         losses = []
         for member in zip(*(np.asarray(values, "float64") for values in population)):
-            losses.append(float(_scalar(self.fn(self._packed(member)))))
+            # A copy, for `fn` may write into what it is given.
+            given = self._packed([np.array(values) for values in member])
+            losses.append(float(_scalar(self.fn(given))))
             self._compare(losses[-1], member)
         return np.asarray(losses)
 

@@ -15,8 +15,9 @@ class Sampled(Option):
     by the part l of the loss (or fitness) that each has, and weighted by 1/(n p_i),
     which leaves the expected losses of members as they are. What a network does well
     already then costs next to nothing: give `fit` batches of some hundred examples.
-    `loss` and `population_loss` are estimates for the whole batch, metrics are those of
-    the mean on all of it.
+    `loss`, those of single outputs and `population_loss` are estimates for the whole
+    batch, metrics are those of the mean on all of it. Losses must be means over
+    examples.
 
     Args:
         count: k >= 1.

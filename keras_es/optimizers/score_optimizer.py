@@ -25,10 +25,19 @@ def settle_optimizer(owner, name, learning_rate):
         learning_rate: That of Adam.
 
     Raises:
-        ValueError: If it is the optimizer of something else too.
+        ValueError: If it is the optimizer of something else too, or scales losses.
     """
-    if getattr(owner, name) is None:
+    given = getattr(owner, name)
+    if given is None:
         setattr(owner, name, keras.optimizers.Adam(learning_rate))
+    elif isinstance(given, keras.optimizers.LossScaleOptimizer) or (
+        given.loss_scale_factor is not None
+    ):
+        raise ValueError(
+            f"`{name}` must not scale losses: a search gradient is made of losses as "
+            "they are, and would be divided. Leave `LossScaleOptimizer` and "
+            f"`loss_scale_factor` out. Received: {name}={given.name!r}"
+        )
     for other in ("inner_optimizer", "score_optimizer", "mean_optimizer"):
         same = getattr(owner, other, None) is getattr(owner, name)
         if same and other != name:

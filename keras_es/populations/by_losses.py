@@ -4,16 +4,18 @@ import keras
 import tensorflow as tf
 
 from keras_es import _compat
-from keras_es.populations.evaluation import Evaluation, weighted_fitness
+from keras_es.populations.evaluation import Evaluation, total_loss, weighted_fitness
 from keras_es.populations.examples import (
     batch_size,
     first_input,
     fitness_parts,
     mean_outputs,
+    never_empty,
     sample_examples,
 )
 from keras_es.populations.mapping import join
 from keras_es.populations.model_state import (
+    counted_variables,
     frozen_values,
     refuse_fixed_batch,
     refuse_nothing_to_evolve,
@@ -42,7 +44,9 @@ class EvolvedPopulation:
         self.model, self.optimizer = model, model.optimizer
         refuse_nothing_to_evolve(model)
         self.search = self.optimizer.search
-        self.batch, self.examples = (x, y, sample_weight), batch_size(x)
+        self.batch = never_empty((x, y, sample_weight))
+        self.examples = batch_size(x)
+        self.has_examples = self.examples > 0
         self.by_example = self.search.output_noise() is not None
         self.sampled = self.search.sampled is not None
         if self.sampled:
@@ -54,10 +58,11 @@ class EvolvedPopulation:
         masked = self.optimizer.masked_weights
         self.fixed = frozen_values(model, {id(v) for v in self.variables}, masked)
         self.touched = touched_variables(model, x)
+        self.counted = counted_variables(model, *self.batch)
 
     def evaluate(self):
         """Evaluate all members and return an `Evaluation` without gradients."""
-        metrics = [tf.convert_to_tensor(v.value) for v in self.metrics]
+        before = metrics = [tf.convert_to_tensor(v.value) for v in self.metrics]
         if self.sampled:
             metrics = self._sample(metrics)
         results, metrics, said = self.search.evaluate_members(
@@ -70,6 +75,7 @@ class EvolvedPopulation:
         )
         fitness, loss, valid, states = results
         metrics = self._track_loss(loss, valid, metrics)
+        metrics = self._add_counted(before, states[len(self.touched) :], valid, metrics)
         count = tf.reduce_sum(tf.cast(valid, tf.float32))
         state = [_over_members(v, s, count) for v, s in zip(self.touched, states)]
         return Evaluation(fitness, valid, [], said, [], state, metrics)
@@ -79,7 +85,7 @@ class EvolvedPopulation:
         x, y, sample_weight = self.batch
         y_pred = mean_outputs(self.model, x)
         self.batch = sample_examples(self.model, self.batch, y_pred)
-        known = batch_size(x) > 0
+        known = self.has_examples
         return self._update_metrics(metrics, x, y, y_pred, sample_weight, known)
 
     def _member(self):
@@ -87,7 +93,7 @@ class EvolvedPopulation:
         x, y, sample_weight = self.batch
         model = self.model
         y_pred = _compat.forward(model, x, training=True)
-        loss = _compat.compute_loss(model, x, y, y_pred, sample_weight)
+        loss = total_loss(model, x, y, y_pred, sample_weight)
         loss = fitness = _compat.unscale_loss_for_distribution(loss)
         values, function = None, self.optimizer.fitness
         if function is not None:
@@ -95,23 +101,24 @@ class EvolvedPopulation:
             fitness = tf.reduce_mean(values)
         loss, fitness = tf.cast(loss, tf.float32), tf.cast(fitness, tf.float32)
         valid = tf.math.is_finite(loss) & tf.math.is_finite(fitness)
-        valid = valid & (batch_size(x) > 0)
+        valid = valid & self.has_examples
         states = []
         # Read within the member's scope, which holds what the calls assigned.
-        for variable in self.touched:
+        for variable in self.touched + self.counted:
             value = tf.convert_to_tensor(variable.value)
             if value.dtype.is_floating:
                 value = tf.where(valid, value, tf.zeros_like(value))
             states.append(value)
         results: tuple = fitness, loss, valid, states
         if not self.sampled:
-            results = *results, y_pred
+            results = *results, (y_pred, _compat.output_masks(y_pred))
         if not self.by_example:
             return results
-        parts = fitness_parts(model, self.batch, y_pred, values)
+        added = _compat.added_losses()
+        parts = fitness_parts(model, self.batch, y_pred, values, added)
         if parts is None:  # Not known which part is whose: each has all of it.
             parts = fitness * tf.ones((batch_size(x),))
-        return results, parts
+        return results, tf.where(self.has_examples, parts, 0.0)
 
     def _members_metrics(self, results, metrics):
         """Update the metrics with all examples of all members of a chunk at once.
@@ -119,12 +126,15 @@ class EvolvedPopulation:
         Not for each member: metrics take the best class by operations that XLA cannot
         vectorize. For a member that failed a valid one counts twice.
         """
-        fitness, loss, valid, states, y_pred = results
+        fitness, loss, valid, states, outputs = results
         members = valid.shape[0]
         index = tf.range(members)
         first = tf.argmax(tf.cast(valid, tf.int32), output_type=tf.int32)
         index = tf.where(valid, index, first)
-        y_pred = keras.tree.map_structure(lambda p: join(tf.gather(p, index)), y_pred)
+        y_pred, masks = keras.tree.map_structure(
+            lambda p: join(tf.gather(p, index)), outputs
+        )
+        _compat.set_output_masks(y_pred, masks)
         x, y, sample_weight = self.batch
         y, sample_weight = (
             keras.tree.map_structure(lambda t: _repeated(t, members), part)
@@ -149,6 +159,22 @@ class EvolvedPopulation:
         with scope:
             tracker.update_state(tf.where(valid, loss, 0.0), sample_weight=weight)
         return self._current(scope, metrics, tf.reduce_any(valid))
+
+    def _add_counted(self, before, values, valid, metrics):
+        """Add to metrics what calls and losses of valid members did to them.
+
+        Members do so side by side, so each one's change of a sum is added; before
+        `compute_metrics` or after makes no difference then.
+        """
+        counted, found = dict(zip(map(id, self.counted), values)), []
+        for variable, old, now in zip(self.metrics, before, metrics):
+            if id(variable) in counted:
+                change = counted[id(variable)] - old
+                known = tf.reshape(valid, [-1] + [1] * old.shape.rank)
+                change = tf.where(known, change, tf.zeros_like(change))
+                now += tf.cast(tf.reduce_sum(change, axis=0), now.dtype)
+            found.append(now)
+        return found
 
     def _current(self, scope, metrics, known):
         return [

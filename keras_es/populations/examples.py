@@ -9,12 +9,12 @@ import keras
 import tensorflow as tf
 
 from keras_es import _compat
-from keras_es.distribution.collectives import replica_index
+from keras_es.distribution.collectives import replica_count, replica_index
 from keras_es.ops import importance, noise
 from keras_es.populations.evaluation import each_times, weighted_fitness
 
 
-def fitness_parts(model, batch, y_pred, values=None):
+def fitness_parts(model, batch, y_pred, values=None, added=()):
     """Return the part of the fitness that hangs on each example, [examples].
 
     Args:
@@ -23,9 +23,12 @@ def fitness_parts(model, batch, y_pred, values=None):
         y_pred: Outputs.
         values: None for the model's loss, or what a fitness function said of the
             examples, times their weights: [examples, ...], or one number for all.
+        added: Losses that layers added (`add_loss`), which hang on all examples: each
+            part has all of them, besides what is of its example alone.
 
     Returns:
-        [examples] parts whose sum is the fitness, or None where it has no parts.
+        [examples] parts, or None where there are none. Without `added` their sum is
+        the fitness.
     """
     x, y, sample_weight = batch
     ones = tf.ones((batch_size(x),))
@@ -34,7 +37,7 @@ def fitness_parts(model, batch, y_pred, values=None):
             return None
         axes = list(range(1, values.shape.rank))
         return tf.reduce_mean(values, axis=axes) / tf.reduce_sum(ones)
-    if has_one_loss_for_all(model, y, y_pred):
+    if has_one_loss_for_all(model, y, y_pred) or _divides_by_weights(model):
         return None
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(ones)
@@ -42,7 +45,20 @@ def fitness_parts(model, batch, y_pred, values=None):
         loss = _compat.compute_loss(model, x, y, y_pred, weight)
         loss = _compat.unscale_loss_for_distribution(loss)
     # A loss is linear in the weights of its examples: sum_b w_b l_b.
-    return tape.gradient(loss, ones)
+    parts = tape.gradient(loss, ones)
+    if parts is None or not added:
+        return parts
+    return parts + sum(tf.reduce_sum(tf.cast(a, parts.dtype)) for a in added)
+
+
+def _divides_by_weights(model):
+    """Tell whether a loss of a model is divided by the sum of the weights.
+
+    It is not linear in them, and no sum of parts that hang on an example each.
+    """
+    losses = keras.tree.flatten(model.loss)
+    reductions = (getattr(loss, "reduction", None) for loss in losses)
+    return "mean_with_sample_weight" in reductions
 
 
 def has_one_loss_for_all(model, y, y_pred):
@@ -75,6 +91,28 @@ def batch_size(x):
 def first_input(x):
     """Return the first tensor of a structure of inputs."""
     return next(i for i in keras.tree.flatten(x) if i is not None)
+
+
+def never_empty(batch):
+    """Return a replica's batch, with an example of zeros if it has none.
+
+    The last batch may leave a replica without examples, and TensorFlow's products of
+    no rows for several members at once have another shape than without members.
+
+    Args:
+        batch: Structure of tensors with a leading batch axis, or None.
+    """
+    parts = [t for t in keras.tree.flatten(batch) if t is not None]
+    dense = all(isinstance(t, tf.Tensor) for t in parts)
+    if replica_count() == 1 or not dense or parts[0].shape[0] is not None:
+        return batch
+    missing = tf.cast(tf.shape(parts[0])[:1] == 0, tf.int32)
+
+    def filled(t):
+        zeros = tf.zeros(tf.concat([missing, tf.shape(t)[1:]], 0), t.dtype)
+        return tf.ensure_shape(tf.concat([t, zeros], 0), t.shape)
+
+    return keras.tree.map_structure(lambda t: None if t is None else filled(t), batch)
 
 
 def times_weights(factors, y_pred, sample_weight):
@@ -116,10 +154,12 @@ def sample_examples(model, batch, y_pred):
         batch itself if it is known to be no larger than what would be drawn.
 
     Raises:
-        ValueError: If the fitness is one number for all examples.
+        ValueError: If the fitness is one number for all examples, or a loss adds
+            examples up.
     """
     x, y, sample_weight = batch
     optimizer, count = model.optimizer, model.optimizer.search.sampled
+    _refuse_sums(model)
     known = first_input(x).shape[0]
     if known is not None and known <= count:
         return batch
@@ -149,6 +189,21 @@ def sample_examples(model, batch, y_pred):
     y_pred = keras.tree.map_structure(lambda t: tf.gather(t, index), y_pred)
     factors = importance.weights(probability, index)
     return (*drawn[:2], times_weights(factors, y_pred, drawn[2]))
+
+
+def _refuse_sums(model):
+    """Raise for a loss that is less of fewer examples, however they are weighted."""
+    sums = [
+        loss.name
+        for loss in keras.tree.flatten(model.loss)
+        if getattr(loss, "reduction", None) == "sum"
+    ]
+    if sums:
+        raise ValueError(
+            "`Sampled` weighs a few examples so that their mean is that of the whole "
+            'batch: a loss must be a mean over examples, reduction="sum_over_batch_'
+            f'size". Received: reduction="sum" of {sums}'
+        )
 
 
 def _offset(optimizer):

@@ -53,6 +53,7 @@ class ValuePopulation:
         count = self.population_size // size
 
         def member(values):
+            values = self.space.bounded(values)
             found = [
                 (v, tf.cast(x, v.dtype)) for v, x in zip(self.space.variables, values)
             ]

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_es import _compat
 from keras_es.layers.masked_weight import effective_weights
-from keras_es.populations.evaluation import mean_fitness
+from keras_es.populations.evaluation import mean_fitness, total_loss
 from keras_es.populations.model_state import is_seed
 
 
@@ -133,7 +133,7 @@ class Member:
     def _losses(self, x, y, sample_weight):
         model, optimizer = self.population.model, self.population.optimizer
         y_pred = _compat.forward(model, x, training=True)
-        loss = _compat.compute_loss(model, x, y, y_pred, sample_weight)
+        loss = total_loss(model, x, y, y_pred, sample_weight)
         y_pred, seen = self.seen(y_pred), self.seen(loss)
         plain = _compat.unscale_loss_for_distribution(seen)
         count = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]

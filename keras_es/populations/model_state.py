@@ -19,23 +19,78 @@ def touched_variables(model, x):
     Args:
         model: Keras model.
         x: A batch of inputs.
+
+    Raises:
+        ValueError: If the call assigns to weights that are trained.
     """
-    candidates = list(model.non_trainable_variables)
+
+    def call():
+        _compat.forward(model, x, training=True)
+
+    return _assigned(model, model.non_trainable_variables, call)
+
+
+def counted_variables(model, x, y, sample_weight):
+    """Return the variables of metrics that are updated before `compute_metrics` is.
+
+    Those of the losses of several outputs are, and what a layer or a `compute_loss` of
+    a user's updates.
+
+    Args:
+        model: Compiled Keras model.
+        x: A batch of inputs.
+        y: Targets, or None.
+        sample_weight: Weights, or None.
+    """
+
+    def loss():
+        y_pred = _compat.forward(model, x, training=True)
+        _compat.compute_loss(model, x, y, y_pred, sample_weight)
+
+    return _assigned(model, _compat.metrics_variables_before_metrics(model), loss)
+
+
+def _assigned(model, candidates, function):
+    """Return those of some variables that a call assigns, by a trace on the side.
+
+    Under `run_eagerly` it is called.
+    """
+    candidates = list(candidates)
     if not candidates:
         return []
     updated: list = []
 
     def probe():
-        scope = keras.StatelessScope(collect_losses=True)
+        # Keras reads what is regularized from the scope alone.
+        mapping = [
+            (v, tf.convert_to_tensor(v.value)) for v in model.trainable_variables
+        ]
+        scope = keras.StatelessScope(state_mapping=mapping, collect_losses=True)
         with scope, effective_weights():
-            _compat.forward(model, x, training=True)
+            function()
         updated.extend(v for v in candidates if scope.get_current_value(v) is not None)
+        refuse_assigned([v for v, x in mapping if scope.get_current_value(v) is not x])
 
     if tf.executing_eagerly():
         probe()
     else:
         tf.function(probe, autograph=False).get_concrete_function()
     return updated
+
+
+def refuse_assigned(weights):
+    """Raise if calls of a model assign to weights that are trained.
+
+    Raises:
+        ValueError: If there are such weights.
+    """
+    if weights:
+        raise ValueError(
+            "A layer assigns to weights that are trained when it is called, as "
+            "SpectralNormalization does. Members have such weights of their own, so it "
+            "would be lost: take another layer, or a `kernel_constraint`. "
+            f"Received: assignments to {[v.path for v in weights]}"
+        )
 
 
 def refuse_fixed_batch(model, why):

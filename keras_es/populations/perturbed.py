@@ -124,7 +124,7 @@ class WeightPopulation:
         for group in groups:
             if len(groups) > 1:
                 shared, differing, _ = shared_products.find_shared(
-                    layers, group.variables + outputs.variables, function
+                    layers, group.variables + outputs.variables, function, variables
                 )
             members = _Members(self, group, outputs, shared, differing)
             results, state = members.evaluate(
@@ -236,9 +236,13 @@ class _Members:
         values = self.noise.value(factors, multipliers)
         for variable, change, moves in zip(self.noise.variables, values, self.moving):
             by_layer = id(variable) in self.layers or id(variable) in self.lookups
-            if (moves or masks_move) and not by_layer:
-                value = tf.convert_to_tensor(variable.value)
-                mapping.append((variable, value + tf.cast(change, value.dtype)))
+            if by_layer:
+                continue
+            # Weights that rest as well: Keras finds in the scope what is regularized.
+            value = tf.convert_to_tensor(variable.value)
+            if moves or masks_move:
+                value += tf.cast(change, value.dtype)
+            mapping.append((variable, value))
         return mapping if space is None else space.overrides(mapping)
 
 

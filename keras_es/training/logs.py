@@ -40,7 +40,9 @@ def nan_of_nothing(model, results, unless=False):
     nothing = tf.logical_and(nothing, tf.logical_not(unless))
     names = set(results)
     if _samples(model.optimizer):
-        names &= {tracker.name}  # other metrics are those of the mean, not of members
+        # Other metrics are those of the mean, not of members.
+        of_members = [tracker, *_compat.losses_of_outputs(model)]
+        names &= {metric.name for metric in of_members}
 
     def known(name, value):
         value = tf.convert_to_tensor(value)

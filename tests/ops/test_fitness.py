@@ -58,6 +58,19 @@ def test_member_that_failed_ranks_worst(name):
     assert utilities[2] == utilities.min()
 
 
+@pytest.mark.parametrize("unit", [1e25, 3e37, 1e-25, 1e-35])
+def test_utilities_in_standard_deviations_have_no_unit(unit):
+    losses = np.array([1.0, 9.0, 4.0, INF, 8.0])
+    found = shaping.standardize((unit * losses).astype("float32"))
+    np.testing.assert_allclose(found, numpy_es.standardize(losses), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["raw", "standardize"])
+def test_equal_losses_say_nothing(name):
+    for n in (3, 7, 10):
+        assert not np.any(shaping.get(name)(np.full(n, 0.1, "float32")))
+
+
 def test_baseline_of_shared_examples_is_the_mean_of_the_pair():
     losses = np.array([1.0, 3.0, 10.0, 20.0], "float32")
     centred = shaping.baseline(losses, np.ones(4, bool), True)

@@ -149,6 +149,44 @@ def test_losses_of_another_number_are_refused(name):
         strategy.tell(np.zeros(n + 1))
 
 
+@pytest.mark.parametrize("losses", [[1j] * 4, ["low"] * 4], ids=["complex", "text"])
+def test_losses_that_have_no_order_are_refused(losses):
+    strategy = OpenES(None, 4)
+    bound(strategy)
+    with pytest.raises(ValueError, match="must be 4 numbers, the loss of.*Received: "):
+        strategy.tell(losses)
+
+
+@keras.saving.register_keras_serializable(package="test_pure_updates")
+def negative(fitness):
+    return -fitness
+
+
+@pytest.mark.parametrize("shaping", ["raw", "standardize", negative])
+def test_huge_and_failed_losses_leave_weights_finite(shaping):
+    sgd = keras.optimizers.SGD(1e-40)
+    strategy = OpenES(None, 4, fitness_shaping=shaping, mean_optimizer=sgd)
+    variables = bound(strategy)
+    for losses in ([3e38, 3e38, 0.0, 1.0], [np.nan, 1.0, 2.0, 3.0], [np.inf] * 4):
+        strategy.tell(losses)
+        assert np.isfinite(flat(variables)).all()
+
+
+def test_members_and_elite_of_a_genetic_algorithm_keep_to_constraints():
+    strategy = GeneticAlgorithm(
+        population_size=4, parents=2, elite_candidates=1, sigma=1.0
+    )
+    variables = [keras.Variable(value) for value in start()]
+    variables[0].constraint = keras.constraints.MaxNorm(0.5)
+    strategy.build(variables)
+    for generation in range(2):
+        members = np.asarray(strategy.ask()[0])
+        norms = np.linalg.norm(members, axis=1)
+        assert norms[1:].max() <= 0.5 + 1e-5
+        strategy.tell([3.0, 2.0, 0.0, 1.0])
+        assert generation < 1 or np.isclose(members, variables[0]).all((1, 2)).any()
+
+
 def test_alopex():
     mean, signs, temperature = flat(start()), np.zeros(10), 0.0
     strategy = Alopex(step_size=0.1, momentum=0.8, seed=3)
@@ -164,6 +202,18 @@ def test_alopex():
             mean, signs, temperature, change, uniform, 0.1, 0.8
         )
         np.testing.assert_allclose(new, mean, rtol=1e-5, atol=1e-6)
+
+
+def test_alopex_does_not_hear_a_replica_without_examples():
+    strategy = Alopex(seed=3)
+    bound(strategy)
+    said = strategy.estimate(tf.constant([0.2, 0.5]), tf.constant([True, True]), None)
+    nothing = strategy.estimate(tf.zeros(2), tf.constant([False, False]), None)
+    together = [(a + b) / 2 for a, b in zip(said, nothing)]
+    moved = [strategy.update(estimate, True)[0] for estimate in (said, together)]
+    np.testing.assert_array_equal(*map(flat, moved))
+    (_, temperature), *_ = strategy.update(together, True)[1]
+    assert float(temperature) == pytest.approx(0.3)
 
 
 def test_alopex_goes_back_from_where_the_loss_is_not_finite():

@@ -72,6 +72,20 @@ def test_the_estimate_is_unbiased(noise):
     assert_unbiased(steps(strategy(noise=Layerwise(noise)), 300), -gradient())
 
 
+def test_weights_that_rest_are_regularized():
+    keras.utils.set_random_seed(0)
+    x = keras.Input((3,))
+    decay = {"kernel_regularizer": "l2", "bias_regularizer": "l1"}
+    outputs = layers.Dense(2)(layers.Dense(4, bias_initializer="ones", **decay)(x))
+    model = keras_es.es_model(keras.Model(x, outputs))
+    still = {"sigma": 0.0, "mean_optimizer": keras.optimizers.SGD(0.0)}
+    model.compile(strategy(members=4, **still), "mse", jit_compile=False)
+    found = model.train_on_batch(*data(), return_dict=True)
+    assert found["population_loss"] == pytest.approx(
+        model.evaluate(*data(), verbose=0), rel=1e-5
+    )
+
+
 @pytest.mark.slow
 def test_snes_takes_the_steps_of_its_whole_population_on_average():
     # -eta n std**2 g, as if all members had spoken of each layer.

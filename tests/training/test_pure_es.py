@@ -12,6 +12,7 @@ from tests.marks import slow, slow_unless
 from tests.reference import problems, pure
 
 NAMES = pytest.mark.parametrize("name", pure.NAMES)
+LossScale = keras.optimizers.LossScaleOptimizer
 
 
 @NAMES
@@ -248,6 +249,17 @@ def test_a_subclass_that_defines_its_own_step_is_refused_with_a_way_out():
         (lambda: SNES("adam", noise=LowRank(1)), r"SNES\(None, noise=...\).*rank=1"),
         (lambda: OpenES("adam", mean_optimizer="sgd"), "mean_optimizer=<"),
         (lambda: OpenES(None, noise=LowRank(0)), "at least 1. Received: rank=0"),
+        (lambda: SNES(None, 10, noise=LowRank(1, 2)), "multiple of 4.*size=10, noise="),
+        (
+            lambda: OpenES(None, 4, mean_optimizer=LossScale(keras.optimizers.SGD())),
+            "`mean_optimizer` must not scale.*Received: mean_optimizer='loss_scale",
+        ),
+        (
+            lambda: OpenES(
+                "sgd", score_optimizer=keras.optimizers.SGD(loss_scale_factor=2.0)
+            ),
+            "`score_optimizer` must not scale losses.*Received: score_optimizer='sgd'",
+        ),
         (lambda: SepCMAES("adam"), "must be None.*inner_optimizer='adam'"),
         (lambda: SepCMAES(rate_scale=0), "above 0. Received: rate_scale=0"),
         (lambda: SNES(None, sigma=0), "must be a number above 0.*sigma=0"),

@@ -67,6 +67,24 @@ def test_equals_the_full_search_whose_other_coordinates_are_frozen(mirrored, exc
         np.testing.assert_allclose(np.ravel(std), wide, rtol=2e-5)
 
 
+def test_weights_end_as_their_moving_average():
+    averaged = keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.5)
+    model = sparse_model(OpenES(None, 4, noise=Active(), mean_optimizer=averaged))
+    model.optimizer.build(model.trainable_variables)
+    for losses in ([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 3.0, 4.0]):
+        model.optimizer.tell(losses)
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    space = model.optimizer.search.space
+    averages = [v for v in averaged.variables if v.name.endswith("_average")]
+    for found, searched, average in zip(
+        space.weights, space.variables, averages, strict=True
+    ):
+        np.testing.assert_array_equal(searched, average)
+        if searched is not found:
+            found = space.vectors[id(found)].gathered()
+        np.testing.assert_array_equal(found, average)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*PURE])
 def test_no_other_weight_moves(name):

@@ -160,6 +160,11 @@ def test_one_fitness_for_all_examples_is_refused():
         trained(fitness=worst)
 
 
+def test_a_loss_that_adds_examples_up_is_refused():
+    with pytest.raises(ValueError, match='be a mean over.*Received: reduction="sum"'):
+        trained(loss=cross_entropy(reduction="sum"))
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="batch_mode=Sampled.* is of pure.*Received"):
         SNES("adam", batch_mode=Sampled(8))

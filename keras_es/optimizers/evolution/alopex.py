@@ -89,13 +89,20 @@ class Alopex(EvolutionStrategy):
         return values_of
 
     def estimate(self, fitness, valid, said):
-        """Return dE; a member that failed counts as four times T."""
+        """Return dE, and 1, or twice 0 where both failed or saw no examples.
+
+        One member that failed counts as four times T.
+        """
         known = 4.0 * self._temperature.value
         change = ops.where(valid[0], -known, known)
-        return ops.where(ops.all(valid), fitness[0] - fitness[1], change)
+        change = ops.where(ops.all(valid), fitness[0] - fitness[1], change)
+        heard = ops.cast(ops.any(valid), change.dtype)
+        return [heard * change, heard]
 
     def update(self, estimate, ok):
         """Draw the next change of every weight."""
+        change, heard = estimate  # means over replicas
+        estimate = change / ops.where(heard > 0, heard, 1.0)
         new = alopex.temperature_update(
             self._temperature.value, estimate, self.momentum
         )

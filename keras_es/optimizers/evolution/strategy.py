@@ -215,7 +215,12 @@ class EvolutionStrategy(MaskOptimizer):
                 "`fitness_shaping` must return a utility for each member, of shape "
                 f"{tuple(centred.shape)}. Received: shape={tuple(utilities.shape)}"
             )
-        return ops.where(ops.any(valid), utilities, ops.zeros_like(utilities))
+        # A function of a user's may leave a failed member's infinity as it is.
+        known = ops.isfinite(utilities)
+        lowest = ops.min(ops.where(known, utilities, float("inf")))
+        utilities = ops.where(known, utilities, lowest)
+        any_known = ops.any(valid) & ops.any(known)
+        return ops.where(any_known, utilities, ops.zeros_like(utilities))
 
     @staticmethod
     def small_search(population_size, sigma):

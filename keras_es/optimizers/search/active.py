@@ -46,6 +46,10 @@ class ActiveSpace(SearchSpace):
         """Set what is searched to the weights as they are, for others set them too."""
         assign_all([(v.values, v.gathered()) for v in self.vectors.values()])
 
+    def write_weights(self):
+        """Set the weights to what is searched, for others have set that."""
+        assign_all(self.assignments({id(v): v.value for v in self.variables}))
+
     def assignments(self, values):
         """Return (variable, tensor) that set weights to new values, a dict by id."""
         found = []

@@ -45,6 +45,8 @@ class AskTell:
         n = self.strategy.population_size
         try:
             fitness = tf.convert_to_tensor(fitness, dtype_hint=tf.float64)
+            if fitness.dtype.is_complex:
+                raise TypeError("complex numbers have no order")
             fitness = tf.cast(fitness, tf.float64)
         except (TypeError, ValueError, tf.errors.OpError) as error:
             raise ValueError(

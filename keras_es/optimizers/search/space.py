@@ -49,9 +49,28 @@ class SearchSpace:
     def read_weights(self):
         """Do nothing: the weights themselves are searched."""
 
+    def write_weights(self):
+        """Do nothing: what is searched are the weights themselves."""
+
     def assignments(self, values):
         """Return (variable, tensor) that set weights to new values, a dict by id."""
         return [(w, values[id(w)]) for w in self.weights if id(w) in values]
+
+    def bounded(self, values):
+        """Return the values of a member that are not noise around a center.
+
+        What is given as it is must keep to constraints, or a search would go where the
+        model's weights may not follow. (Those of masked weights depend on the masks,
+        which the member has yet to decode.)
+
+        Args:
+            values: List of tensors, one for each searched variable.
+        """
+        masked = {id(m.kernel) for m in self.masked}
+        return [
+            x if id(v) in masked else constrained(v, x)
+            for v, x in zip(self.variables, values)
+        ]
 
     def overrides(self, values):
         """Return what a member reads, with its masks decoded from its scores.
@@ -79,6 +98,14 @@ class SearchSpace:
             for v, value in values
             if id(v) not in kernels and id(v) not in scores
         ]
+
+
+def constrained(variable, value):
+    """Return a value as the constraint of a variable has it, if it has one."""
+    constraint = getattr(variable, "constraint", None)
+    if constraint is None:
+        return value
+    return constraint(tf.cast(value, variable.dtype))
 
 
 def full_dtype(variable):

@@ -13,7 +13,7 @@ from keras_es.optimizers.inner import NoInner
 from keras_es.optimizers.options import Sampled, Turns
 from keras_es.optimizers.search.active import ActiveSpace
 from keras_es.optimizers.search.base import Search
-from keras_es.optimizers.search.space import SearchSpace
+from keras_es.optimizers.search.space import SearchSpace, constrained
 from keras_es.populations.by_losses import EvolvedPopulation
 from keras_es.populations.given import ValuePopulation
 from keras_es.populations.model_state import refuse_other_weights
@@ -77,6 +77,14 @@ class WeightSearch(Search):
                 f"`noise` of {type(self.strategy).__name__} must be one of "
                 f"{[cls.__name__ for cls in kinds]} of keras_es.noise. "
                 f"Received: noise={noise!r}"
+            )
+        s = self.strategy
+        per_draw = s.members_per_pair * (1 if noise is None else noise.pairs_per_draw)
+        if s.population_size % per_draw:
+            raise ValueError(
+                f"`population_size` must be a multiple of {per_draw}, the members that "
+                f"share a draw. Received: population_size={s.population_size}, "
+                f"noise={noise!r}"
             )
 
     def build(self, variables):
@@ -254,7 +262,11 @@ class WeightSearch(Search):
     def put_back(self, centers, ok):
         """Set new weights and scores, and deploy the masks of these."""
         values = {} if centers is None else dict(zip(map(id, self.variables), centers))
-        assign_all(self.space.assignments(values) if values else [], ok)
+        assignments = self.space.assignments(values) if values else []
+        if self.strategy.inner.optimizer is None or self.option.resting:
+            # An optimizer of the mean does so itself, where it knows the weights.
+            assignments = [(v, constrained(v, value)) for v, value in assignments]
+        assign_all(assignments, ok)
         scores = None
         if values and self.space.masked:
             # At sparsity 0 a mask cannot move: its scores are not searched.
@@ -274,12 +286,16 @@ class ValueSearch(WeightSearch):
 
     def members(self):
         """Return the values of all members, [n, *shape] for each variable."""
-        return self.strategy.member_values()(tf.range(self.strategy.population_size))
+        values = self.strategy.member_values()(tf.range(self.strategy.population_size))
+        if all(getattr(v, "constraint", None) is None for v in self.variables):
+            return values
+        return tf.map_fn(self.space.bounded, values)
 
     def member(self, index):
         """Return what a model reads as one of `members` (see `WeightSearch`)."""
         values = self.strategy.member_values()(tf.reshape(index, (1,)))
-        found = [(v, tf.cast(x[0], v.dtype)) for v, x in zip(self.variables, values)]
+        values = self.space.bounded([x[0] for x in values])
+        found = [(v, tf.cast(x, v.dtype)) for v, x in zip(self.variables, values)]
         return self.space.overrides(found)
 
     def evaluate_members(self, model, function, batch_size=None, **kwargs):
