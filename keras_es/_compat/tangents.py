@@ -79,26 +79,23 @@ def _gradient_of_rounding(gradient_op, attributes):
     return gradients
 
 
-def _replace_gradient(of, function):
-    """Register another gradient of an operation, with a derivative.
+@functools.cache
+def _replace_gradients():
+    """Register other gradients of some operations, with derivatives, at first use.
 
-    TensorFlow says of its own that it has none. Forward mode, which transposes it,
-    then takes the tangent for 0 without a word.
+    TensorFlow says of its own that they have none. Forward mode, which transposes them,
+    then takes the tangent for 0 without a word. The gradients themselves are the same.
     """
-    del registries.gradient_registry._registry[of]
-    tf.RegisterGradient(of)(function)
-
-
-_replace_gradient("ResizeBilinear", _gradient_of_resizing)
-for _kind, _bounds in (("Args", ("min", "max")), ("Vars", ()), ("VarsPerChannel", ())):
-    _name = f"FakeQuantWithMinMax{_kind}"
-    _replace_gradient(
-        _name,
-        _gradient_of_rounding(
-            getattr(tf.raw_ops, f"{_name}Gradient"),
-            ("num_bits", "narrow_range", *_bounds),
-        ),
-    )
+    replaced = {"ResizeBilinear": _gradient_of_resizing}
+    bounds = {"Args": ("min", "max"), "Vars": (), "VarsPerChannel": ()}
+    for kind, of_kind in bounds.items():
+        name = f"FakeQuantWithMinMax{kind}"
+        gradient_op = getattr(tf.raw_ops, f"{name}Gradient")
+        attributes = ("num_bits", "narrow_range", *of_kind)
+        replaced[name] = _gradient_of_rounding(gradient_op, attributes)
+    for name, function in replaced.items():
+        del registries.gradient_registry._registry[name]
+        tf.RegisterGradient(name)(function)
 
 
 def with_tangent(accumulator, value, tangent, zero):
@@ -129,6 +126,7 @@ def custom_gradients_with_tangents(accumulator, zero):
         accumulator: The active `tf.autodiff.ForwardAccumulator`.
         zero: Scalar 0, whose tangent by the accumulator is 1.
     """
+    _replace_gradients()
     here = tf.compat.v1.get_default_graph()
 
     def carrying(decorator):
