@@ -109,7 +109,8 @@ def _masked(copy, plan, initial_mask, seed):
             before = {
                 m.attribute: m.effective_value() for m in tree.masked_weights(layer)
             }
-            _mask(layer, *plan[path], seed + 104729 * index)
+            sparsities, chosen = plan[path]
+            _mask(layer, sparsities, chosen, seed + 104729 * index)
             if initial_mask == "magnitude":
                 _score_by_magnitude(layer, before)
     _agree(copy, seed, fresh=initial_mask == "random" and not masked_before)

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from keras_es.distribution import workers
+from keras_es.distribution.collectives import is_chosen
 
 STRATEGIES = ("none", "mirrored", "multi_worker", "tpu")
 
@@ -57,6 +58,34 @@ def refuse_keras_distribution() -> None:
             "another tf.distribute strategy). "
             f"Received: keras.distribution.{type(distribution).__name__}"
         )
+
+
+def refuse_other_scope(model: keras.Model, optimizer: Any) -> None:
+    """Refuse a model or optimizer made outside of the scope of the model's strategy.
+
+    Its variables would be one device's own.
+
+    Args:
+        model: Model that is being compiled.
+        optimizer: Its `MaskOptimizer`.
+
+    Raises:
+        ValueError: If one of them was.
+    """
+    strategy = model.distribute_strategy
+    if not is_chosen(strategy):
+        return
+    inner = getattr(optimizer, "inner_optimizer", None)
+    made = {"model": model, "optimizer": optimizer, "inner_optimizer": inner}
+    for what, owner in made.items():
+        for variable in getattr(owner, "variables", ()):
+            if not strategy.extended.variable_created_in_scope(variable.value):
+                raise ValueError(
+                    "Make the model, its optimizers and call `compile` within "
+                    "`strategy.scope()`, the same for all of them. Received: "
+                    f"{what} {owner.name!r}, made outside of the scope of "
+                    f"{type(strategy).__name__}"
+                )
 
 
 def make(

@@ -123,6 +123,33 @@ assert np.isfinite(history["loss"]).all()
 assert history["nonfinite_members"] == [2.0 * (R - 1)]
 assert history["skipped_steps"] == [0.0]
 assert_equal_replicas(model)
+# So it is with plain gradients, and the others' statistics are 0 / 0 there.
+norm = lambda: mlp(keras.layers.BatchNormalization())
+model, history = train(REPLICAS, norm, sgd, batches(17, 16))
+assert np.isfinite(history["loss"]).all()
+assert all(np.isfinite(v.numpy()).all() for v in model.weights)
+assert_equal_replicas(model)
+
+# Copies are under the model's strategy; what is made outside of it is refused.
+with REPLICAS.scope():
+    made = mlp()
+copy = keras_es.sparsify(made, 0.5)
+assert copy.distribute_strategy is REPLICAS
+alone = keras_es.es_model(mlp())
+try:
+    copy.compile(Static("sgd"), "mse")
+except ValueError as error:
+    assert "Received: optimizer 'static', made outside" in str(error)
+else:
+    raise AssertionError
+with REPLICAS.scope():
+    copy.compile(Static("sgd"), "mse")
+    try:
+        alone.compile(Static("sgd"), "mse")
+    except ValueError as error:
+        assert "within `strategy.scope()`" in str(error)
+    else:
+        raise AssertionError
 """,
     # Replicas see other examples, and the mean of their gradients moves all masks.
     "masks that move at some steps": """

@@ -287,37 +287,3 @@ def test_sparsify_leaves_block_sparse_layers_alone():
         assert len(keras_es.masked_weights(sparse)) == 2
         for new, old in zip(sparse.layers[0].weights, model.layers[0].weights):
             np.testing.assert_array_equal(new, old)
-
-
-@pytest.mark.parametrize(
-    "make, message",
-    [
-        (lambda: dense(block_size=(3, 8)), r"'mine'.*3 x 8.*\(40, 48\).*\(3, 8\)"),
-        (lambda: dense(block_size=(4, 9)), r"'mine'.*4 x 9.*\(40, 48\).*\(4, 9\)"),
-        (lambda: dense(block_size=0), "pair.*Received: block_size=0"),
-        (lambda: dense(block_size=(4, 4, 4)), r"Received: block_size=\(4, 4, 4\)"),
-        (lambda: dense(block_size=(4, 2.0)), "positive integer.*Received"),
-        (lambda: dense(block_size=True), "Received: block_size=True"),
-        (lambda: dense(sparsity=None), r"in \[0, 1\).*Received: sparsity=None"),
-        (lambda: dense(sparsity=1.0), "Received: sparsity=1.0"),
-        (lambda: dense(sparsity={"other": 0.5}), "keys among.*Received"),
-    ],
-)
-def test_errors(make, message):
-    with pytest.raises(ValueError, match=message):
-        layer = make()
-        layer.name = "mine"
-        layer(inputs(layer))
-
-
-@pytest.mark.parametrize(
-    "call", [lambda x: x.enable_lora(2), lambda x: x.quantize("int8")]
-)
-def test_what_needs_a_dense_kernel_is_refused(call):
-    with pytest.raises(ValueError, match="strip_masks.*Received: layer='mine'"):
-        call(built(dense(name="mine")))
-
-
-def test_kernel_before_build():
-    with pytest.raises(AttributeError, match="must build"):
-        dense().kernel  # noqa: B018

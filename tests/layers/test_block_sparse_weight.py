@@ -150,6 +150,21 @@ def test_deploying_the_same_mask_changes_nothing():
         np.testing.assert_array_equal(variable, value)
 
 
+def test_columns_keep_to_a_constraint_without_the_blocks_that_left():
+    layer = built(dense(kernel_constraint="unit_norm"))
+    (weight,) = weights_of(layer)
+    layer.kernel.assign(layer.kernel.constraint(layer.kernel))
+    scores = tf.random.stateless_normal(weight.mask_scores.shape, (1, 2))
+    units = weight.decode(scores).numpy()
+    stays = (units & weight.stored_units().numpy()).any(axis=0)
+    assignments, flipped = weight.deploy(scores, tf.constant(units))
+    assert flipped > 0
+    for variable, value in assignments:
+        variable.assign(value)
+    norms = np.linalg.norm(weight.effective_value(), axis=0)
+    np.testing.assert_allclose(norms, np.repeat(stays, 8), rtol=1e-5)
+
+
 def test_names_and_tag():
     layer, weight, _ = weight_and_units()
     assert layer.kernel.masked_weight is weight

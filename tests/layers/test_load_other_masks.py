@@ -93,9 +93,14 @@ def test_block_sparse_layers_too():
         made.append(layers.BlockSparseDense(8, sparsity=sparsity, block_size=block))
         made[-1].build((None, 8))
     made[0].save_own_variables(store)
+    # As many blocks of as many weights, of inputs that are twice as wide.
+    made.append(layers.BlockSparseDense(8, sparsity=0.75, block_size=2))
+    made[-1].build((None, 16))
     for layer in made[1:]:
+        kernel = layer.kernel.numpy()
         with pytest.raises(ValueError, match="2 blocks of 2 x 2 in each of 4 columns"):
             layer.load_own_variables(store)
+        np.testing.assert_array_equal(layer.kernel, kernel)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Metrics that calls and losses update, and losses that members cannot have."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
 import keras_es
-from keras_es.optimizers import SNES, OpenES
+from keras_es.optimizers import SNES, ForwardGradient, OpenES
 from tests.training.common import cross_entropy, data
 
 WEIGHTS = {"p": 2.0, "q": 0.5}
@@ -69,6 +70,18 @@ def test_losses_of_outputs_are_those_of_valid_members():
     assert logs["nonfinite_members"] > 0 and logs["p_loss"] > 0.0
     parts = sum(weight * logs[f"{name}_loss"] for name, weight in WEIGHTS.items())
     assert logs["loss"] == pytest.approx(parts, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", [OpenES, ForwardGradient])
+def test_time_steps_that_masking_leaves_out_do_not_count(method):
+    x, y = np.ones((2, 4, 3), "float32"), np.ones((2, 4, 1), "float32")
+    x[:, 2:] = 0.0
+    inputs = [keras.Input((4, 3)), layers.Masking(), layers.Dense(1)]
+    model = keras_es.ESSequential(inputs)
+    optimizer = OpenES(None, 4) if method is OpenES else ForwardGradient("sgd")
+    model.compile(optimizer, "mse", metrics=["mse"], jit_compile=False)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert logs["mse"] == pytest.approx(logs["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [SNES(None, 4), SNES("sgd", 4)], ids=["", "sgd"])
