@@ -170,6 +170,8 @@ def test_one_method_is_compared_with_the_best_of_the_others():
     assert lines[2:] == [
         "| weights, 90 % | 92.00 ± 1.15 | `rigl`, 84.00 ± 2.31 | 8.00 ± 2.58 |"
     ]
+    [*_, line] = report.ahead([row("guided_es", 0, 0.9), *rows[3:5]], "guided_es")
+    assert line.endswith("8.00 (1 seed) |")
 
 
 def test_validation_holds_out_training_examples():

@@ -64,9 +64,15 @@ def ahead(rows, first):
         error = math.hypot(found[first][1], found[best][1])
         lines.append(
             f"| {pattern}, {100 * sparsity:g} % | {_cell(found[first])} | "
-            f"`{best}`, {_cell(found[best])} | {_cell((difference, error, 0))} |"
+            f"`{best}`, {_cell(found[best])} | "
+            f"{_cell((difference, error, _fewest(found, first, best)))} |"
         )
     return lines if len(lines) > 2 else []
+
+
+def _fewest(found, *methods):
+    """Return the smaller number of seeds: of one there is no standard error."""
+    return min(found[method][2] for method in methods)
 
 
 def _cell(value):
