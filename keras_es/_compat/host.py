@@ -29,6 +29,7 @@ __all__ = [
     "discard_weights",
     "forward",
     "get_keras_mask",
+    "has_input",
     "in_xla",
     "inputs_of",
     "is_functional",
@@ -139,6 +140,11 @@ def inputs_of(model):
     """Return the structure of a model's inputs, or None if it is not known."""
     model = getattr(model, "_functional", None) or model  # inside of a Sequential
     return getattr(model, "_inputs_struct", None)
+
+
+def has_input(model):
+    """Tell whether a Sequential model was given an Input, or has made one."""
+    return isinstance(next(iter(model._layers), None), keras.layers.InputLayer)
 
 
 def is_functional(model):

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_es import _compat
 from keras_es.training.model import ESMixin
 
 NEEDS = "`import keras_es` before this model is loaded"
@@ -54,7 +55,8 @@ class ESSequential(_Made, keras.Sequential):
 
         Keras takes that of the first batch, which members may share.
         """
-        stateful = any(getattr(layer, "stateful", False) for layer in self.layers)
-        if isinstance(input_shape, (tuple, list)) and input_shape and not stateful:
+        known = _compat.has_input(self)
+        known |= any(getattr(layer, "stateful", False) for layer in self.layers)
+        if isinstance(input_shape, (tuple, list)) and input_shape and not known:
             input_shape = (None, *input_shape[1:])
         super().build(input_shape)
