@@ -62,17 +62,12 @@ def ahead(rows, first):
         best = max(others, key=lambda m: found[m][0])
         difference = found[first][0] - found[best][0]
         error = math.hypot(found[first][1], found[best][1])
+        fewest = min(found[first][2], found[best][2])  # of one seed: no error is known
         lines.append(
             f"| {pattern}, {100 * sparsity:g} % | {_cell(found[first])} | "
-            f"`{best}`, {_cell(found[best])} | "
-            f"{_cell((difference, error, _fewest(found, first, best)))} |"
+            f"`{best}`, {_cell(found[best])} | {_cell((difference, error, fewest))} |"
         )
     return lines if len(lines) > 2 else []
-
-
-def _fewest(found, *methods):
-    """Return the smaller number of seeds: of one there is no standard error."""
-    return min(found[method][2] for method in methods)
 
 
 def _cell(value):

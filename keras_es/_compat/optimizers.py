@@ -17,9 +17,9 @@ MultiOptimizer = getattr(keras.optimizers, "MultiOptimizer", ())
 
 
 _BY_ELEMENTS = (
-    *("SGD", "Adam", "AdamW", "Adamax", "Nadam", "Adagrad", "Adadelta", "RMSprop"),
-    *("Ftrl", "Lion"),
-)
+    "SGD", "Adam", "AdamW", "Adamax", "Nadam", "Adagrad", "Adadelta", "RMSprop", "Ftrl",
+    "Lion",
+)  # fmt: skip
 
 
 def steps_by_elements(optimizer):

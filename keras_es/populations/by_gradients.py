@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_es.distribution import collectives
 from keras_es.ops import noise
 from keras_es.populations.evaluation import Evaluation
+from keras_es.populations.examples import batch_size, rows_of
 from keras_es.populations.member import Member
 from keras_es.populations.model_state import (
     frozen_values,
@@ -42,8 +43,7 @@ class Population:
         if self.optimizer.splits_batch:
             refuse_fixed_batch(model, 'members share a batch: give batch_mode="full"')
         self.batch = (x, y, sample_weight)
-        first = next(i for i in keras.tree.flatten(x) if i is not None)
-        self.batch_size = tf.shape(first)[0]
+        self.batch_size = batch_size(x)
         self.variables = list(model.trainable_variables)
         self.values = {id(v): tf.convert_to_tensor(v.value) for v in self.variables}
         self.masked = self.optimizer.masked_weights
@@ -106,7 +106,7 @@ class Population:
         # The last batch may leave a replica without examples.
         rows = (start + tf.range(share)) % tf.maximum(self.batch_size, 1)
         rows = rows[: self.batch_size]
-        return keras.tree.map_structure(lambda t: _rows_of(t, rows), self.batch)
+        return rows_of(self.batch, rows)
 
     def averaged(self, value):
         """Whether members' updates are averaged; one alone is taken to the bit."""
@@ -165,14 +165,3 @@ class Population:
             sums["fitness"], sums["valid"], gradients, guidance, sums["active"],
             state, sums["metrics"],
         )  # fmt: skip
-
-
-def _rows_of(tensor, rows):
-    """Return some examples of a batch."""
-    if isinstance(tensor, tf.SparseTensor):
-        raise ValueError(
-            "Members share a batch, and a SparseTensor cannot be shared out: give "
-            'batch_mode="full", or dense inputs. '
-            f"Received: a SparseTensor of shape {tuple(tensor.shape)}"
-        )
-    return None if tensor is None else tf.gather(tensor, rows)

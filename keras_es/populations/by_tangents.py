@@ -27,7 +27,7 @@ from keras_es.ops import directional
 from keras_es.ops.perturbation import largest_divisor
 from keras_es.populations.by_gradients import Population
 from keras_es.populations.evaluation import each_times
-from keras_es.populations.examples import fitness_parts
+from keras_es.populations.examples import fitness_parts, rows_of
 from keras_es.populations.mapping import map_members, members_can_be_vectorized
 from keras_es.populations.member import Member
 from keras_es.populations.model_state import refuse_fixed_batch
@@ -323,9 +323,7 @@ class _Sums:
     def _examples(self, rows):
         if rows is None:
             return self.batch
-        return keras.tree.map_structure(
-            lambda t: None if t is None else tf.gather(t, rows), self.batch
-        )
+        return rows_of(self.batch, rows)
 
     def _parts(self, batch, y_pred, added):
         """Return [examples], the part of the scaled loss that is of each."""

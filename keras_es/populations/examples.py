@@ -56,9 +56,13 @@ def _divides_by_weights(model):
 
     It is not linear in them, and no sum of parts that hang on an example each.
     """
+    return bool(_losses_reduced(model, "mean_with_sample_weight"))
+
+
+def _losses_reduced(model, reduction):
+    """Return the losses of a model with a reduction, a list."""
     losses = keras.tree.flatten(model.loss)
-    reductions = (getattr(loss, "reduction", None) for loss in losses)
-    return "mean_with_sample_weight" in reductions
+    return [loss for loss in losses if getattr(loss, "reduction", None) == reduction]
 
 
 def has_one_loss_for_all(model, y, y_pred):
@@ -91,6 +95,29 @@ def batch_size(x):
 def first_input(x):
     """Return the first tensor of a structure of inputs."""
     return next(i for i in keras.tree.flatten(x) if i is not None)
+
+
+def rows_of(batch, rows):
+    """Return some examples of a batch.
+
+    Args:
+        batch: Structure of tensors with a leading batch axis, or None.
+        rows: [n] indices of examples.
+
+    Raises:
+        ValueError: If an input is a SparseTensor.
+    """
+
+    def chosen(t):
+        if isinstance(t, tf.SparseTensor):
+            raise ValueError(
+                "Members share a batch, and a SparseTensor cannot be shared out: give "
+                'batch_mode="full", or dense inputs. '
+                f"Received: a SparseTensor of shape {tuple(t.shape)}"
+            )
+        return None if t is None else tf.gather(t, rows)
+
+    return keras.tree.map_structure(chosen, batch)
 
 
 def never_empty(batch):
@@ -183,9 +210,7 @@ def sample_examples(model, batch, y_pred):
         count, tf.float32
     )
     index = importance.systematic_sample(probability, points)
-    drawn = keras.tree.map_structure(
-        lambda t: None if t is None else tf.gather(t, index), batch
-    )
+    drawn = rows_of(batch, index)
     y_pred = keras.tree.map_structure(lambda t: tf.gather(t, index), y_pred)
     factors = importance.weights(probability, index)
     return (*drawn[:2], times_weights(factors, y_pred, drawn[2]))
@@ -193,11 +218,7 @@ def sample_examples(model, batch, y_pred):
 
 def _refuse_sums(model):
     """Raise for a loss that is less of fewer examples, however they are weighted."""
-    sums = [
-        loss.name
-        for loss in keras.tree.flatten(model.loss)
-        if getattr(loss, "reduction", None) == "sum"
-    ]
+    sums = [loss.name for loss in _losses_reduced(model, "sum")]
     if sums:
         raise ValueError(
             "`Sampled` weighs a few examples so that their mean is that of the whole "

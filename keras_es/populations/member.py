@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_es import _compat
 from keras_es.layers.masked_weight import effective_weights
 from keras_es.populations.evaluation import mean_fitness, total_loss
+from keras_es.populations.examples import batch_size
 from keras_es.populations.model_state import is_seed
 
 
@@ -136,7 +137,7 @@ class Member:
         loss = total_loss(model, x, y, y_pred, sample_weight)
         y_pred, seen = self.seen(y_pred), self.seen(loss)
         plain = _compat.unscale_loss_for_distribution(seen)
-        count = tf.shape(next(i for i in keras.tree.flatten(x) if i is not None))[0]
+        count = batch_size(x)
         _compat.loss_tracker(model).update_state(plain, sample_weight=count)
         model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         fitness = plain

@@ -19,6 +19,7 @@ SECONDS = 600
 PREAMBLE = """
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from keras_es.distribution import strategies
 from tests.quick_graphs import make_graphs_quickly

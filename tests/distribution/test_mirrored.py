@@ -136,20 +136,12 @@ with REPLICAS.scope():
 copy = keras_es.sparsify(made, 0.5)
 assert copy.distribute_strategy is REPLICAS
 alone = keras_es.es_model(mlp())
-try:
+with pytest.raises(ValueError, match="Received: optimizer 'static', made outside"):
     copy.compile(Static("sgd"), "mse")
-except ValueError as error:
-    assert "Received: optimizer 'static', made outside" in str(error)
-else:
-    raise AssertionError
 with REPLICAS.scope():
     copy.compile(Static("sgd"), "mse")
-    try:
+    with pytest.raises(ValueError, match=r"within `strategy.scope\\(\\)`"):
         alone.compile(Static("sgd"), "mse")
-    except ValueError as error:
-        assert "within `strategy.scope()`" in str(error)
-    else:
-        raise AssertionError
 """,
     # Replicas see other examples, and the mean of their gradients moves all masks.
     "masks that move at some steps": """

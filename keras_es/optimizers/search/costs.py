@@ -24,15 +24,17 @@ class Costs:
     """
 
     def __init__(self, rules: Mapping[str, float], weights: Any, model: Any) -> None:
-        self.rules = rules
         self.paths, layers = _in_model(model)
         known = {id(m): m for m in weights}
         if model is not None:  # those of frozen layers, too
             known |= {id(m): m for m in tree.masked_weights(model)}
         self.known = list(known.values())
-        for rule in rules:
+        self.costs: dict[int, float] = {}
+        for rule, cost in rules.items():
+            named = self._named_by(rule)
+            self.costs |= {id(m): cost for m in named}
             # A layer that is not masked may be named: it has nothing to exchange.
-            if not self._named_by(rule) and not matches(rule, *layers):
+            if not named and not matches(rule, *layers):
                 names = [self.paths.get(id(m), [m.name])[0] for m in weights]
                 raise ValueError(
                     "A rule of `costs` must name a masked weight or its layer, by path "
@@ -42,11 +44,7 @@ class Costs:
 
     def of(self, masked: Any) -> float:
         """Return what an active weight of a masked weight costs: 1 without a rule."""
-        cost = 1.0
-        for rule, value in self.rules.items():
-            if any(m is masked for m in self._named_by(rule)):
-                cost = value
-        return cost
+        return self.costs.get(id(masked), 1.0)
 
     def _named_by(self, rule):
         """Return the masked weights that a rule names."""
