@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import keras
 from keras import ops
 
-from keras_es._arguments import is_integer
+from keras_es._arguments import instance, is_integer
 from keras_es.ops import selection
 
 Shape = tuple[int, ...]
@@ -340,11 +340,5 @@ def get(identifier: Any) -> Pattern:
     """
     if identifier is None:
         return Unstructured()
-    if isinstance(identifier, dict):
-        identifier = keras.saving.deserialize_keras_object(identifier)
-    if isinstance(identifier, Pattern):
-        return identifier
-    raise ValueError(
-        "`pattern` must be a keras_es.patterns.Pattern such as Unstructured() or "
-        f"Block(16, 1). Received: pattern={identifier!r}"
-    )
+    wanted = "a keras_es.patterns.Pattern such as Unstructured() or Block(16, 1)"
+    return instance(Pattern, wanted)("pattern", identifier)

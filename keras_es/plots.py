@@ -82,12 +82,12 @@ def plot_curves(axes, history, name, title=None):
 
     Args:
         axes: Matplotlib axes.
-        history: List of the logs of each epoch, as `model.fit` gives them.
+        history: What `model.fit` returned, or a list of the logs of each epoch.
         name: Key of the logs; `val_` + name is drawn as well if it is there.
         title: Text above; by default the name.
     """
     check_axes(axes)
-    _check_history(history)
+    history = _epochs(history)
     name, title = text("name", name), optional(text)("title", title)
     for key, label, color in ((name, "training", TRAIN), (f"val_{name}", "test", TEST)):
         points = [
@@ -145,7 +145,7 @@ def run_report(history, masks, title, input_shape=None, pictures=None):
     """Draw a run: curves above, sparsity by weight and the masks below.
 
     Args:
-        history: List of the logs of each epoch.
+        history: What `model.fit` returned, or a list of the logs of each epoch.
         masks: Dict from names of weights to arrays of zeros and ones; may be empty.
         title: Text above all; may have several lines.
         input_shape: Shape (height, width, channels) of the images. If it is given and
@@ -167,7 +167,7 @@ def run_report(history, masks, title, input_shape=None, pictures=None):
     # Figure instead of pyplot: no global state, no backend, no window.
     from matplotlib.figure import Figure
 
-    _check_history(history)
+    history = _epochs(history)
     masks = _checked_masks(masks)
     if input_shape is not None:
         _check_shape(input_shape)
@@ -238,7 +238,7 @@ def _mask_panels(masks, input_shape, most=8):
     ]
     panels = [lambda axes: plot_sparsity(axes, names, sparsities, counts)]
     first = masks[names[0]]
-    if input_shape is not None and first.shape[0] == math.prod(input_shape):
+    if input_shape is not None and first.shape[:1] == (math.prod(input_shape),):
         panels.append(lambda axes: _plot_pixels(axes, first, input_shape))
     for name in names[:most]:
         panels.append(functools.partial(plot_mask, mask=masks[name], title=name))
@@ -281,25 +281,43 @@ def check_axes(axes):
         raise ValueError(f"`axes` must be axes of Matplotlib. Received: axes={axes!r}")
 
 
-def _check_history(history):
-    rows = isinstance(history, list | tuple)
-    if not rows or not all(isinstance(row, dict) for row in history):
-        raise ValueError(
-            "`history` must be the list of the logs of each epoch, dicts from name to "
-            f"number. Received: history={history!r}"
-        )
+def _epochs(history):
+    """Return the logs of each epoch, a list of dicts."""
+    numbers = getattr(history, "epoch", None)  # of a `History`, from 0
+    rows = getattr(history, "history", history)
+    if isinstance(rows, dict):
+        try:
+            values = list(zip(*rows.values(), strict=True))
+            numbers = range(len(values)) if numbers is None else numbers
+            rows = [
+                {"epoch": number + 1, **dict(zip(rows, row, strict=True))}
+                for number, row in zip(numbers, values, strict=True)
+            ]
+        except (TypeError, ValueError):  # no lists, or of other lengths
+            rows = None
+    if isinstance(rows, list | tuple) and all(isinstance(row, dict) for row in rows):
+        return rows
+    raise ValueError(
+        "`history` must be what `fit` returned, with a number for each epoch under "
+        "every name, or a list of the logs of each epoch, dicts from name to number. "
+        f"Received: history={history!r}"
+    )
 
 
 def _check_column(name, values, names):
     rows = isinstance(values, list | tuple | np.ndarray) and np.shape(values) == (
         len(names),
     )
-    if not rows or not all(
-        isinstance(v, str) if name == "names" else is_number(v) for v in values
-    ):
+    kinds = {
+        "names": (lambda v: isinstance(v, str), "a string"),
+        "sparsities": (lambda v: is_number(v) and 0 <= v <= 1, "a number in [0, 1]"),
+        "counts": (lambda v: is_number(v) and v >= 0, "a number of at least 0"),
+    }
+    fits, wanted = kinds[name]
+    if not rows or not all(map(fits, values)):
         raise ValueError(
-            f"`{name}` must be a list with one entry for each weight, a number (of "
-            f"`names` a string). Received: {name}={values!r}"
+            f"`{name}` must be a list with one entry for each weight, {wanted}. "
+            f"Received: {name}={values!r}"
         )
 
 

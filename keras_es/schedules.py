@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_es._arguments import decay, integer, number
+from keras_es._arguments import decay, instance, integer, number
 
 
 def _register(cls):
@@ -298,12 +298,6 @@ def get(name: str, value: Any, base: type[_Schedule]) -> Any:
     Raises:
         ValueError: If it is not of that kind.
     """
-    if isinstance(value, dict):
-        value = keras.saving.deserialize_keras_object(value)
-    if not isinstance(value, base):
-        kinds = [cls.__name__ for cls in base.__subclasses__()]
-        raise ValueError(
-            f"`{name}` must be a schedule of keras_es.schedules, such as "
-            f"{' or '.join(kinds)}. Received: {name}={value!r}"
-        )
-    return value
+    kinds = " or ".join(cls.__name__ for cls in base.__subclasses__())
+    wanted = f"a schedule of keras_es.schedules, such as {kinds}"
+    return instance(base, wanted)(name, value)

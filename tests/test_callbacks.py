@@ -1,5 +1,6 @@
 """Checkpoints that survive, logs that can be read, signals that stop."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -322,7 +323,8 @@ def test_signal_in_the_last_step_of_an_epoch_waits_for_its_end(folder, execution
     stop, progress = stopped(
         folder, at, executions=executions, epochs=2, validation_data=(X, Y)
     )
-    assert (progress.epoch, progress.step) == (1, stop.step)
+    # Three steps at a time are two executions, and four steps all the same.
+    assert (progress.epoch, progress.step, stop.step) == (1, 4, 4)
     [row] = progress.history
     assert row["epoch"] == 1 and {"loss", "val_loss"} < set(row)
 
@@ -407,6 +409,29 @@ def test_error_in_the_block_is_not_hidden_and_the_stopper_serves_again(folder):
     assert checkpoint.progress.epoch == 1
 
 
+@pytest.mark.parametrize(
+    ("inside", "order", "message"),
+    [
+        (False, "checkpoint stop", "inside its `with` block only.*Received: a `fit`"),
+        (True, "stop", "must be listed before it.*Received: one that is missing"),
+        (True, "stop checkpoint", "must be listed before it.*or comes after it"),
+    ],
+)
+def test_a_stopper_that_could_not_stop_says_so_at_once(folder, inside, order, message):
+    """Not when the signal comes, for then the steps are lost."""
+    checkpoint = callbacks.AtomicCheckpoint(folder)
+    stopper = callbacks.StopOnSignal(checkpoint)
+    named = {"checkpoint": checkpoint, "stop": stopper}
+    with stopper if inside else contextlib.nullcontext():
+        with pytest.raises(ValueError, match=message):
+            fit(eager_model(), *[named[name] for name in order.split()])
+
+
+def test_a_checkpoint_without_a_model_cannot_be_saved(folder):
+    with pytest.raises(RuntimeError, match="model of a `fit`.*Received"):
+        callbacks.AtomicCheckpoint(folder).save()
+
+
 def read_summaries(folder):
     """Return {(tag, step): (plugin, tensor)} of all event files in a folder."""
     events = {}
@@ -434,6 +459,17 @@ def test_scalars_for_tensorboard(tmp_path):
             history["val_loss"][step]
         )
         assert train["epoch_learning_rate", step][1] == pytest.approx(0.1)
+
+
+def test_a_metric_with_a_number_for_each_class_is_as_many_scalars(tmp_path):
+    board = callbacks.MaskTensorBoard(tmp_path)
+    board.set_model(make_model())
+    board.on_epoch_end(0, {"f1": np.float32([0.25, 0.5]), "loss": np.float32(1.0)})
+    board.on_train_end()
+    events = read_summaries(tmp_path)
+    found = {tag: float(value) for (tag, _), (_, value) in events.items()}
+    assert found.pop("epoch_learning_rate") == pytest.approx(0.1)
+    assert found == {"epoch_f1/0": 0.25, "epoch_f1/1": 0.5, "epoch_loss": 1.0}
 
 
 def test_masks_and_scores_for_tensorboard(tmp_path):

@@ -1,5 +1,6 @@
 """Pictures: what they show, and that they leave no trace in matplotlib."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -52,6 +53,21 @@ def test_curves_of_training_and_test():
     np.testing.assert_allclose(ax.lines[1].get_ydata(), [2, 1, 2 / 3])
 
 
+def test_what_fit_returned_is_a_history_and_so_is_its_dict():
+    history = keras.callbacks.History()
+    history.epoch, history.history = [4, 5], {"loss": [0.25, 0.2]}
+    for given, epochs in ((history, [5, 6]), (history.history, [1, 2])):
+        ax = axes()
+        plots.plot_curves(ax, given, "loss")
+        np.testing.assert_array_equal(ax.lines[0].get_xdata(), epochs)
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.25, 0.2])
+        assert plots.run_report(given, {}, "run").axes[0].lines
+    # Which epochs `validation_freq` left out is not known.
+    for wrong in ({"loss": [1.0, 0.5], "val_loss": [1.0]}, {"loss": 1.0}, 3, None):
+        with pytest.raises(ValueError, match="what `fit` returned.*Received: history="):
+            plots.plot_curves(axes(), wrong, "loss")
+
+
 def test_curves_skip_epochs_without_a_value():
     ax = axes()
     plots.plot_curves(ax, [{"loss": 1.0}, {"loss": None}, {"loss": 0.5}], "loss")
@@ -68,6 +84,20 @@ def test_sparsity_bars():
     ]
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ((["a"], [90], [3]), r"`sparsities` must be.*in \[0, 1\].*Received"),
+        ((["a"], [0.9], [-3]), "`counts` must be.*at least 0. Received"),
+        (([1], [0.9], [3]), "`names` must be.*a string. Received"),
+        ((["a"], [0.9, 0.8], [3]), "`sparsities` must be a list with one entry for"),
+    ],
+)
+def test_bars_of_what_is_no_sparsity_are_refused(columns, message):
+    with pytest.raises(ValueError, match=message):
+        plots.plot_sparsity(axes(), *columns)
+
+
 def test_report_shows_pixels_when_the_first_weight_has_one_row_each():
     masks = {"a/kernel": np.ones((12, 5)), "b/kernel": np.eye(5)}
     titles = [
@@ -81,6 +111,7 @@ def test_report_shows_pixels_when_the_first_weight_has_one_row_each():
     ]  # fmt: skip
     figure = plots.run_report(HISTORY, masks, "run", (4, 4, 1))
     assert "Connections of each input pixel" not in [a.get_title() for a in figure.axes]
+    assert plots.run_report(HISTORY, {"one": np.array(True)}, "run", (4, 4, 1)).axes
 
 
 @pytest.mark.parametrize("history", [HISTORY, HISTORY[:1], []])

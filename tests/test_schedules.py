@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_es import patterns
+from keras_es.optimizers import GradualMagnitude, OpenES, RigL
 from keras_es.schedules import (
     ConstantSparsity,
     ConstantUpdates,
@@ -123,6 +125,27 @@ def test_odd_numbers_are_refused(odd):
     ]
     for call in calls:
         with pytest.raises(ValueError, match="must be .*Received: "):
+            call()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"class_name": "Nope", "config": {}},
+        keras.saving.serialize_keras_object(OneShot(5)) | {"config": {"end_step": 0}},
+    ],
+    ids=["unknown", "wrong"],
+)
+def test_configs_of_which_nothing_can_be_made_name_the_argument(config):
+    """Of schedules, and of what else is given by its config."""
+    calls = {
+        "update_schedule": lambda: RigL("sgd", update_schedule=config),
+        "sparsity_schedule": lambda: GradualMagnitude("sgd", sparsity_schedule=config),
+        "pattern": lambda: patterns.get(config),
+        "fitness_shaping": lambda: OpenES("sgd", fitness_shaping=config),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=f"`{name}` must be .*none could be made"):
             call()
 
 

@@ -43,6 +43,46 @@ if RULES is not None and "Bitcast" not in RULES:
     pfor.RegisterPFor("Bitcast")(_bitcast)
 
 
+def _bias_add(rule):
+    """Return the rule of a bias, which TensorFlow's puts on the wrong axis.
+
+    That of channels first is right for images alone. Keras adds every vector along
+    the second axis so: the bias of `EinsumDense("abc,cd->adb", ..., bias_axes="d")`.
+    """
+
+    def own(pfor_input):
+        first = pfor_input.get_attr("data_format") == b"NCHW"
+        x, is_stacked, _ = pfor_input.input(0)
+        bias, bias_is_stacked, _ = pfor_input.input(1)
+        if not (first and bias_is_stacked):
+            return rule(pfor_input)
+        ones = tf.ones(tf.rank(x) - 2 - int(is_stacked), tf.int32)
+        members, channels = tf.unstack(tf.shape(bias))
+        shape = tf.concat([[members, 1, channels], ones], axis=0)
+        x = x if is_stacked else x[None]
+        return pfor.wrap(x + tf.reshape(bias, shape), True)
+
+    return own
+
+
+def _bias_add_grad(rule):
+    """Return the rule of its gradient, which is of images alone, too."""
+
+    def own(pfor_input):
+        if pfor_input.get_attr("data_format") != b"NCHW":
+            return rule(pfor_input)
+        gradient = pfor_input.stacked_input(0)
+        axes = tf.concat([[1], tf.range(3, tf.rank(gradient))], axis=0)
+        return pfor.wrap(tf.reduce_sum(gradient, axes), True)
+
+    return own
+
+
+for _name, _own in (("BiasAdd", _bias_add), ("BiasAddGrad", _bias_add_grad)):
+    if RULES is not None and _name in RULES:
+        RULES[_name] = _own(RULES[_name])
+
+
 def can_be_vectorized(operations):
     """Tell whether there is a rule for all operations that differ between elements.
 

@@ -208,6 +208,33 @@ BY_RANK = (centered_rank, nes, best_only)
 """Those that see only the order of the losses."""
 
 
+def shaped(shaping, fitness, known):
+    """Return the utilities by a function that may be a user's.
+
+    Args:
+        shaping: Function fitness [n] -> utilities [n].
+        fitness: [n] losses; +inf for members that failed.
+        known: Boolean scalar, whether any member has a loss.
+
+    Returns:
+        [n] finite utilities in the type of `fitness`, all 0 if none is known.
+
+    Raises:
+        ValueError: If the function returns another shape.
+    """
+    utilities = ops.cast(shaping(fitness), fitness.dtype)
+    if tuple(utilities.shape) != tuple(fitness.shape):
+        raise ValueError(
+            "`fitness_shaping` must return a utility for each member, of shape "
+            f"{tuple(fitness.shape)}. Received: shape={tuple(utilities.shape)}"
+        )
+    # A function of a user's may leave a failed member's infinity as it is.
+    finite = ops.isfinite(utilities)
+    lowest = ops.min(ops.where(finite, utilities, float("inf")))
+    utilities = ops.where(finite, utilities, lowest)
+    return ops.where(known & ops.any(finite), utilities, ops.zeros_like(utilities))
+
+
 def get(identifier):
     """Return a shaping function by name, or the function that was given.
 
@@ -221,15 +248,19 @@ def get(identifier):
     Raises:
         ValueError: If the name is not known.
     """
-    if callable(identifier):
-        return identifier
-    if isinstance(identifier, dict):
-        return keras.saving.deserialize_keras_object(identifier)
-    if isinstance(identifier, str) and identifier in SHAPINGS:
-        return SHAPINGS[identifier]
+    found, why = identifier, ""
+    if isinstance(identifier, str):
+        found = SHAPINGS.get(identifier)
+    elif isinstance(identifier, dict):
+        try:
+            found = keras.saving.deserialize_keras_object(identifier)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            why = f"; from its config none could be made ({error})"
+    if callable(found):
+        return found
     raise ValueError(
         f"`fitness_shaping` must be one of {sorted(SHAPINGS)} or a function "
-        f"fitness -> utilities. Received: fitness_shaping={identifier!r}"
+        f"fitness -> utilities{why}. Received: fitness_shaping={identifier!r}"
     )
 
 

@@ -79,11 +79,13 @@ def with_feedback(update, residual, decay):
         decay: In [0, 1].
 
     Returns:
-        (move, residual), |residual| <= 1/2.
+        (move, residual), |residual| <= 1/2. Of an update that is infinite nothing is
+        left, and one that is NaN is none.
     """
     wanted = update + decay * residual
+    wanted = tf.where(tf.math.is_nan(wanted), 0.0, wanted)
     move = tf.round(wanted)
-    return move, wanted - move
+    return move, tf.where(tf.math.is_finite(wanted), wanted - move, 0.0)
 
 
 def moved(weight, move):

@@ -269,13 +269,7 @@ def serialize_function(fitness):
 
 def fitness_shaping(name, value):
     """Return a function of `keras_es.ops.fitness`, from its name or config too."""
-    found = None if isinstance(value, dict) and not value else shaping.get(value)
-    if not callable(found):
-        raise ValueError(
-            f"`{name}` must be one of {sorted(shaping.SHAPINGS)} or a function "
-            f"fitness -> utilities. Received: {name}={value!r}"
-        )
-    return found
+    return shaping.get(value)
 
 
 serialize_shaping = shaping.serialize

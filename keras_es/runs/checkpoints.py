@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import numbers
 import os
 import time
 from pathlib import Path
@@ -21,54 +20,7 @@ from keras_es import _files as files
 from keras_es._arguments import integer
 from keras_es.distribution import workers
 from keras_es.runs.errors import RunError, different_flags
-
-
-@dataclasses.dataclass
-class Progress:
-    """How far a run has come, apart from the state of the model.
-
-    Args:
-        epoch: Number of finished epochs.
-        step: Number of steps taken.
-        seconds: Time spent in training, over all sessions.
-        timed_steps: Steps of which the time is known; the first of each session,
-            which compiles, is not among them.
-        timed_seconds: Time of those steps.
-        history: The logs of each finished epoch.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    timed_steps: int = 0
-    timed_seconds: float = 0.0
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-
-    def check(self) -> None:
-        """Raise TypeError if JSON has given back what is no progress."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name == "history":
-                fits = isinstance(value, list) and all(map(_are_numbers, value))
-            else:
-                kind = int if field.type is int else numbers.Real
-                fits = _is_number(value, kind) and value >= 0
-            if not fits:
-                raise TypeError(f"{field.name} is {value!r}")
-
-
-def _are_numbers(row):
-    return isinstance(row, dict) and all(map(_holds_numbers, row.values()))
-
-
-def _holds_numbers(value):
-    return _is_number(value) or (
-        isinstance(value, list) and all(map(_holds_numbers, value))
-    )
-
-
-def _is_number(value, kind=numbers.Real):
-    return isinstance(value, kind) and not isinstance(value, bool)
+from keras_es.runs.progress import Progress
 
 
 class AtomicCheckpoint(keras.callbacks.Callback):
@@ -128,6 +80,7 @@ class AtomicCheckpoint(keras.callbacks.Callback):
         self.progress = progress or Progress()
         self.saved_step = self.progress.step
         self.run = _for_json(run)
+        self.begun: float | None = None  # when `fit` began, or was last saved
 
     @staticmethod
     def restore(
@@ -153,7 +106,16 @@ class AtomicCheckpoint(keras.callbacks.Callback):
         return model, progress, damaged
 
     def save(self) -> Path | None:
-        """Save the model as it is now, at the end of a step, if this is the chief."""
+        """Save the model as it is now, at the end of a step, if this is the chief.
+
+        Raises:
+            RuntimeError: If there is no model yet.
+        """
+        if self.model is None:
+            raise RuntimeError(
+                "`save` needs the model of a `fit`: put the checkpoint into its "
+                "`callbacks` first. Received: a checkpoint that no `fit` has had"
+            )
         self._stop_clock()
         path = None
         if workers.is_chief(self.model.distribute_strategy):
@@ -162,15 +124,19 @@ class AtomicCheckpoint(keras.callbacks.Callback):
         return path
 
     def on_train_begin(self, logs=None):
-        self._begun = time.monotonic()
+        self.begun = time.monotonic()
         self._first_step = True
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._batch = -1
         self._last_time = time.monotonic()
 
+    def on_train_batch_begin(self, batch, logs=None):
+        # Not by the number at the end, which may be beyond the epoch.
+        steps, total = self.model.steps_per_execution, self.params.get("steps")
+        self._steps = steps if total is None else min(steps, total - batch)
+
     def on_train_batch_end(self, batch, logs=None):
-        steps, self._batch = batch - self._batch, batch
+        steps = self._steps
         self.progress.step += steps
         now = time.monotonic()
         if not self._first_step:
@@ -183,10 +149,14 @@ class AtomicCheckpoint(keras.callbacks.Callback):
         self.progress.history.append({"epoch": epoch + 1} | plain_logs(logs or {}))
         self.save()
 
+    def on_train_end(self, logs=None):
+        self.begun = None
+
     def _stop_clock(self):
-        now = time.monotonic()
-        self.progress.seconds += now - self._begun
-        self._begun = now
+        if self.begun is not None:
+            now = time.monotonic()
+            self.progress.seconds += now - self.begun
+            self.begun = now
 
 
 def plain_logs(logs):

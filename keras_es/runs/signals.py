@@ -44,14 +44,15 @@ class StopOnSignal(keras.callbacks.Callback):
     for nothing. With several workers, a signal to one of them stops all after the same
     step.
 
-    It is a context manager too: signals are caught inside the `with` block only. One
-    that came too late for `fit` ends the block.
+    It is a context manager too, and has to be: signals are caught inside the `with`
+    block only. One that came too late for `fit` ends the block.
 
     Args:
         checkpoint: The `AtomicCheckpoint` of the same `fit`, listed before this one.
 
     Raises:
-        ValueError: If `checkpoint` is none.
+        ValueError: If `checkpoint` is none; from `fit` if that is outside of the block,
+            or `checkpoint` is not listed before this one.
         TrainingStopped: From `fit`, or from the block, when a signal came.
 
     Example:
@@ -90,11 +91,25 @@ class StopOnSignal(keras.callbacks.Callback):
     def __exit__(self, kind: Any, *_: Any) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)
+        self._previous = {}
         # One of several workers does not leave alone: the others know nothing of it.
         if kind is None and self._received is not None and not self._joined:
             self._stop()
 
     def on_train_begin(self, logs=None):
+        if not self._previous:
+            raise ValueError(
+                "StopOnSignal catches signals inside its `with` block only: write "
+                "`with StopOnSignal(checkpoint) as stop:` and call `fit` in it. "
+                "Received: a `fit` outside of it"
+            )
+        checkpoint = self.checkpoint
+        if checkpoint.begun is None or checkpoint.model is not self.model:
+            raise ValueError(
+                "the `checkpoint` of StopOnSignal must be listed before it in the same "
+                "`fit`: callbacks=[checkpoint, stop]. Received: one that is missing "
+                "there, or comes after it"
+            )
         if self._joined:
             self.model.train_function.request_stop(False)
 

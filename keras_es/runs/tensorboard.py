@@ -53,7 +53,7 @@ class MaskTensorBoard(keras.callbacks.Callback):
             for name, value in (logs or {}).items():
                 validation = name.startswith("val_")
                 with self._writer("validation" if validation else "train"):
-                    write_scalar("epoch_" + name.removeprefix("val_"), value, epoch)
+                    write_scalars("epoch_" + name.removeprefix("val_"), value, epoch)
             with self._writer("train"):
                 self._write_learning_rate(epoch)
                 self._write_masks(epoch)
@@ -117,6 +117,13 @@ def writer(folder: str | os.PathLike) -> Iterator[None]:
 def write_scalar(tag: str, value: float, step: int) -> None:
     """Write one number to the default summary writer."""
     _write("scalars", tag, tf.constant(value, tf.float32), step)
+
+
+def write_scalars(tag: str, value: Any, step: int) -> None:
+    """Write a number, or each of an array's: a metric may have one for each class."""
+    values = np.asarray(value)
+    for index in np.ndindex(values.shape):
+        write_scalar("/".join(map(str, (tag, *index))), float(values[index]), step)
 
 
 def write_picture(tag: str, picture: np.ndarray, step: int) -> None:

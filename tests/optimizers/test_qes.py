@@ -105,6 +105,46 @@ def test_state_is_far_below_that_of_floats_and_members_are_on_the_grid():
     assert int(model.optimizer.skipped_steps.value) == 1
 
 
+def test_frozen_layers_stay_and_both_tables_of_an_embedding_move():
+    frozen = keras.layers.Dense(3, trainable=False)
+    table = keras.layers.ReversibleEmbedding(4, 3, tie_weights=False)
+    ids = keras.Input((2,), dtype="int32")
+    model = keras.Model(ids, table(frozen(table(ids)), reverse=True))
+    for layer in (frozen, table):
+        layer.quantize("int8")
+    model.compile(QES(4, sigma=30.0, step_size=30.0))
+    weights = [frozen.kernel, table.embeddings, table.reverse_embeddings]
+    before = [w.numpy() for w in weights]
+    keras_es.evolve(model, by_table(), generations=1, verbose=0)
+    moved = [np.any(w.numpy() != old) for w, old in zip(weights, before)]
+    assert moved == [False, True, True]
+    frozen.trainable = True
+    with pytest.raises(ValueError, match="remembers.*new QES. Received: optimizer="):
+        keras_es.evolve(model, by_table(), generations=1, verbose=0)
+
+
+@pytest.mark.parametrize("broken", [lambda f: f[:2], lambda f: f * np.nan])
+def test_utilities_of_a_users_function_are_checked(broken):
+    """In place of them integers would be what NaN is cast to."""
+    model = quantized(QES(**SETTINGS, fitness_shaping=broken))
+    (weight,) = integer_weights(model)
+    before = weight.numpy()
+    if broken(np.zeros(4)).shape == (2,):
+        with pytest.raises(ValueError, match=r"utility for each.*Received: shape=.2,"):
+            keras_es.evolve(model, by_table(), generations=1, verbose=0)
+    else:
+        keras_es.evolve(model, by_table(), generations=1, verbose=0)
+    np.testing.assert_array_equal(weight, before)
+
+
+def test_an_update_beyond_any_float_leaves_no_residual():
+    update = tf.constant([np.inf, -np.inf, np.nan, 2.25])
+    move, residual = integers.with_feedback(update, tf.zeros(4), 0.9)
+    np.testing.assert_array_equal(residual, [0.0, 0.0, 0.0, 0.25])
+    moved = integers.moved(tf.constant([5] * 4, tf.int8), move)
+    np.testing.assert_array_equal(moved, [127, -127, 5, 7])
+
+
 def test_rounded_noise_is_sigma_eps_on_average():
     drawn = integers.rounded_noise(0, "x", (40,), 3, tf.range(500), 0.4).numpy()
     np.testing.assert_array_equal(drawn, np.round(drawn))
@@ -120,6 +160,10 @@ def test_what_qes_cannot_do_says_so():
         QES(sigma=0.0)
     with pytest.raises(ValueError, match="trains no float weights"):
         QES(inner_optimizer="adam")
+    model = quantized(QES())
+    model.layers[0].enable_lora(1)
+    with pytest.raises(ValueError, match="an adapter, which OpenES.*Received: model="):
+        keras_es.evolve(model, lambda m, g: 0.0)
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
     model.compile(QES())
     with pytest.raises(ValueError, match='quantize."int8".*Received: model='):

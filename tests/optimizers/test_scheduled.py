@@ -184,3 +184,17 @@ def test_rigl_grows_where_the_gradient_is_largest():
     x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
     model.train_on_batch(x, 5.0 * x[:, :1])
     assert np.flatnonzero(masked.kernel_mask.numpy()).tolist() == [0, 1]
+
+
+def test_a_schedule_of_ones_own_may_say_true():
+    class Always(schedules.UpdateSchedule):
+        def is_due(self, step):
+            return True
+
+        def __call__(self, step):
+            return 0.5
+
+    optimizer = RigL("sgd", update_schedule=Always())
+    optimizer.build([keras.Variable(np.ones(2))])
+    # Not a bool of Python, which `tf.cond` of a step would refuse.
+    assert keras.ops.is_tensor(optimizer.move_is_due())

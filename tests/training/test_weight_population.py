@@ -161,6 +161,26 @@ def test_what_is_not_mapped_under_xla_goes_in_turn(between):
     compared(model, loss_of(model, x, y), {}, jit_compile=True)
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 5), (3, 4, 5, 2), (3, 4, 5, 2, 2)], ids=len)
+def test_a_bias_along_the_second_axis_and_its_gradient(shape):
+    """Of `EinsumDense("abc,cd->adb", ..., bias_axes="d")`, say: what Keras adds so."""
+    x = tf.reshape(tf.range(float(np.prod(shape))), shape) / 50.0
+    biases = tf.reshape(tf.range(24.0), (2, 3, 4))  # of draws and their members
+
+    def values(bias):
+        with tf.GradientTape() as tape:
+            tape.watch(bias)
+            y = tf.nn.bias_add(tf.sin(x) * bias[0], bias, data_format="NCHW")
+            loss = tf.reduce_sum(tf.square(y))
+        return loss, tape.gradient(loss, bias)
+
+    expected = [values(bias) for bias in tf.reshape(biases, (6, 4))]
+    found = tf.vectorized_map(lambda b: tf.vectorized_map(values, b), biases)
+    for some, one_by_one in zip(found, zip(*expected)):
+        some = tf.reshape(some, (6, *some.shape[2:]))
+        np.testing.assert_allclose(some, tf.stack(one_by_one), rtol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"rank": 2}, {"pairs_per_draw": 2}], ids=str)
 def test_chunks_of_any_size_give_the_same_under_xla(settings):

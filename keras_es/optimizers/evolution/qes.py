@@ -32,7 +32,8 @@ class QES(MaskOptimizer):
     whole model, and in `evolve` a second int8 copy while members are evaluated.
 
     Only for `keras_es.evolve`, of a model after `model.quantize("int8")`: kernels and
-    tables of embeddings move; their scales, biases and all float weights stay.
+    tables of embeddings move; their scales, biases and all float weights stay, and so
+    do layers with `trainable = False` and those with an adapter (`enable_lora`).
 
     Args:
         population_size: Even integer n >= 2.
@@ -102,30 +103,37 @@ class QES(MaskOptimizer):
         """Return what `evolve` asks for members and tells of rewards.
 
         Raises:
-            ValueError: If no layer of the model is quantized to int8.
+            ValueError: If no layer of the model is quantized to int8 and trains, or
+                the state is of other weights.
         """
         weights = integer_weights(model)
         if not weights:
             raise ValueError(
                 "QES moves the int8 weights of a quantized model, and there are none. "
-                'Call model.quantize("int8") and then `compile`. '
-                f"Received: model={model.name!r}"
+                'Call model.quantize("int8") and then `compile`; layers stay as they '
+                "are where `trainable` is False, and where they have an adapter, which "
+                f"OpenES(None) evolves. Received: model={model.name!r}"
             )
         self.build(model.trainable_variables)
-        loop = self.__dict__.get("loop")
-        if loop is None or list(map(id, loop.weights)) != list(map(id, weights)):
-            loop = self.__dict__["loop"] = _Loop(self, weights)
+        loop = self.__dict__.setdefault("loop", _Loop(self, weights))
+        if list(map(id, loop.weights)) != list(map(id, weights)):
+            raise ValueError(
+                "QES remembers what it told other weights: it was used for another "
+                "model, or layers were quantized or frozen since. Call `compile` "
+                f"again, with a new QES. Received: optimizer={self.name!r} of "
+                f"{[w.path for w in loop.weights]}, for {[w.path for w in weights]}"
+            )
         return loop
 
 
 def integer_weights(model):
-    """Return the int8 kernels and tables of a model's layers, each once."""
+    """Return the int8 kernels and tables of a model's layers that train, each once."""
     found = {}
     for _, layer in tree.walk(model):
-        adapted = getattr(layer, "lora_enabled", False)
-        if getattr(layer, "quantization_mode", None) != "int8" or adapted:
+        stays = getattr(layer, "lora_enabled", False) or not layer.trainable
+        if getattr(layer, "quantization_mode", None) != "int8" or stays:
             continue
-        for name in ("kernel", "embeddings"):
+        for name in ("kernel", "embeddings", "reverse_embeddings"):
             weight = getattr(layer, name, None)
             if isinstance(weight, keras.Variable) and weight.dtype == "int8":
                 found[id(weight)] = weight
@@ -167,8 +175,8 @@ class _Loop:
         s, ok = self.strategy, tf.reduce_any(valid)
         by_rank = s.fitness_shaping in shaping.BY_RANK
         fitness = shaping.in_single_precision(fitness, by_rank)
-        utilities = tf.cast(s.fitness_shaping(fitness), tf.float32)
-        of_pairs = tf.where(ok, utilities[0::2] - utilities[1::2], 0.0)
+        utilities = shaping.shaped(s.fitness_shaping, fitness, ok)
+        of_pairs = utilities[0::2] - utilities[1::2]
         s.count_step(valid, ok)
         generation = s.generation.value
         told = tf.concat([_last_rows(s._told.value, generation), of_pairs[None]], 0)

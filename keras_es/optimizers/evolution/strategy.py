@@ -209,18 +209,7 @@ class EvolutionStrategy(MaskOptimizer):
             ValueError: If the shaping function returns another shape.
         """
         centred = self.search.centred(fitness, valid)
-        utilities = ops.cast(self.fitness_shaping(centred), centred.dtype)
-        if tuple(utilities.shape) != tuple(centred.shape):
-            raise ValueError(
-                "`fitness_shaping` must return a utility for each member, of shape "
-                f"{tuple(centred.shape)}. Received: shape={tuple(utilities.shape)}"
-            )
-        # A function of a user's may leave a failed member's infinity as it is.
-        known = ops.isfinite(utilities)
-        lowest = ops.min(ops.where(known, utilities, float("inf")))
-        utilities = ops.where(known, utilities, lowest)
-        any_known = ops.any(valid) & ops.any(known)
-        return ops.where(any_known, utilities, ops.zeros_like(utilities))
+        return shaping.shaped(self.fitness_shaping, centred, ops.any(valid))
 
     @staticmethod
     def small_search(population_size, sigma):

@@ -97,7 +97,7 @@ class GradualMagnitude(ScheduledMasks):
         """Ask the schedule; at its end, also if a step that was void missed it."""
         step, schedule = self.steps_done(), self.sparsity_schedule
         late = tf.logical_and(step > schedule.end_step, self.active_units.unfinished())
-        return tf.logical_or(schedule.is_due(step), late)
+        return tf.logical_or(tf.cast(schedule.is_due(step), tf.bool), late)
 
     def update(self, estimate, ok):
         """Score units by their sizes after every step, if pruned weights learn."""

@@ -88,7 +88,8 @@ class ScheduledMasks(MaskOptimizer):
 
     def move_is_due(self):
         """Ask the schedule."""
-        return self.update_schedule.is_due(self.steps_done())
+        # Of a user's schedule it may be a bool of Python, which `tf.cond` refuses.
+        return ops.cast(self.update_schedule.is_due(self.steps_done()), "bool")
 
     def moved_masks(self, guidance):
         """Return new scores and boolean unit masks, two lists: drop and grow.
