@@ -20,7 +20,7 @@ def write(model, path, input_signature, sparse):
 
     Raises:
         ImportError: If a package is missing or does not go with the others.
-        ValueError: If ONNX has no operation for one of the model's.
+        ValueError: If ONNX has no operation for one of the model's, or for its types.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -61,10 +61,28 @@ def write(model, path, input_signature, sparse):
             "The model cannot be converted to ONNX, which lacks operations of it. Take "
             f"format='tf_saved_model' or 'litert'. Received: operations {names}"
         )
+    check_types(made)
     if sparse:
         encode_zeros(made.graph)
     if sparse or spelled:
         onnx.save(made, str(path))
+
+
+def check_types(made):
+    """Refuse an ONNX model whose operations get types that they do not take.
+
+    The converter mixes bfloat16 with float16.
+    """
+    import onnx
+
+    try:
+        onnx.shape_inference.infer_shapes(made, check_type=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ValueError(
+            "The model cannot be converted to ONNX, whose operations do not take its "
+            "types. Of bfloat16 layers take format='tf_saved_model', or load the "
+            f"weights into a model of float32 layers. Received: {str(error)[:400]}"
+        ) from error
 
 
 def spell_out_erfc(graph):

@@ -182,6 +182,17 @@ def test_litert_wants_a_fixed_batch_of_recurrent_layers(tmp_path):
     np.testing.assert_allclose(litert(path, x)[0], model(x), atol=1e-4)
 
 
+def test_litert_has_the_batch_of_the_inputs_and_no_sparse_recurrence(tmp_path):
+    inputs = keras.Input((5, 8), batch_size=2)
+    keras.utils.set_random_seed(0)
+    model = keras_es.sparsify(keras.Model(inputs, keras.layers.LSTM(3)(inputs)), 0.5)
+    path = keras_es.export(model, tmp_path / "lstm.tflite", "litert")
+    x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype("float32")
+    np.testing.assert_allclose(litert(path, x)[0], model(x), atol=1e-5)
+    with pytest.raises(ValueError, match=r"recurrent layers rightly.*\['lstm"):
+        keras_es.export(model, path, "litert", sparse_encoding=True)
+
+
 WRONG = {
     "no model": (dict(model="dense"), r"must be a keras.Model.*model='dense'"),
     "no format": (dict(format="tflite"), r"litert.*Received: format='tflite'"),
@@ -287,6 +298,15 @@ def test_what_onnx_does_not_know_is_one_clear_error(tmp_path):
         ]
     )
     with pytest.raises(ValueError, match="ONNX, which lacks.*LookupTableFind"):
+        keras_es.export(model, tmp_path / "m.onnx", "onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_onnx_refuses_bfloat16(tmp_path):
+    pytest.importorskip("tf2onnx")
+    layer = keras.layers.Dense(2, dtype="mixed_bfloat16")
+    model = keras.Sequential([keras.Input((8,)), layer])
+    with pytest.raises(ValueError, match="do not take its types.*bfloat16"):
         keras_es.export(model, tmp_path / "m.onnx", "onnx")
     assert not list(tmp_path.iterdir())
 
