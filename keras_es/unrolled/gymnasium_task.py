@@ -37,8 +37,8 @@ class GymnasiumTask(HostTask):
 
     Raises:
         ImportError: If Gymnasium is not installed (`pip install keras_es[rl]`).
-        ValueError: If the environment has no limit, its state is not known, or the
-            policy is for another one.
+        ValueError: If the environment has no limit, or wrappers of its own, its state
+            is not known, or the policy is for another one.
 
     Example:
 
@@ -88,6 +88,7 @@ class GymnasiumTask(HostTask):
             self._given_functions = {"get_state": get_state, "set_state": set_state}
         self._given_horizon = horizon
         made = self._make()
+        _check_wrappers(made)
         # Unwrapped: the limit of time is ours, and checks take longer than the step.
         self._scratch = made.unwrapped
         _check_policy(policy, self._scratch)
@@ -134,10 +135,11 @@ class GymnasiumTask(HostTask):
             wanted = state["simulator"][i]
             if self._known[i] is None or not np.array_equal(self._known[i], wanted):
                 self.set_state(env, wanted)
-            observation, reward, terminated, _, _ = env.step(actions[i])
+            observation, reward, terminated, truncated, _ = env.step(actions[i])
             self._known[i] = self.get_state(env)
-            rows.append((observation, self._known[i], terminated))
-            losses[i], done[i] = -reward, terminated
+            # An environment may have a limit of its own besides the horizon.
+            losses[i], done[i] = -reward, terminated or truncated
+            rows.append((observation, self._known[i], done[i]))
         return _stacked(rows), losses, done
 
     def _actions(self, inputs):
@@ -181,6 +183,18 @@ class GymnasiumTask(HostTask):
             if name in config:
                 config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
+
+
+def _check_wrappers(env):
+    """Raise a ValueError if an environment is registered with wrappers of its own."""
+    wrappers = getattr(env.spec, "additional_wrappers", ())
+    if wrappers:
+        raise ValueError(
+            "The environment must be one without `additional_wrappers`, for the state "
+            "of a wrapper is not that of the simulator. Register a class that does "
+            f"what they do. Received: env_id={env.spec.id!r} with "
+            f"{', '.join(w.name for w in wrappers)}"
+        )
 
 
 def _check_policy(policy, env):

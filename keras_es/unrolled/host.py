@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_es.unrolled.members import Members, map_particles
+from keras_es.unrolled.members import Members
 from keras_es.unrolled.task import Task
 
 
@@ -18,8 +18,9 @@ class HostTask(Task):
 
     What is stored between two windows is the arrays of the state. They must say all
     that the simulator has to know to go on, for a run that was saved begins with them.
-    The functions may be called by several threads under a strategy of several replicas.
-    XLA does not compile such a task.
+    The arrays that the functions get are copies, which they may change; what they
+    return is copied. They may be called by several threads under a strategy of several
+    replicas. XLA does not compile such a task.
 
     Example:
 
@@ -98,7 +99,7 @@ class HostMembers(Members):
         specs = tf.nest.flatten(self.state_spec)
 
         def call(seeds):
-            state = self.task.host_initial_state(seeds)
+            state = self.task.host_initial_state(np.array(seeds))
             return self._checked("host_initial_state", state, len(seeds))
 
         flat = tf.numpy_function(call, [seeds], [s.dtype for s in specs])
@@ -112,11 +113,13 @@ class HostMembers(Members):
                 )
 
         given = {"weights": weights, "state": state, "t": t, "seed": seeds}
-        inputs = map_particles(inputs_of, given)
+        inputs = self._map(inputs_of, given)
         specs = tf.nest.flatten(self.state_spec)
 
         def call(*arrays):
-            flat = list(arrays)
+            # Copies: the arrays are TensorFlow's own memory, and some simulators
+            # change in place what they are given.
+            flat = [np.array(a) for a in arrays]
             state = tf.nest.pack_sequence_as(self.state_spec, flat[: len(specs)])
             mine = tf.nest.pack_sequence_as(inputs, flat[len(specs) : -2])
             result = self.task.host_step(state, mine, *flat[-2:])
@@ -170,7 +173,7 @@ class HostMembers(Members):
             )
         state, loss, done = (*result, np.zeros(members, bool))[:3]
         flat = self._checked("host_step", state, members)
-        loss, done = np.asarray(loss, "float32"), np.asarray(done, bool)
+        loss, done = np.array(loss, "float32"), np.array(done, bool)
         for what, value in (("loss", loss), ("done", done)):
             if value.shape != (members,):
                 raise ValueError(
@@ -193,7 +196,8 @@ class HostMembers(Members):
             tf.nest.assert_same_structure(self.state_spec, state)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{problem}{type(state).__name__}: {error}") from error
-        flat = [np.asarray(leaf) for leaf in tf.nest.flatten(state)]
+        # Copies, for the host may write the next state into the same arrays.
+        flat = [np.array(leaf) for leaf in tf.nest.flatten(state)]
         for leaf, spec in zip(flat, tf.nest.flatten(self.state_spec)):
             wanted = (members, *spec.shape)
             if leaf.shape != wanted or leaf.dtype != spec.dtype.as_numpy_dtype:

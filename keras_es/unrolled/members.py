@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_es import _compat
 from keras_es.populations.mapping import map_members, members_can_be_vectorized
+from keras_es.unrolled import traced
 
 
 class Members:
@@ -20,6 +21,7 @@ class Members:
     def __init__(self, task, variables):
         self.task, self.variables = task, list(variables)
         self.output_spec, self.returns_done = None, False
+        self._in_turn = False
 
     def initial_state(self, weights, seeds, data):
         """Return the states at t = 0.
@@ -35,7 +37,7 @@ class Members:
                 state = self.task.initial_state(elements["seed"], elements.get("data"))
             return self._as_state(state)
 
-        return map_particles(one, _given(weights=weights, seed=seeds, data=data))
+        return self._map(one, _given(weights=weights, seed=seeds, data=data))
 
     def step(self, weights, state, t, seeds, data):
         """Return (states, losses [m], done [m] or None, outputs or None).
@@ -59,7 +61,7 @@ class Members:
             return _given(state=new, loss=loss, done=done, outputs=outputs)
 
         given = _given(weights=weights, state=state, t=t, seed=seeds, data=data)
-        found = map_particles(one, given)
+        found = self._map(one, given)
         return found["state"], found["loss"], found.get("done"), found.get("outputs")
 
     def _as_state(self, state):
@@ -96,7 +98,7 @@ class Members:
         """
         if not self.task.has_own_horizons:
             return tf.fill([seeds.shape[0]], self.task.horizon)
-        found = map_particles(self._horizon, seeds)
+        found = self._map(self._horizon, seeds)
         return tf.clip_by_value(found, 1, self.task.horizon)
 
     def _horizon(self, seed):
@@ -122,14 +124,20 @@ class Members:
 
         def first_step(weights, seeds, data):
             state = self.initial_state(weights, seeds, data)
-            return state, self.step(weights, state, seeds[:, 0], seeds, data)[1:]
+            found = self.step(weights, state, seeds[:, 0], seeds, data)
+            return state, found[1:], self.horizons(seeds), found[0]
 
+        # As the task is written: vectorizing a branch makes shapes of values by itself.
+        self._in_turn = True
         specs = tf.function(first_step, autograph=False).get_concrete_function(
             [_two(v.shape, v.dtype) for v in self.variables],
             _two((2,), tf.int32),
             None if data_spec is None else tf.nest.map_structure(_two_like, data_spec),
         )
-        state, (_, done, self.output_spec) = specs.structured_outputs
+        types = traced.operations(specs)
+        traced.check_stateless(self.task, types)
+        self._in_turn = traced.has_shapes_of_values(types)
+        state, (_, done, self.output_spec), *_ = specs.structured_outputs
         self.returns_done = done is not None
         return tf.nest.map_structure(
             lambda s: tf.TensorSpec(s.shape[1:], s.dtype), state
@@ -139,6 +147,11 @@ class Members:
     def may_end_early(self):
         """Whether episodes end at steps that windows do not know in advance."""
         return self.returns_done or self.task.has_own_horizons
+
+    def _map(self, function, elements):
+        """Call the task for each; TensorFlow's errors of that say what to do."""
+        with traced.explained(self.task):
+            return map_particles(function, elements, self._in_turn)
 
     def _weights(self, values):
         """Let the task's weights read as a member's."""
@@ -185,7 +198,7 @@ def reading(task, mapping, moving=()):
         )
 
 
-def map_particles(function, elements):
+def map_particles(function, elements, in_turn=False):
     """Map over the first axis; what XLA cannot do at once is done one by one.
 
     Such as `tf.cond` on a particle's state, or a loop that ends at a step of its own.
@@ -194,7 +207,10 @@ def map_particles(function, elements):
     Args:
         function: Of one element.
         elements: Structure of tensors with a first axis of particles.
+        in_turn: Whether shapes are known to hang on values, which nothing vectorizes.
     """
+    if in_turn:
+        return map_members(function, elements, vectorize=False)
     at_once = not _compat.in_xla() or members_can_be_vectorized(function, elements)
     return map_members(function, elements, at_once)
 

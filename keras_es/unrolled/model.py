@@ -6,7 +6,8 @@ import tensorflow as tf
 from keras_es import _compat
 from keras_es.distribution.collectives import is_chosen, replica_index
 from keras_es.distribution.trainer import Replicated
-from keras_es.unrolled import batches, program
+from keras_es.unrolled import batches, program, traced
+from keras_es.unrolled.calls import Calls, check_evaluate, check_fit
 from keras_es.unrolled.estimator import check_estimator, whole
 from keras_es.unrolled.evaluation import Evaluation
 from keras_es.unrolled.logs import Logs
@@ -17,7 +18,7 @@ from keras_es.unrolled.window import Window
 
 
 @keras.saving.register_keras_serializable(package="keras_es")
-class UnrolledModel(_compat.OwnSteps, Logs, Replicated, keras.Model):
+class UnrolledModel(_compat.OwnSteps, Calls, Logs, Replicated, keras.Model):
     """Trains the weights of a `Task` by an online evolution strategy.
 
     One step of `fit` is one window of every particle and one update of the weights. Its
@@ -55,13 +56,6 @@ class UnrolledModel(_compat.OwnSteps, Logs, Replicated, keras.Model):
         self._spec = self._test_spec = None
         self.built = True
 
-    def call(self, inputs):
-        """Not used: a task is unrolled by `fit` and `evaluate`."""
-        raise NotImplementedError(
-            "An `UnrolledModel` is not called. Use `fit` and `evaluate`; its weights "
-            "are those of `model.task`."
-        )
-
     def compile(
         self,
         optimizer,
@@ -90,6 +84,7 @@ class UnrolledModel(_compat.OwnSteps, Logs, Replicated, keras.Model):
         """
         replicas = self.distribute_strategy.num_replicas_in_sync
         check_estimator(optimizer, self.task, replicas, jit_compile, run_eagerly)
+        steps_per_execution = whole("steps_per_execution", steps_per_execution)
         if jit_compile == "auto":
             jit_compile = not run_eagerly and not self.task.on_host
         replicated = is_chosen(self.distribute_strategy)
@@ -115,6 +110,7 @@ class UnrolledModel(_compat.OwnSteps, Logs, Replicated, keras.Model):
         names = "optimizer metrics run_eagerly steps_per_execution jit_compile".split()
         self.compile(**{k: v for k, v in config.items() if k in names})
 
+    @traced.explaining
     def fit(self, x=None, *, epochs=1, steps_per_epoch=None, **kwargs):
         """Train, one window of every particle a step.
 
@@ -131,15 +127,19 @@ class UnrolledModel(_compat.OwnSteps, Logs, Replicated, keras.Model):
             `keras.callbacks.History`.
 
         Raises:
-            ValueError: If data, task, metrics and estimator do not fit each other.
+            ValueError: If data, task, metrics and estimator do not fit each other, or
+                for other arguments of Keras's `fit`.
         """
         if not self.compiled:
             raise ValueError("Call `compile` before `fit`. Received: not compiled")
+        check_fit(kwargs)
         if x is None and steps_per_epoch is None:
             raise ValueError(
                 "Without data `steps_per_epoch` must say how many windows an epoch "
                 "has. Received: steps_per_epoch=None"
             )
+        if steps_per_epoch is not None:  # Of 0 Keras would make an endless epoch.
+            steps_per_epoch = whole("steps_per_epoch", steps_per_epoch)
         self._prepare(x)
         if x is None:
             x = batches.nothing(self.optimizer.particles)
@@ -150,6 +150,7 @@ class UnrolledModel(_compat.OwnSteps, Logs, Replicated, keras.Model):
             x, epochs=epochs, steps_per_epoch=steps_per_epoch, shuffle=False, **kwargs
         )
 
+    @traced.explaining
     def evaluate(self, x=None, *, steps=None, **kwargs):
         """Return the mean loss of a step under the unperturbed weights.
 
@@ -171,6 +172,7 @@ class UnrolledModel(_compat.OwnSteps, Logs, Replicated, keras.Model):
         """
         if not self.compiled:
             raise ValueError("Call `compile` before `evaluate`. Received: not compiled")
+        check_evaluate(kwargs)
         self._test_streams = x is not None
         if x is None:
             steps = 1 if steps is None else whole("steps", steps)

@@ -100,7 +100,8 @@ class Recurrent(Task):
                 "as much time as it is given. Received: for one time step "
                 f"{tf.nest.map_structure(lambda a: a.shape, outputs)}"
             )
-        loss = tf.reduce_mean(tf.cast(self.loss(y, outputs), tf.float32))
+        loss = self.loss(_of_same_rank(y, outputs), outputs)
+        loss = tf.reduce_mean(tf.cast(loss, tf.float32))
         return same_state(self, state, new), loss, None, outputs[:, 0]
 
     def step(self, state, t, seed, data=None):
@@ -109,9 +110,13 @@ class Recurrent(Task):
     def _step(self, state, x):
         """Call the model, whose variables a member's scope may have mapped already."""
         mapping = list(zip(self.state_variables, state))
+        # Keras draws masks of dropout without training, too, and leaves them unused.
+        drawing = _seed_variables(self._layers)
         weights = [(v, tf.convert_to_tensor(v)) for v in self.model.trainable_variables]
         with (
-            reading(self, [*weights, *mapping], self.state_variables) as scope,
+            reading(
+                self, [*weights, *mapping], [*self.state_variables, *drawing]
+            ) as scope,
             _unrolled(self._layers),
         ):
             outputs = self.model(x, training=False)
@@ -134,6 +139,21 @@ class Recurrent(Task):
         for name in ("model", "loss"):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
+
+
+def _of_same_rank(y, outputs):
+    """Give targets [rows, 1] of outputs [rows, 1, 1] their last axis.
+
+    Keras's losses do; a function of one's own would broadcast all rows with all.
+    """
+    lacks = tf.is_tensor(y) and y.shape.rank == outputs.shape.rank - 1
+    return y[..., None] if lacks and outputs.shape[-1] == 1 else y
+
+
+def _seed_variables(layers):
+    """Return the variables of layers that are no weights: states of random numbers."""
+    weights = {id(v) for layer in layers for v in layer.weights}
+    return [v for layer in layers for v in layer.variables if id(v) not in weights]
 
 
 @contextlib.contextmanager

@@ -41,6 +41,29 @@ def test_particles_that_branch_by_their_states_are_the_same_under_xla():
     np.testing.assert_allclose(plain, compiled, rtol=1e-5)
 
 
+class Chosen(Powers):
+    """Sums the positive losses, by a mask whose shape is the particle's or by where."""
+
+    masked = False
+
+    def step(self, state, t, seed, data=None):
+        state, loss = super().step(state, t, seed, data)
+        if self.masked:
+            return state, tf.reduce_sum(tf.boolean_mask(loss[None], loss[None] > 0.0))
+        return state, tf.where(loss > 0.0, loss, 0.0)
+
+
+def test_shapes_that_hang_on_a_particle():
+    found = []
+    for masked in (False, True):
+        task = Chosen(theta=0.5, noisy=True, horizon=2)
+        task.masked = masked
+        model = compiled(unrolled.NRES("sgd", **COMMON), task, jit_compile=False)
+        found.append(model.evaluate(verbose=0)[0])
+    assert found[0] > 0.1
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
 def test_limits_of_the_rules_are_each_other_to_the_bit():
     def windows(make, **kwargs):
         estimator = make("sgd", **COMMON | {"locked": True} | kwargs)

@@ -25,6 +25,24 @@ class HostPowers(unrolled.HostTask):
         return {"sum": total}, total**3
 
 
+class InPlace(HostPowers):
+    """Writes into the arrays that it is given, and again into those it returned."""
+
+    def host_initial_state(self, seeds):
+        self.kept = {}
+        return super().host_initial_state(seeds)
+
+    def host_step(self, state, inputs, t, seeds):
+        state["sum"] += inputs[0]
+        inputs[0] += 1.0
+        t += 1
+        kept = self.kept.setdefault(len(t), np.zeros(len(t) + 64, "float32"))
+        # TensorFlow shares memory that begins at a multiple of 64 bytes.
+        total = kept[-kept.ctypes.data // 4 % 16 :][: len(t)]
+        total[:] = state["sum"]
+        return {"sum": total}, total**3
+
+
 def test_a_host_task_is_the_same_task():
     make = unrolled.TruncatedES
     found = []
@@ -35,6 +53,13 @@ def test_a_host_task_is_the_same_task():
         found.append(float(model.task.weight.numpy()))
     np.testing.assert_allclose(*found, rtol=1e-6)
     assert found[0] < 0.5
+
+
+def test_arrays_of_the_host_are_its_own():
+    model = unrolled.UnrolledModel(InPlace())
+    model.compile(unrolled.NRES("sgd", **COMMON))
+    expected = np.mean((0.5 * np.arange(1, 9)) ** 3)
+    np.testing.assert_allclose(model.evaluate(verbose=0)[0], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +200,37 @@ def test_environments_without_a_known_state_are_refused():
         def reset(self, seed=None, options=None):
             return np.zeros(1, "float32"), {}
 
-    if "Hidden-v0" not in gymnasium.registry:
-        gymnasium.register("Hidden-v0", Hidden, max_episode_steps=5)
+    registered("Hidden-v0", Hidden)
     with pytest.raises(ValueError, match="Give `get_state` and `set_state`"):
         environment("Hidden-v0", 1, 2)
+
+
+def registered(name, cls, **kwargs):
+    gymnasium = pytest.importorskip("gymnasium")
+    if name not in gymnasium.registry:
+        gymnasium.register(name, cls, max_episode_steps=5, **kwargs)
+
+
+def test_a_limit_within_the_environment_and_wrappers_around_it():
+    gymnasium = pytest.importorskip("gymnasium")
+
+    class Short(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-9.0, 9.0, (1,))
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def reset(self, seed=None, options=None):
+            self.state = np.zeros(1)
+            return self.state, {}
+
+        def step(self, action):
+            self.state = self.state + 1.0
+            return self.state, 1.0, False, bool(self.state[0] >= 3.0), {}
+
+    registered("Short-v0", Short)
+    model = unrolled.UnrolledModel(environment("Short-v0", 1, 2))
+    model.compile(unrolled.FullES("sgd", particles=1, sigma=0.1))
+    assert model.evaluate(verbose=0) == [-1.0, -3.0, 0.0]
+    wrapper = gymnasium.wrappers.ClipReward.wrapper_spec(min_reward=0.0)
+    registered("Wrapped-v0", Short, additional_wrappers=(wrapper,))
+    with pytest.raises(ValueError, match="without `additional_wrappers`.*Wrapped-v0"):
+        environment("Wrapped-v0", 1, 2)

@@ -59,6 +59,27 @@ def test_evaluate_is_keras_on_the_same_sequences(model):
     np.testing.assert_allclose(found["accuracy"], np.mean(right), rtol=1e-6)
 
 
+def test_dropout_rests_and_targets_need_no_last_axis():
+    """As in Keras, for functions of one's own and layers that draw nevertheless."""
+    inputs = keras.Input(batch_shape=(ROWS, None, FEATURES))
+    layer = keras.layers.GRU(
+        1, stateful=True, return_sequences=True, dropout=0.5, recurrent_dropout=0.5
+    )
+    plain = keras.Model(inputs, layer(inputs))
+
+    def distance(y, outputs):
+        return tf.abs(y - outputs)
+
+    learner = unrolled.UnrolledModel(unrolled.Recurrent(plain, distance, horizon=20))
+    estimator = unrolled.NRES("sgd", particles=1, unroll_length=W, sigma=0.1)
+    learner.compile(estimator, jit_compile=False)
+    x = np.random.default_rng(0).normal(size=(ROWS, 3, FEATURES)).astype("float32")
+    y = x[..., 0]
+    found = learner.evaluate(tf.data.Dataset.from_tensors((x, y)), verbose=0)
+    expected = np.abs(plain(x, training=False).numpy()[..., 0] - y).mean()
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+
+
 def test_fit_learns_with_metrics_and_validation(model):
     data = windows().cache()
     before = model.evaluate(data, verbose=0, return_dict=True)

@@ -171,9 +171,35 @@ class Changing(Odd):
         )
 
 
+class Kept(Odd):
+    """A part of a step is a `tf.function`, traced once for all members."""
+
+    def __init__(self):
+        super().__init__(lambda s: (s, self.loss()))
+
+    @tf.function(autograph=False)
+    def loss(self):
+        return self.weight + 1.0
+
+
+def assigning():
+    count = tf.Variable(0.0)
+    return Odd(lambda s: (s, tf.identity(count.assign_add(1.0))))
+
+
 @pytest.mark.parametrize(
     "task, message",
     [
+        (Kept, "must not keep tensors.*Leave `tf.function` out"),
+        (assigning, "must not assign.*AssignAddVariableOp"),
+        (
+            lambda: Odd(lambda s: (s, tf.random.normal(()))),
+            "from the seed.*Received: RandomStandardNormal",
+        ),
+        (
+            lambda: Odd(lambda s: (s, s[0] if s[0] > 0.0 else 0.0)),
+            "must not ask for the value of a tensor.*`tf.where`.*Received: Using",
+        ),
         (lambda: Changing(keras.layers.Dropout(0.5)), "not assign.*Dropout"),
         (
             lambda: Changing(keras.layers.BatchNormalization()),
@@ -285,3 +311,26 @@ def test_fit_without_what_it_needs():
         model.fit(data(8, 4), verbose=0)
     with pytest.raises(NotImplementedError, match="is not called"):
         model(np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, "3"])
+def test_numbers_of_steps(steps):
+    model = unrolled.UnrolledModel(Powers())
+    with pytest.raises(ValueError, match="`steps_per_execution` must be an integer"):
+        model.compile(nres(), steps_per_execution=steps)
+    model.compile(nres(), jit_compile=False)
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be an integer of at"):
+        model.fit(steps_per_epoch=steps)
+
+
+def test_arguments_of_keras_that_windows_do_not_heed():
+    model = unrolled.UnrolledModel(Powers())
+    model.compile(nres(), jit_compile=False)
+    for name, value in dict(class_weight={0: 2.0}, batch_size=2, shuffle=True).items():
+        with pytest.raises(ValueError, match=f"order of time.*Received: {name}"):
+            model.fit(steps_per_epoch=1, **{name: value})
+    with pytest.raises(ValueError, match="`evaluate` of.*Received: batch_size"):
+        model.evaluate(batch_size=2)
+    for name in ("train_on_batch", "test_on_batch"):
+        with pytest.raises(NotImplementedError, match=f"has no `{name}`. Use"):
+            getattr(model, name)(np.zeros((2, 2)))
