@@ -18,8 +18,9 @@ def guarded_apply(optimizer, gradients, variables, allowed, ok, shares=None):
         allowed: Dict from id of a variable (weight or slot) to a boolean tensor of
             its shape; variables without an entry use `ok`.
         ok: Boolean scalar.
-        shares: Dict from id of a weight to the share of its update that it gets where
-            it is not allowed, a scalar; 0 for weights without an entry.
+        shares: Dict from id of a weight to two scalars, how much of its update it gets
+            where it is allowed (None for just that) and elsewhere; just that and 0 for
+            weights without an entry.
     """
     shares = shares or {}
     known = [(g, v) for g, v in zip(gradients, variables) if g is not None]
@@ -34,12 +35,13 @@ def guarded_apply(optimizer, gradients, variables, allowed, ok, shares=None):
         assign_all(_without_resting(state, before, allowed, shares))
     with _guarded_slots(optimizer, slots, allowed, ok):
         optimizer.apply([g for g, _ in known], [v for _, v in known])
-    assign_all(
-        [
-            (v, tf.where(allowed.get(id(v), ok), v.value, _partly(v, old, shares)))
-            for v, old in zip(state, before)
-        ]
-    )
+    moved = []
+    for v, old in zip(state, before):
+        inside, outside = shares.get(id(v), (None, 0.0))
+        inside = v.value if inside is None else _partly(v, old, inside)
+        outside = old if id(v) not in shares else _partly(v, old, outside)
+        moved.append((v, tf.where(allowed.get(id(v), ok), inside, outside)))
+    assign_all(moved)
 
 
 def _without_resting(state, before, allowed, shares):
@@ -51,11 +53,8 @@ def _without_resting(state, before, allowed, shares):
     ]
 
 
-def _partly(variable, old, shares):
-    """Return the old value, or a share of the way to the new one."""
-    share = shares.get(id(variable))
-    if share is None:
-        return old
+def _partly(variable, old, share):
+    """Return the old value and a share of the way to the new one."""
     return old + tf.cast(share, old.dtype) * (variable.value - old)
 
 

@@ -81,6 +81,39 @@ def test_the_share_falls_while_masks_are_looked_for():
         GuidedES("sgd", masked_out="rest", explore_until=3)
 
 
+@pytest.mark.parametrize(
+    ("active", "end_step"), [(1, None), (3, None), (1, 3)], ids=["1", "3", "dense"]
+)
+def test_many_that_wait_for_few_learn_less(active, end_step):
+    """1/sqrt(q) of an update, and sqrt(q s**-1); q = 20 n_1 / n_0 in [0.1, 1].
+
+    Of 256 units: 0.1 and 0.24; and from 1 downwards while their number falls.
+    """
+    keras.utils.set_random_seed(5)
+    layer = keras_es.layers.MaskedDense(
+        32, use_bias=False, sparsity=1 - active / 256, pattern=patterns.Block(2, 2)
+    )
+    model = keras_es.ESSequential([keras.Input((32,)), layer])
+    falls = end_step and schedules.PolynomialSparsity(end_step)
+    optimizer = GuidedES(keras.optimizers.SGD(RATE), sparsity_schedule=falls)
+    model.compile(optimizer, loss="mse", jit_compile=False)
+    optimizer.build(model.trainable_variables)
+    (masked,) = layer.masked_weights
+    random = np.random.default_rng(1)
+    x, y = random.normal(size=(2, 16, 32)).astype("float32")
+    seen = []
+    for _ in range(4):
+        w, m = masked.kernel.numpy(), masked.kernel_mask.numpy()
+        update = -RATE * 2.0 * x.T @ (x @ (w * m) - y) / y.size
+        q = np.clip(20 * m.sum() / max((~m).sum(), 1), 0.1, 1)
+        model.train_on_batch(x, y)
+        expected = w + np.where(m, q**-0.5, (q / 4) ** 0.5) * update
+        np.testing.assert_allclose(masked.kernel.numpy(), expected, 1e-4, 1e-6)
+        seen.append(round(float(q), 2))
+    expected = {1: [0.1] * 4, 3: [0.24] * 4}[active]
+    assert seen == ([1.0, *seen[1:3], 0.1] if end_step else expected)
+
+
 @pytest.mark.parametrize("method", sorted(OPTIMIZERS))
 def test_every_method_can(method):
     """Weights move where they are masked out, the number of non-zeros is exact."""

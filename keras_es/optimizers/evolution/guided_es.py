@@ -51,6 +51,7 @@ OF_GUIDED_NES = (
         (0.03, 0.1, 0.3),
         "mean_learning_rate",
         "initial_learning_rate",
+        rates=(0.003, 0.005, 0.01),
     ),
 )
 # The name that it had in files at first; `register` gives it the one it has now.
