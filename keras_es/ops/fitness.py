@@ -7,9 +7,12 @@ What it returns that is not finite counts as the lowest of its finite utilities.
 """
 
 import math
+from collections.abc import Callable
 
 import keras
 from keras import ops
+
+from keras_es._arguments import deserialized
 
 
 def baseline(fitness, valid, antithetic_shared):
@@ -248,20 +251,18 @@ def get(identifier):
     Raises:
         ValueError: If the name is not known.
     """
-    found, why = identifier, ""
+    wanted = f"one of {sorted(SHAPINGS)} or a function fitness -> utilities"
+    found = identifier
     if isinstance(identifier, str):
         found = SHAPINGS.get(identifier)
     elif isinstance(identifier, dict):
-        try:
-            found = keras.saving.deserialize_keras_object(identifier)
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            why = f"; from its config none could be made ({error})"
-    if callable(found):
-        return found
-    raise ValueError(
-        f"`fitness_shaping` must be one of {sorted(SHAPINGS)} or a function "
-        f"fitness -> utilities{why}. Received: fitness_shaping={identifier!r}"
-    )
+        found = deserialized("fitness_shaping", identifier, Callable, wanted)
+    if not callable(found):
+        raise ValueError(
+            f"`fitness_shaping` must be {wanted}. Received: "
+            f"fitness_shaping={identifier!r}"
+        )
+    return found
 
 
 def serialize(shaping):

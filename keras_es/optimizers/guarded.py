@@ -37,9 +37,9 @@ def guarded_apply(optimizer, gradients, variables, allowed, ok, shares=None):
         optimizer.apply([g for g, _ in known], [v for _, v in known])
     moved = []
     for v, old in zip(state, before):
-        inside, outside = shares.get(id(v), (None, 0.0))
+        inside, outside = shares.get(id(v), (None, None))
         inside = v.value if inside is None else _partly(v, old, inside)
-        outside = old if id(v) not in shares else _partly(v, old, outside)
+        outside = old if outside is None else _partly(v, old, outside)
         moved.append((v, tf.where(allowed.get(id(v), ok), inside, outside)))
     assign_all(moved)
 

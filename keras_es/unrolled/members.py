@@ -149,9 +149,8 @@ class Members:
         return self.returns_done or self.task.has_own_horizons
 
     def _map(self, function, elements):
-        """Call the task for each; TensorFlow's errors of that say what to do."""
-        with traced.explained(self.task):
-            return map_particles(function, elements, self._in_turn)
+        """Call the task for each particle."""
+        return map_particles(function, elements, self._in_turn)
 
     def _weights(self, values):
         """Let the task's weights read as a member's."""

@@ -1,6 +1,5 @@
 """What the graph of a step tells: what would be lost, and what cannot be vectorized."""
 
-import contextlib
 import functools
 
 _OF_NO_FIXED_SHAPE = {
@@ -52,36 +51,40 @@ def has_shapes_of_values(types):
     return bool(types & _OF_NO_FIXED_SHAPE)
 
 
-@contextlib.contextmanager
-def explained(task):
-    """Say what to do where a task's Python cannot be traced."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        name, text = type(task).__name__, str(error)
-        if type(error).__name__ == "OperatorNotAllowedInGraphError":
-            raise ValueError(
-                f"`{name}` must not ask for the value of a tensor, as `if`, `while`, "
-                "`for` and `and` of Python do: all particles are traced at once. Take "
-                "`tf.where`, `tf.cond`, `tf.while_loop` or `tf.logical_and`. "
-                f"Received: {text.splitlines()[0]}"
-            ) from error
-        if "out of scope" in text:
-            raise ValueError(
-                f"`{name}` must not keep tensors from one call to the next, as a "
-                "`tf.function` that reads weights does, or an attribute: each member "
-                "has its own. Leave `tf.function` out, or give it the weights as "
-                f"arguments. Received: {text.splitlines()[0]}"
-            ) from error
-        raise
-
-
 def explaining(method):
-    """Let a model's method say so too: some errors come when a graph is called."""
+    """Let a method of a model say what to do where its task's Python cannot be traced.
+
+    Around the whole of it, for some errors come when a graph is called.
+    """
 
     @functools.wraps(method)
     def called(self, *args, **kwargs):
-        with explained(self.task):
+        try:
             return method(self, *args, **kwargs)
+        except (TypeError, ValueError) as error:
+            better = _explained(type(self.task).__name__, error)
+            if better is None:
+                raise
+            raise better from error
 
     return called
+
+
+def _explained(name, error):
+    """Return what to raise for an error of TensorFlow's tracing, None for others."""
+    text = str(error)
+    if type(error).__name__ == "OperatorNotAllowedInGraphError":
+        return ValueError(
+            f"`{name}` must not ask for the value of a tensor, as `if`, `while`, `for` "
+            "and `and` of Python do: all particles are traced at once. Take "
+            "`tf.where`, `tf.cond`, `tf.while_loop` or `tf.logical_and`. "
+            f"Received: {text.splitlines()[0]}"
+        )
+    if "out of scope" in text:
+        return ValueError(
+            f"`{name}` must not keep tensors from one call to the next, as a "
+            "`tf.function` that reads weights does, or an attribute: each member has "
+            "its own. Leave `tf.function` out, or give it the weights as arguments. "
+            f"Received: {text.splitlines()[0]}"
+        )
+    return None
